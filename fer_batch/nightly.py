@@ -1,0 +1,207 @@
+"""A run: the steps of the nightly job over some facilities and days, in order.
+
+Airflow calls the steps one by one through the `fer-batch` command; `fer-batch run` calls them
+all in one process. Both go through `Run`, so there is one way to do each step. A step takes
+what it needs from the tables and leaves its work there, and may be repeated at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_batch import registry
+from fer_batch.errors import ConfigurationError, ModelError, PermanentError, RetryableError
+from fer_batch.jobs import Job, ShardResult
+from fer_batch.log import logger
+from fer_batch.records import Batch, Shard
+from fer_batch.registry import Facility
+from fer_batch.settings import Settings
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from fer_batch.listing import BatchListing
+
+log = logger(__name__)
+
+IMAGE_DEADLINE_S = 60.0
+"""A scoring process that decodes one image for longer is ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a run is about.
+
+    `model_version` may be the first characters of the one that must be in use; None accepts
+    whichever is. With `rescore`, results older than the run count as unfinished.
+    """
+
+    run_id: str
+    capture_day: date
+    facility_ids: tuple[str, ...] = ()
+    time_zone: str | None = None
+    lookback_days: int = 0
+    model_version: str | None = None
+    rescore: bool = False
+
+    def facilities(self, known: Mapping[str, Facility]) -> dict[str, Facility]:
+        """The selected facilities. Raises ConfigurationError for an unknown id."""
+        chosen = registry.select(known, self.facility_ids)
+        if self.time_zone is not None:
+            chosen = {i: f for i, f in chosen.items() if f.time_zone == self.time_zone}
+        if not chosen:
+            raise ConfigurationError(
+                "no facility is selected",
+                f"The registry knows {', '.join(sorted(known)) or 'none'}",
+            )
+        return chosen
+
+    def days(self) -> list[date]:
+        """The capture day and the days before it that are looked at again, newest first."""
+        return [self.capture_day - timedelta(days=n) for n in range(self.lookback_days + 1)]
+
+
+class Run:
+    """The steps of one run, each usable alone."""
+
+    def __init__(self, settings: Settings, selection: Selection) -> None:
+        self.settings = settings
+        self.selection = selection
+        self.facilities = selection.facilities(registry.load(settings.facilities_file))
+        self.batches = [Batch(f, day) for day in selection.days() for f in self.facilities]
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        from fer_batch import database
+
+        engine = database.engine(self.settings)
+        database.check_migrated(engine)
+        return engine
+
+    @cached_property
+    def model_version(self) -> str:
+        """The version in use. Raises ModelError if it is not the one that was asked for."""
+        from fer_batch import classifier
+
+        version = classifier.version_in_use(self.settings)
+        wanted = self.selection.model_version
+        if wanted and not version.startswith(wanted):
+            raise ModelError(
+                f"model version {wanted} is not the one in use, which is {version[:12]}",
+                "Set FER_MODEL_CARD to the card of the version you want; see `fer-batch models`",
+            )
+        return version
+
+    @cached_property
+    def rescore_before(self) -> datetime | None:
+        """When this run began, if it rescores. The tables remember it, so a retry does not
+        score again what the run has scored already."""
+        from fer_batch import database, ledger
+
+        with database.translate_errors(), self.engine.begin() as connection:
+            began = ledger.begin_run(connection, self.selection.run_id)
+        return began if self.selection.rescore else None
+
+    def list_images(self) -> list[BatchListing]:
+        """List every batch into the ledger; a facility's failure is its own."""
+        from fer_batch import listing
+
+        return listing.list_batches(
+            self.engine,
+            self.settings,
+            self.facilities,
+            self.batches,
+            self.selection.run_id,
+            datetime.now(UTC),
+        )
+
+    def plan_shards(self) -> list[Shard]:
+        """Cut the images without a final result into shards."""
+        from fer_batch import database, planning
+
+        with database.translate_errors(), self.engine.begin() as connection:
+            return planning.plan(
+                connection,
+                self.batches,
+                self.facilities,
+                self.settings,
+                self.model_version,
+                self.rescore_before,
+            )
+
+    def score(self, shard: Shard) -> ShardResult:
+        """Score a shard in a process of its own.
+
+        Raises RetryableError or PermanentError if a facility failed; the others are done.
+        """
+        from fer_batch import worker
+
+        job = Job(shard, self.selection.run_id, self.model_version, self.rescore_before)
+        limits = worker.Limits(
+            deadline_s=self.settings.score_deadline_s,
+            memory_mb=self.settings.score_memory_mb,
+            image_s=IMAGE_DEADLINE_S,
+            decoding_threads=self.settings.threads,
+        )
+        result = worker.score_shard(job, limits)
+        if result.failures:
+            what = "; ".join(f"{name}: {why}" for name, why in result.failures.items())
+            kind = RetryableError if result.is_retryable else PermanentError
+            raise kind(f"shard {shard.name!r}: {what}")
+        return result
+
+    def summarize(self) -> list[dict[str, Any]]:
+        """Write a new revision of each summary that changed; returns the newest of each batch."""
+        from fer_batch import database, satisfaction
+
+        with database.translate_errors(), self.engine.begin() as connection:
+            return satisfaction.write_summaries(
+                connection,
+                self.batches,
+                self.model_version,
+                self.facilities,
+                self.selection.run_id,
+            )
+
+    def check(self) -> list[dict[str, Any]]:
+        """The findings of the data checks, one dictionary each."""
+        from fer_batch import checks, database
+
+        with database.translate_errors(), self.engine.connect() as connection:
+            return checks.run(connection, self.batches, self.model_version)
+
+    def report(self) -> Path:
+        """Write the report of the capture day and return its path."""
+        from fer_batch import report
+
+        return report.write_day(self.engine, self.settings, self.facilities, self.batches)
+
+
+def run_all(run: Run) -> Sequence[dict[str, Any]]:
+    """All steps in this process, the scoring in its own. Returns the findings.
+
+    Raises the first shard's error after every other step was done, as Airflow would.
+    """
+    from fer_batch import database, ledger
+
+    with database.translate_errors(), run.engine.begin() as connection:
+        ledger.sync_facilities(connection, registry.load(run.settings.facilities_file))
+    run.list_images()
+    failed: Exception | None = None
+    for shard in run.plan_shards():
+        try:
+            run.score(shard)
+        except (RetryableError, PermanentError) as error:
+            log.error("shard failed", shard=shard.name, error=str(error))
+            failed = failed or error
+    run.summarize()
+    findings = run.check()
+    run.report()
+    if failed is not None:
+        raise failed
+    return findings

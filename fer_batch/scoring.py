@@ -1,0 +1,239 @@
+"""Score the images of a shard: fetch, decode, crop, classify, write.
+
+One process, bounded everywhere: the reader fetches ahead by a fixed number of bytes, a window
+of decoding jobs runs on a few threads, and one chunk is written while the next is made. So a
+day of any size takes the same memory. What is finished is known to the ledger alone: each
+chunk is one transaction, and a shard that is started again finds only what is left.
+
+This module leaves to others who starts it (worker.py), what is listed (ledger.py) and how a
+chunk is written (results.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import sqlalchemy as sa
+
+from fer_batch import database, ledger, registry, results
+from fer_batch.announce import Announcer
+from fer_batch.classifier import Classifier
+from fer_batch.errors import FerError, ModelError, RetryableError
+from fer_batch.jobs import JOB, RESULT, ShardResult
+from fer_batch.log import logger
+from fer_batch.preparation import Prepared, Preparer
+from fer_batch.records import Image, ImageScore, KeyRange, Shard
+from fer_batch.registry import Facility
+from fer_batch.settings import Settings
+from fer_batch.storage import BucketReader
+
+log = logger(__name__)
+
+PROGRESS_INTERVAL_S = 10.0
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Progress:
+    """Says how far a shard is, at a steady pace."""
+
+    def __init__(self, shard: Shard, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log.bind(shard=shard.name)
+        self._total = shard.image_count
+        self._clock = clock
+        self._started = clock()
+        self._said = self._started
+        self.outcomes: Counter[str] = Counter()
+
+    def add(self, scores: Iterable[ImageScore]) -> None:
+        """Count a written chunk, and say so if the last word is some seconds old."""
+        self.outcomes.update(score.outcome.value for score in scores)
+        if self._clock() - self._said >= PROGRESS_INTERVAL_S:
+            self.say("scoring")
+
+    def say(self, event: str) -> None:
+        self._said = self._clock()
+        done = self.outcomes.total()
+        rate = done / max(self.seconds, 1e-6)
+        remaining = max(self._total - done, 0)
+        self._log.info(
+            event,
+            images=done,
+            of=self._total,
+            images_per_s=round(rate, 1),
+            remaining_s=round(remaining / rate) if rate > 0 else None,
+            outcomes=dict(sorted(self.outcomes.items())),
+        )
+
+    @property
+    def seconds(self) -> float:
+        return self._clock() - self._started
+
+
+class ShardScorer:
+    """Everything that scoring needs, loaded once per process."""
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        settings: Settings,
+        facilities: Mapping[str, Facility],
+        classifier: Classifier,
+        run_id: str,
+        rescore_before: datetime | None = None,
+        announcer: Announcer | None = None,
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._facilities = facilities
+        self._classifier = classifier
+        self._run_id = run_id
+        self._rescore_before = rescore_before
+        self._preparer = Preparer(settings, announcer)
+
+    def score(self, shard: Shard) -> ShardResult:
+        """Score what is left of a shard. One facility's trouble does not stop the next."""
+        progress = Progress(shard)
+        result = ShardResult()
+        for key_range in shard.ranges:
+            facility_id = key_range.batch.facility_id
+            try:
+                self._score_range(key_range, progress)
+            except FerError as error:
+                result.failures[facility_id] = str(error)
+                result.is_retryable &= isinstance(error, RetryableError)
+                log.error(
+                    "facility failed",
+                    facility=facility_id,
+                    day=key_range.batch.capture_day.isoformat(),
+                    shard=shard.name,
+                    error=str(error),
+                )
+        progress.say("scored")
+        result.outcomes = progress.outcomes
+        result.seconds = progress.seconds
+        return result
+
+    def _score_range(self, key_range: KeyRange, progress: Progress) -> None:
+        facility = self._facilities[key_range.batch.facility_id]
+        with (
+            BucketReader(self._settings, facility) as reader,
+            ThreadPoolExecutor(self._settings.threads, thread_name_prefix="decode") as decoders,
+            ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
+        ):
+            fetched = reader.fetch_many(self._work(key_range))
+            prepared = in_window(
+                decoders,
+                lambda item: self._preparer.prepare(item, facility.image_kind),
+                fetched,
+                size=8 * self._settings.threads,
+            )
+            writing: Future[list[ImageScore]] | None = None
+            for chunk in batched(prepared, self._settings.chunk_images):
+                scores = self._classify(chunk)
+                if writing is not None:
+                    progress.add(writing.result())
+                writing = writer.submit(self.write, scores)
+            if writing is not None:
+                progress.add(writing.result())
+
+    def _work(self, key_range: KeyRange) -> Iterator[Image]:
+        """The images of the range that have no final result yet, page by page."""
+        after_key: str | None = None
+        while True:
+            with database.translate_errors(), self._engine.connect() as connection:
+                page = ledger.work(
+                    connection,
+                    key_range,
+                    self._classifier.model_version,
+                    limit=self._settings.chunk_images,
+                    after_key=after_key,
+                    rescore_before=self._rescore_before,
+                )
+            yield from page
+            if len(page) < self._settings.chunk_images:
+                return
+            after_key = page[-1].key
+
+    def _classify(self, chunk: list[Prepared]) -> list[ImageScore]:
+        """Put all faces of a chunk through the CNN at once."""
+        crops = np.concatenate([p.crops for p in chunk])
+        faces = iter(self._classifier.score_faces(crops, [b for p in chunk for b in p.boxes]))
+        return [prepared.to_score(itertools.islice(faces, len(prepared.boxes))) for prepared in chunk]
+
+    def write(self, scores: list[ImageScore]) -> list[ImageScore]:
+        """Write one chunk in one transaction; what others finished meanwhile stays theirs."""
+        with database.translate_errors(), self._engine.begin() as connection:
+            results.write_chunk(
+                connection,
+                scores,
+                self._classifier.model_version,
+                self._run_id,
+                self._rescore_before,
+            )
+        return scores
+
+
+def run_job(settings: Settings, text: str, slots: Path) -> int:
+    """What a scoring process does: read a job, do it, print the result as one JSON line."""
+    job = JOB.validate_json(text)
+    cv2.setNumThreads(1)  # the decoding threads are ours; OpenCV's own would come on top
+    classifier = Classifier(settings)
+    if classifier.model_version != job.model_version:
+        raise ModelError(
+            f"the job asks for model version {job.model_version[:12]}, this process has "
+            f"{classifier.model_version[:12]}",
+            "Give the scheduler and its workers the same FER_ settings",
+        )
+    scorer = ShardScorer(
+        database.engine(settings),
+        settings,
+        registry.load(settings.facilities_file),
+        classifier,
+        job.run_id,
+        job.rescore_before,
+        Announcer(slots),
+    )
+    if job.condemned:
+        scorer.write([given_up(image) for image in job.condemned])
+    for image in job.suspects:  # each alone, so that a death names it beyond doubt
+        scorer.score(Shard(image.key, (KeyRange(image.batch, image.key, image.key, 1),)))
+    result = scorer.score(job.shard)
+    sys.stdout.write(RESULT.dump_json(result).decode() + "\n")
+    return 0
+
+
+def given_up(image: Image) -> ImageScore:
+    """The result of an image that took its scoring process down each time."""
+    return ImageScore(image, Outcome.KILLED_WORKER, "ended the process that decoded it each time")
+
+
+def batched(items: Iterable[In], size: int) -> Iterator[list[In]]:
+    """Lists of at most `size` items, in order."""
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
+
+
+def in_window(
+    pool: ThreadPoolExecutor, function: Callable[[In], Out], items: Iterable[In], size: int
+) -> Iterator[Out]:
+    """`map` over a pool with at most `size` items under way; results in order of the items."""
+    window: deque[Future[Out]] = deque()
+    for item in items:
+        window.append(pool.submit(function, item))
+        if len(window) >= size:
+            yield window.popleft().result()
+    while window:
+        yield window.popleft().result()

@@ -1,0 +1,1 @@
+SELECT fer.ensure_partitions(:days)

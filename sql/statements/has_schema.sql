@@ -1,0 +1,1 @@
+SELECT to_regclass('fer.schema_version') IS NOT NULL

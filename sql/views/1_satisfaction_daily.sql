@@ -1,0 +1,68 @@
+-- The newest revision of each facility's capture day. A migration that takes away or reorders
+-- columns drops this view first; otherwise CREATE OR REPLACE keeps its grants.
+CREATE OR REPLACE VIEW fer.satisfaction_daily AS
+SELECT
+    newest.facility_id,
+    facility.name AS facility_name,
+    newest.capture_day,
+    newest.verdict,
+    newest.happy_share,
+    newest.happy_share_low,
+    newest.happy_share_high,
+    newest.target_share,
+    newest.uncertain_share,
+    newest.neither_share,
+    newest.is_complete,
+    newest.is_below_expected,
+    newest.images,
+    newest.images_scored,
+    newest.images_pending,
+    newest.not_scored,
+    newest.faces,
+    newest.happy,
+    newest.sad,
+    newest.uncertain,
+    newest.neither,
+    newest.interval_method,
+    newest.confidence,
+    newest.time_zone,
+    newest.model_version,
+    newest.revision,
+    newest.run_id,
+    newest.created_at
+FROM (
+    SELECT DISTINCT ON (facility_id, capture_day) *
+    FROM fer.satisfaction_summary
+    ORDER BY facility_id, capture_day, revision DESC
+) AS newest
+JOIN fer.facility USING (facility_id);
+
+COMMENT ON VIEW fer.satisfaction_daily IS 'Start here. One row per facility and capture day: the newest summary, whatever its model version.';
+COMMENT ON COLUMN fer.satisfaction_daily.facility_id IS 'Facility, see facility';
+COMMENT ON COLUMN fer.satisfaction_daily.facility_name IS 'Name of the facility';
+COMMENT ON COLUMN fer.satisfaction_daily.capture_day IS 'Calendar date in the keys of the images';
+COMMENT ON COLUMN fer.satisfaction_daily.verdict IS 'satisfied: the interval lies above the target. not satisfied: below it. inconclusive: the target lies inside. suppressed: fewer than 30 faces that count';
+COMMENT ON COLUMN fer.satisfaction_daily.happy_share IS 'happy / (happy + sad), 0 to 1; null: suppressed. Never quote it without its interval';
+COMMENT ON COLUMN fer.satisfaction_daily.happy_share_low IS 'Lower end of the interval of the happy share, 0 to 1; null: suppressed';
+COMMENT ON COLUMN fer.satisfaction_daily.happy_share_high IS 'Upper end of the interval of the happy share, 0 to 1; null: suppressed';
+COMMENT ON COLUMN fer.satisfaction_daily.target_share IS 'Target (0 to 1) that the verdict was given against';
+COMMENT ON COLUMN fer.satisfaction_daily.uncertain_share IS 'uncertain / faces, 0 to 1: how much the happy share leaves out; null: suppressed';
+COMMENT ON COLUMN fer.satisfaction_daily.neither_share IS 'neither / faces, 0 to 1: faces that look neither happy nor sad; null: suppressed';
+COMMENT ON COLUMN fer.satisfaction_daily.is_complete IS 'True: the images were listed after the local day was over, and each has a final outcome. False: the numbers may still change';
+COMMENT ON COLUMN fer.satisfaction_daily.is_below_expected IS 'True: an open day with fewer images than expected; think of a dead camera first';
+COMMENT ON COLUMN fer.satisfaction_daily.images IS 'Images known for the day: scored, not scored and pending together';
+COMMENT ON COLUMN fer.satisfaction_daily.images_scored IS 'Images in which faces were scored';
+COMMENT ON COLUMN fer.satisfaction_daily.images_pending IS 'Images without a final outcome: the next run tries them';
+COMMENT ON COLUMN fer.satisfaction_daily.not_scored IS 'Images that will not be scored, counted by outcome. As rows: view not_scored_daily';
+COMMENT ON COLUMN fer.satisfaction_daily.faces IS 'Faces in the scored images: happy, sad and uncertain together';
+COMMENT ON COLUMN fer.satisfaction_daily.happy IS 'Faces that are Happy and not uncertain';
+COMMENT ON COLUMN fer.satisfaction_daily.sad IS 'Faces that are Sad and not uncertain';
+COMMENT ON COLUMN fer.satisfaction_daily.uncertain IS 'Faces that are uncertain and so not counted in the happy share';
+COMMENT ON COLUMN fer.satisfaction_daily.neither IS 'Faces, uncertain or not, whose largest probability is p_neither';
+COMMENT ON COLUMN fer.satisfaction_daily.interval_method IS 'How the interval was computed. wilson: score interval of Wilson (1927), which takes faces as independent';
+COMMENT ON COLUMN fer.satisfaction_daily.confidence IS 'Confidence of the interval, such as 0.95';
+COMMENT ON COLUMN fer.satisfaction_daily.time_zone IS 'IANA time zone that decided when the day was over';
+COMMENT ON COLUMN fer.satisfaction_daily.model_version IS 'Model version whose results were counted, see model_version';
+COMMENT ON COLUMN fer.satisfaction_daily.revision IS 'Number of this summary of the day; older ones are in satisfaction_summary';
+COMMENT ON COLUMN fer.satisfaction_daily.run_id IS 'Run that wrote this summary';
+COMMENT ON COLUMN fer.satisfaction_daily.created_at IS 'When this summary was written';

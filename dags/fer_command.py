@@ -97,7 +97,8 @@ def run(*arguments: str, stdin: str = "") -> Any:
 
     Raises PermanentFailureError, FindingsError or RetryableFailureError with what it said.
     """
-    command = [os.environ.get("FER_PYTHON", sys.executable), "-m", "fer_batch", *arguments]
+    command = [os.environ.get("FER_PYTHON", sys.executable), "-m", "fer_batch"]
+    command += [f"--die-with-parent={os.getpid()}", *arguments]
     log.info("running fer-batch %s", " ".join(arguments))
     with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as printed:
         given.write(stdin)
@@ -113,7 +114,6 @@ def run(*arguments: str, stdin: str = "") -> Any:
                 **os.environ,
                 **connection_settings(),
                 "FER_LOG_FORMAT": "json",
-                "FER_DIE_WITH_PARENT": str(os.getpid()),
             },
         )
         try:

@@ -10,9 +10,9 @@ registry runs every night at 03:00 there and is about the day before;
 | --- | --- |
 | `capture_day` | the day, as YYYY-MM-DD; empty means the day before the run's local date |
 | `facilities` | facility ids; empty means all (of the DAG's time zone) |
-| `lookback_days` | so many days before it are looked at again for late images; a backfill looks back none |
-| `model_version` | the model version that must be in use, or its first characters; empty means whichever is |
-| `rescore` | score finished images once more; they keep their place, the summary gets a new revision if it changes |
+| `lookback_days` | days before it, looked at again for late images; none in a backfill |
+| `model_version` | must be the one in use; its first characters do; empty means whichever is |
+| `rescore` | score finished images once more; a summary that changes gets a new revision |
 
 **What a retry or a clear does.** Progress is what the tables hold: an image that has its final
 result is not fetched again, whichever task is cleared and however often. A cleared `score` goes
@@ -35,7 +35,8 @@ environment of its own.
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta, timezone
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import fer_command
@@ -52,7 +53,7 @@ from airflow.sdk import (
 
 POOL = "fer_scoring"
 LOCAL_HOUR = "0 3 * * *"
-SATISFACTION_DAILY = Asset("satisfaction_daily", uri="fer-batch://satisfaction_daily")
+SATISFACTION_DAILY = Asset("satisfaction_daily")  # a URI would load every provider
 
 PARAMS = {
     "capture_day": Param(None, type=["null", "string"], format="date", title="Capture day"),
@@ -101,7 +102,7 @@ def satisfaction_nightly(dag_id: str, time_zone: str | None) -> DAG:
         description=f"Happy or Sad, facility by facility{f', {time_zone}' if time_zone else ''}",
         doc_md=__doc__,
         schedule=CronTriggerTimetable(LOCAL_HOUR, timezone=time_zone) if time_zone else None,
-        start_date=datetime(2025, 1, 1, tzinfo=timezone.utc),
+        start_date=datetime(2025, 1, 1, tzinfo=UTC),
         catchup=False,
         max_active_runs=4,
         dagrun_timeout=timedelta(hours=8),
@@ -173,7 +174,14 @@ def satisfaction_nightly(dag_id: str, time_zone: str | None) -> DAG:
     return dag
 
 
-satisfaction_nightly("satisfaction_nightly", None)
-for zone in fer_command.time_zones():
-    name = zone.lower().replace("/", "_").replace("+", "_plus_")
-    satisfaction_nightly(f"satisfaction_nightly_{name}", zone)
+def dag_id_of(time_zone: str) -> str:
+    """The id of a time zone's DAG: `satisfaction_nightly_europe_berlin`."""
+    return "satisfaction_nightly_" + re.sub("[^a-z0-9]+", "_", time_zone.lower())
+
+
+DAGS = [
+    satisfaction_nightly("satisfaction_nightly", None),
+    *(satisfaction_nightly(dag_id_of(zone), zone) for zone in fer_command.time_zones()),
+]
+for dag in DAGS:
+    globals()[dag.dag_id] = dag  # the DAG processor finds DAGs among a file's names

@@ -32,7 +32,7 @@ from fer_batch.errors import FerError, ModelError, RetryableError
 from fer_batch.jobs import JOB, RESULT, ShardResult
 from fer_batch.log import logger
 from fer_batch.preparation import Prepared, Preparer
-from fer_batch.records import Image, ImageScore, KeyRange, Shard
+from fer_batch.records import Image, ImageScore, KeyRange, Outcome, Shard
 from fer_batch.registry import Facility
 from fer_batch.settings import Settings
 from fer_batch.storage import BucketReader
@@ -170,7 +170,9 @@ class ShardScorer:
         """Put all faces of a chunk through the CNN at once."""
         crops = np.concatenate([p.crops for p in chunk])
         faces = iter(self._classifier.score_faces(crops, [b for p in chunk for b in p.boxes]))
-        return [prepared.to_score(itertools.islice(faces, len(prepared.boxes))) for prepared in chunk]
+        return [
+            prepared.to_score(itertools.islice(faces, len(prepared.boxes))) for prepared in chunk
+        ]
 
     def write(self, scores: list[ImageScore]) -> list[ImageScore]:
         """Write one chunk in one transaction; what others finished meanwhile stays theirs."""

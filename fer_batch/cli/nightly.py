@@ -28,9 +28,9 @@ class Selected:
     facility: Annotated[
         tuple[str, ...], Parameter(help="A facility id; may be repeated. None means all.")
     ] = ()
-    time_zone: Annotated[
-        str | None, Parameter(help="Only the facilities of this time zone.")
-    ] = None
+    time_zone: Annotated[str | None, Parameter(help="Only the facilities of this time zone.")] = (
+        None
+    )
     lookback_days: Annotated[
         int, Parameter(help="So many days before it are looked at again for late images.")
     ] = 0

@@ -1,0 +1,127 @@
+"""The DAG files: what the scheduler sees when it parses them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DAGS = Path(__file__).parents[2] / "dags"
+
+PROBE = """
+import json, socket, sys
+def closed(*_, **__):
+    raise AssertionError("a connection was opened while parsing")
+import airflow.sdk
+socket.socket.connect = closed
+sys.path.insert(0, sys.argv[1])
+before = set(sys.modules)
+import satisfaction_nightly
+dags = {}
+for dag in satisfaction_nightly.DAGS:
+    dags[dag.dag_id] = {
+        "schedule": str(getattr(dag.timetable, "expression", "")),
+        "zone": str(getattr(dag.timetable, "timezone", "")),
+        "doc": dag.doc_md,
+        "timeout": dag.dagrun_timeout is not None,
+        "params": {k: v.value if hasattr(v, "value") else v for k, v in dag.params.items()},
+        "tasks": {t.task_id: {
+            "retries": t.retries,
+            "timeout": t.execution_timeout is not None,
+            "doc": t.doc_md,
+            "pool": t.pool,
+            "mapped": type(t).__name__ == "DecoratedMappedOperator",
+            "rule": t.trigger_rule.value,
+            "leaf": not t.downstream_task_ids,
+        } for t in dag.tasks},
+    }
+open(sys.argv[2], "w").write(json.dumps({"dags": dags, "modules": sorted(set(sys.modules) - before)}))
+"""
+
+REGISTRY = """
+[facility.a]
+time_zone = "Europe/Berlin"
+[facility.b]
+time_zone = "Asia/Tokyo"
+[facility.c]
+time_zone = "Europe/Berlin"
+credentials = "other"
+"""
+
+
+def parse(folder: Path, registry: Path) -> dict[str, Any]:
+    """Import the DAG files in a process of their own, as the DAG processor does."""
+    answer = folder / "parsed.json"
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(DAGS), str(answer)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "AIRFLOW_HOME": str(folder), "FER_FACILITIES_FILE": str(registry)},
+    )
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, Any] = json.loads(answer.read_text())
+    return facts
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("airflow")
+    registry = folder / "facilities.toml"
+    registry.write_text(REGISTRY)
+    return parse(folder, registry)
+
+
+def test_there_is_one_dag_for_each_time_zone_and_one_for_any_day(parsed: dict[str, Any]) -> None:
+    assert {name: (d["schedule"], d["zone"]) for name, d in parsed["dags"].items()} == {
+        "satisfaction_nightly": ("", ""),
+        "satisfaction_nightly_europe_berlin": ("0 3 * * *", "Europe/Berlin"),
+        "satisfaction_nightly_asia_tokyo": ("0 3 * * *", "Asia/Tokyo"),
+    }
+
+
+def test_all_dags_have_the_same_tasks_and_parameters(parsed: dict[str, Any]) -> None:
+    tasks = {json.dumps(d["tasks"], sort_keys=True) for d in parsed["dags"].values()}
+    params = {json.dumps(d["params"], sort_keys=True) for d in parsed["dags"].values()}
+    assert len(tasks) == len(params) == 1
+
+
+def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
+    heavy = {"tensorflow", "keras", "cv2", "pandas", "sqlalchemy", "onnxruntime", "boto3", "numpy"}
+    assert not heavy & {m.split(".")[0] for m in parsed["modules"]}
+    assert "fer_batch" not in {m.split(".")[0] for m in parsed["modules"]}
+
+
+def test_every_dag_brings_its_manual(parsed: dict[str, Any]) -> None:
+    for dag in parsed["dags"].values():
+        for parameter in dag["params"]:
+            assert f"`{parameter}`" in dag["doc"]
+        assert dag["timeout"]
+
+
+def test_every_task_has_docs_retries_and_a_time_limit(parsed: dict[str, Any]) -> None:
+    for task_id, task in parsed["dags"]["satisfaction_nightly"]["tasks"].items():
+        assert task["doc"], task_id
+        assert task["timeout"], task_id
+        assert task["retries"] >= 1 or task_id == "watcher"
+
+
+def test_scoring_is_mapped_and_limited_by_the_pool(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["satisfaction_nightly"]["tasks"]
+    assert [t for t in tasks if tasks[t]["mapped"]] == ["score"]
+    assert [t for t in tasks if tasks[t]["pool"] == "fer_scoring"] == ["score"]
+
+
+def test_the_watcher_is_the_only_leaf(parsed: dict[str, Any]) -> None:
+    tasks = parsed["dags"]["satisfaction_nightly"]["tasks"]
+    assert [t for t in tasks if tasks[t]["leaf"]] == ["watcher"]
+    assert tasks["watcher"]["rule"] == "one_failed"
+
+
+def test_a_missing_registry_leaves_the_dag_for_any_day(tmp_path: Path) -> None:
+    assert list(parse(tmp_path, tmp_path / "none.toml")["dags"]) == ["satisfaction_nightly"]

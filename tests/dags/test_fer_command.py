@@ -1,0 +1,176 @@
+"""The adapter: days, Connections, exit codes, logs, and a child that ends with its task."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import textwrap
+import threading
+import time
+from datetime import UTC, date, datetime
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import Connection
+
+
+def context(
+    logical: datetime | None, run_after: datetime, run_type: str = "manual", **params: Any
+) -> dict[str, Any]:
+    return {
+        "params": {"capture_day": None, "lookback_days": 3, **params},
+        "logical_date": logical,
+        "dag_run": SimpleNamespace(run_after=run_after, run_type=run_type),
+    }
+
+
+NIGHT = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)  # 03:00 on the 22nd in Tokyo
+
+
+@pytest.mark.parametrize(
+    ("given", "zone", "day"),
+    [
+        (context(NIGHT, NIGHT, "scheduled"), "Asia/Tokyo", date(2026, 11, 21)),
+        (
+            context(NIGHT, datetime(2026, 12, 1, tzinfo=UTC), "backfill"),
+            "Asia/Tokyo",
+            date(2026, 11, 21),
+        ),
+        (context(None, NIGHT), None, date(2026, 11, 20)),
+        (context(None, NIGHT, "asset_triggered"), "Asia/Tokyo", date(2026, 11, 21)),
+        (context(NIGHT, NIGHT, capture_day="2026-01-31"), "Asia/Tokyo", date(2026, 1, 31)),
+    ],
+    ids=["scheduled", "backfill", "by hand", "by an asset", "named"],
+)
+def test_the_capture_day_of_each_kind_of_run(
+    fer_command: ModuleType, given: dict[str, Any], zone: str | None, day: date
+) -> None:
+    assert fer_command.capture_day(given, zone) == day
+
+
+def test_a_backfill_looks_back_none(fer_command: ModuleType) -> None:
+    assert fer_command.lookback_days(context(NIGHT, NIGHT, "scheduled")) == 3
+    assert fer_command.lookback_days(context(NIGHT, NIGHT, "backfill")) == 0
+
+
+@pytest.fixture
+def child(fer_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let the adapter start a script of the test instead of fer-batch."""
+    monkeypatch.setattr(fer_command, "_connection", lambda _: None)
+    monkeypatch.setenv("FER_FACILITIES_FILE", str(tmp_path / "none.toml"))
+
+    def script(body: str) -> None:
+        (tmp_path / "body.py").write_text("import json, os, sys, time\n" + textwrap.dedent(body))
+        interpreter = tmp_path / "python"
+        interpreter.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/body.py "$@"\n')
+        interpreter.chmod(0o755)
+        monkeypatch.setenv("FER_PYTHON", str(interpreter))
+
+    return script
+
+
+def test_what_the_command_prints_is_the_return_value(fer_command: ModuleType, child: Any) -> None:
+    child("print(json.dumps({'argv': sys.argv[1:], 'stdin': sys.stdin.read()}))")
+    answer = fer_command.run("score", "--json", stdin="{}")
+    assert answer["argv"][-2:] == ["score", "--json"]
+    assert answer["stdin"] == "{}"
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "is_permanent"),
+    [
+        (2, "PermanentFailureError", True),
+        (3, "FindingsError", True),
+        (1, "PermanentFailureError", True),
+        (75, "RetryableFailureError", False),
+    ],
+)
+def test_exit_codes_decide_about_another_try(
+    fer_command: ModuleType, child: Any, code: int, error: str, is_permanent: bool
+) -> None:
+    child(
+        f"""
+        print(json.dumps({{"event": "no bucket called x", "level": "error"}}), file=sys.stderr)
+        sys.exit({code})
+        """
+    )
+    with pytest.raises(getattr(fer_command, error), match="no bucket called x") as caught:
+        fer_command.run("list")
+    decision = fer_command.RETRY_POLICY.evaluate(caught.value, 1, 4)
+    assert (decision.action.value == "fail") is is_permanent
+
+
+def test_a_killed_command_is_tried_again(fer_command: ModuleType, child: Any) -> None:
+    child("os.kill(os.getpid(), 9)")
+    with pytest.raises(fer_command.RetryableFailureError):
+        fer_command.run("list")
+
+
+def test_log_lines_keep_their_level_and_facts(
+    fer_command: ModuleType, child: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    child(
+        """
+        print(json.dumps({"event": "scoring", "level": "info", "images": 7}), file=sys.stderr)
+        print(json.dumps({"event": "odd", "level": "warning", "facility": "a"}), file=sys.stderr)
+        print("plain words", file=sys.stderr)
+        """
+    )
+    with caplog.at_level(logging.INFO):
+        fer_command.run("score")
+    lines = [(r.levelname, r.getMessage()) for r in caplog.records]
+    assert ("INFO", "scoring images=7") in lines
+    assert ("WARNING", "odd facility=a") in lines
+    assert ("INFO", "plain words") in lines
+
+
+def test_a_task_that_is_interrupted_takes_its_child_along(
+    fer_command: ModuleType, child: Any, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    child(f"open({str(pid_file)!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)")
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 20
+        while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt):
+        fer_command.run("score")
+    assert not Path(f"/proc/{pid_file.read_text()}").exists()
+
+
+def test_connections_become_settings(
+    fer_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = tmp_path / "facilities.toml"
+    registry.write_text('[facility.a]\ntime_zone = "UTC"\ncredentials = "north"\n')
+    monkeypatch.setenv("FER_FACILITIES_FILE", str(registry))
+    connections = {
+        "fer_postgres": Connection(
+                conn_id="fer_postgres", conn_type="postgres", host="db", login="fer", password="p@ss/word",
+            schema="fer", port=5433,
+        ),
+        "fer_s3": Connection(
+                conn_id="fer_s3", conn_type="aws", login="key", password="secret",
+            extra='{"endpoint_url": "http://s3:9000", "region_name": "eu-central-1"}',
+        ),
+        "fer_s3_north": Connection(
+                conn_id="fer_s3_north", conn_type="aws", login="k2", password="s2"),
+    }  # fmt: skip
+    monkeypatch.setattr(fer_command, "_connection", connections.get)
+    assert fer_command.connection_settings() == {
+        "FER_DATABASE_URL": "postgresql://fer:p%40ss%2Fword@db:5433/fer",
+        "FER_S3_ACCESS_KEY_ID": "key",
+        "FER_S3_SECRET_ACCESS_KEY": "secret",
+        "FER_S3_ENDPOINT": "http://s3:9000",
+        "FER_S3_REGION": "eu-central-1",
+        "FER_S3_CREDENTIALS__NORTH__ACCESS_KEY_ID": "k2",
+        "FER_S3_CREDENTIALS__NORTH__SECRET_ACCESS_KEY": "s2",
+    }

@@ -167,10 +167,16 @@ def _first_line(error: BaseException) -> str:
 
 
 @cache
+def script(name: str) -> str:
+    """The SQL of `sql/statements/<name>.sql` as it stands, for COPY."""
+    file = resources.sql_dir() / "statements" / f"{name}.sql"
+    return file.read_text(encoding="utf-8")
+
+
+@cache
 def statement(name: str) -> sa.TextClause:
     """The SQL of `sql/statements/<name>.sql`; `:name` in it is a parameter."""
-    file = resources.sql_dir() / "statements" / f"{name}.sql"
-    return sa.text(file.read_text(encoding="utf-8"))
+    return sa.text(script(name))
 
 
 def driver_connection(connection: sa.Connection) -> psycopg.Connection[tuple[object, ...]]:

@@ -183,6 +183,26 @@ RETURN coalesce(
 COMMENT ON FUNCTION fer.is_final IS
     'Whether a result settles its image, so that the next run leaves it alone. rescore_before: results older than this do not count; null for none.';
 
+-- The work of a batch, in one place. Inlined into the statement that asks, so its ORDER BY and
+-- LIMIT reach the index.
+CREATE FUNCTION fer.unfinished_image(
+    facility_id text, capture_day date, model_version text, rescore_before timestamptz DEFAULT NULL
+) RETURNS SETOF fer.image LANGUAGE sql STABLE PARALLEL SAFE AS $body$
+    SELECT i.*
+    FROM fer.image AS i
+    LEFT JOIN fer.image_result AS r
+        ON r.facility_id = i.facility_id
+        AND r.capture_day = i.capture_day
+        AND r.image_key = i.image_key
+        AND r.member = i.member
+        AND r.model_version = $3
+    WHERE i.facility_id = $1
+        AND i.capture_day = $2
+        AND NOT fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at, $4)
+$body$;
+COMMENT ON FUNCTION fer.unfinished_image IS
+    'The images of a facility and capture day that have no final result of this model version. rescore_before: results older than this do not count; null for none.';
+
 -- Create, then ATTACH: CREATE TABLE … PARTITION OF takes a lock on the parent that stops every
 -- reader, ATTACH does not. Sessions that do it at once wait for each other; the second finds
 -- nothing left to do. The first look is without the lock, since nearly always nothing is missing.

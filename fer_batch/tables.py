@@ -1,0 +1,97 @@
+"""The tables of schema `fer` for SQLAlchemy Core: what the modules write row by row.
+
+The migrations are the schema; this is the part of it that Python names. Statements over many
+images stand in `sql/statements`, and the partitioned tables are only written there. A test
+holds columns, types and keys of both to each other.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+METADATA = sa.MetaData(schema="fer")
+
+_AT = sa.TIMESTAMP(timezone=True)
+
+facility = sa.Table(
+    "facility",
+    METADATA,
+    sa.Column("facility_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("time_zone", sa.Text, nullable=False),
+    sa.Column("image_kind", sa.Text, nullable=False),
+    sa.Column("key_template", sa.Text, nullable=False),
+    sa.Column("bucket", sa.Text),
+    sa.Column("target_share", sa.Double, nullable=False),
+    sa.Column("expected_images_min", sa.Integer, nullable=False),
+    sa.Column("closed_weekdays", ARRAY(sa.Text), nullable=False),
+    sa.Column("permission_purpose", sa.Text),
+    sa.Column("permission_lawful_basis", sa.Text),
+    sa.Column("permission_approved_by", sa.Text),
+    sa.Column("permission_valid_until", sa.Date),
+    sa.Column("is_in_registry", sa.Boolean, nullable=False),
+    sa.Column("updated_at", _AT, nullable=False),
+)
+
+model_version = sa.Table(
+    "model_version",
+    METADATA,
+    sa.Column("model_version", sa.Text, primary_key=True),
+    sa.Column("manifest", JSONB, nullable=False),
+    sa.Column("card", JSONB, nullable=False),
+    sa.Column("registered_at", _AT, nullable=False),
+)
+
+batch = sa.Table(
+    "batch",
+    METADATA,
+    sa.Column("facility_id", sa.Text, primary_key=True),
+    sa.Column("capture_day", sa.Date, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("images_listed", sa.BigInteger),
+    sa.Column("bytes_listed", sa.BigInteger),
+    sa.Column("listed_at", _AT),
+    sa.Column("attempted_at", _AT, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+)
+
+run = sa.Table(
+    "run",
+    METADATA,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("began_at", _AT, nullable=False),
+)
+
+satisfaction_summary = sa.Table(
+    "satisfaction_summary",
+    METADATA,
+    sa.Column("facility_id", sa.Text, primary_key=True),
+    sa.Column("capture_day", sa.Date, primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True),
+    sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("target_share", sa.Double, nullable=False),
+    sa.Column("time_zone", sa.Text, nullable=False),
+    sa.Column("images", sa.BigInteger, nullable=False),
+    sa.Column("images_scored", sa.BigInteger, nullable=False),
+    sa.Column("images_pending", sa.BigInteger, nullable=False),
+    sa.Column("not_scored", JSONB, nullable=False),
+    sa.Column("faces", sa.BigInteger, nullable=False),
+    sa.Column("happy", sa.BigInteger, nullable=False),
+    sa.Column("sad", sa.BigInteger, nullable=False),
+    sa.Column("uncertain", sa.BigInteger, nullable=False),
+    sa.Column("neither", sa.BigInteger, nullable=False),
+    sa.Column("happy_share", sa.Double),
+    sa.Column("happy_share_low", sa.Double),
+    sa.Column("happy_share_high", sa.Double),
+    sa.Column("interval_method", sa.Text, nullable=False),
+    sa.Column("confidence", sa.Double, nullable=False),
+    sa.Column("uncertain_share", sa.Double),
+    sa.Column("neither_share", sa.Double),
+    sa.Column("verdict", sa.Text, nullable=False),
+    sa.Column("is_complete", sa.Boolean, nullable=False),
+    sa.Column("is_below_expected", sa.Boolean, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("created_at", _AT, nullable=False),
+)

@@ -40,7 +40,8 @@ for dag in satisfaction_nightly.DAGS:
             "leaf": not t.downstream_task_ids,
         } for t in dag.tasks},
     }
-open(sys.argv[2], "w").write(json.dumps({"dags": dags, "modules": sorted(set(sys.modules) - before)}))
+facts = {"dags": dags, "modules": sorted(set(sys.modules) - before)}
+open(sys.argv[2], "w").write(json.dumps(facts))
 """
 
 REGISTRY = """

@@ -154,16 +154,25 @@ def test_connections_become_settings(
     monkeypatch.setenv("FER_FACILITIES_FILE", str(registry))
     connections = {
         "fer_postgres": Connection(
-                conn_id="fer_postgres", conn_type="postgres", host="db", login="fer", password="p@ss/word",
-            schema="fer", port=5433,
+            conn_id="fer_postgres",
+            conn_type="postgres",
+            host="db",
+            login="fer",
+            password="p@ss/word",
+            schema="fer",
+            port=5433,
         ),
         "fer_s3": Connection(
-                conn_id="fer_s3", conn_type="aws", login="key", password="secret",
+            conn_id="fer_s3",
+            conn_type="aws",
+            login="key",
+            password="secret",
             extra='{"endpoint_url": "http://s3:9000", "region_name": "eu-central-1"}',
         ),
         "fer_s3_north": Connection(
-                conn_id="fer_s3_north", conn_type="aws", login="k2", password="s2"),
-    }  # fmt: skip
+            conn_id="fer_s3_north", conn_type="aws", login="k2", password="s2"
+        ),
+    }
     monkeypatch.setattr(fer_command, "_connection", connections.get)
     assert fer_command.connection_settings() == {
         "FER_DATABASE_URL": "postgresql://fer:p%40ss%2Fword@db:5433/fer",

@@ -1,0 +1,109 @@
+"""The CNN: predict, train, evaluate, and which versions there are."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Group, Parameter
+
+from fer_batch.cli.common import Json, print_json, print_table, settings, show
+from fer_batch.errors import EXIT_FINDINGS, ConfigurationError
+
+GROUP = Group("The CNN", sort_key=2)
+
+Data = Annotated[
+    Path,
+    Parameter(help="fer2013.tar.gz, fer2013.csv or icml_face_data.csv, as Kaggle gives it."),
+]
+Votes = Annotated[Path | None, Parameter(help="fer2013new.csv with the FER+ votes.")]
+
+
+def register(app: App) -> None:
+    app.command(predict, group=GROUP)
+    app.command(train, group=GROUP)
+    app.command(evaluate, group=GROUP)
+    app.command(models, group=GROUP)
+
+
+def predict(
+    source: Annotated[str, Parameter(help="A file, a folder, an http(s) URL or s3://bucket/key.")],
+    *,
+    crop: Annotated[
+        bool, Parameter(help="The whole picture is the face; none is looked for.")
+    ] = False,
+    annotate: Annotated[
+        Path | None, Parameter(help="Write the picture with its faces marked, as PNG.")
+    ] = None,
+    allow_private_addresses: Annotated[
+        bool, Parameter(help="Let a URL lead to an address of this machine or network.")
+    ] = False,
+    json: Json = False,
+) -> int:
+    """Say for each picture whether a happy or a sad expression is seen."""
+    from fer_batch import predict as module
+
+    raise NotImplementedError
+
+
+def train(
+    *,
+    data: Data,
+    votes: Votes = None,
+    out: Annotated[Path, Parameter(help="Folder for the artefact and its card.")] = Path("runs"),
+    name: Annotated[str, Parameter(help="Name of the artefact.")] = "fer48",
+    recipe: Annotated[
+        Path | None, Parameter(help="JSON file with what differs from the shipped recipe.")
+    ] = None,
+    resume: Annotated[bool, Parameter(help="Go on from the checkpoint of a killed run.")] = False,
+    threads: Annotated[int | None, Parameter(help="Cores to use; none means all.")] = None,
+    json: Json = False,
+) -> None:
+    """Train the CNN on FER2013 and write the ONNX artefact with its card (extra `train`)."""
+    try:
+        from fer_batch.training import run
+        from fer_batch.training.recipe import Recipe
+    except ImportError as error:
+        raise ConfigurationError(
+            f"training needs {error.name}", "Install it with `pip install 'fer-batch[train]'`"
+        ) from None
+    loaded = settings()
+    chosen = Recipe.model_validate_json(recipe.read_text()) if recipe else Recipe()
+    card = run.train(data, votes, out, name, chosen, resume, threads or loaded.threads)
+    if json:
+        print_json(card)
+    else:
+        _print_figures(card["metrics"])
+
+
+def evaluate(
+    *,
+    data: Data,
+    votes: Votes = None,
+    split: Annotated[str, Parameter(help="Training, PublicTest or PrivateTest.")] = "PrivateTest",
+    card: Annotated[Path | None, Parameter(help="Card of the CNN; none means the one in use.")] = None,
+    json: Json = False,
+) -> None:
+    """Measure a CNN on a split of FER2013."""
+    from fer_batch import evaluation
+
+    loaded = settings()
+    figures = evaluation.evaluate(card or loaded.model_card, data, votes, split, loaded.threads)
+    if json:
+        print_json(figures)
+    else:
+        _print_figures(figures)
+
+
+def _print_figures(figures: object) -> None:
+    print_table("Figures", [{"figure": k, "value": v} for k, v in _flat(figures)])
+
+
+def _flat(figures: object, prefix: str = "") -> list[tuple[str, object]]:
+    if not isinstance(figures, dict):
+        return [(prefix, figures)]
+    pairs = []
+    for name, value in figures.items():
+        pairs += _flat(value, f"{prefix}.{name}" if prefix else name)
+    return pairs

@@ -1,0 +1,1 @@
+TRUNCATE pg_temp.staged_image, pg_temp.staged_face

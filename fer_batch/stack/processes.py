@@ -93,12 +93,25 @@ class Server:
         process dies or the time is over."""
         end = time.monotonic() + deadline_s
         while not ready():
-            if not self.is_running():
-                code = f" with exit code {self._child.returncode}" if self._child else ""
-                raise self.error(f"ended{code}")
+            self.check_alive()
             if time.monotonic() > end:
                 raise self.error(f"was not ready after {deadline_s:.0f} s")
             time.sleep(0.05)
+
+    def check_alive(self) -> None:
+        """Raises StackError, with the end of the log, if the process is gone."""
+        if not self.is_running():
+            code = f" with exit code {self._child.returncode}" if self._child else ""
+            raise self.error(f"ended{code}")
+
+    def wait(self, deadline_s: float) -> int:
+        """Wait for a process that ends by itself; returns its exit code."""
+        if self._child is None:
+            raise self.error("was not started by this process")
+        try:
+            return self._child.wait(deadline_s)
+        except subprocess.TimeoutExpired:
+            raise self.error(f"was not done after {deadline_s:.0f} s") from None
 
     def still_answers(self, ready: Callable[[], bool], deadline_s: float) -> bool:
         """Whether a server of an earlier run is there and usable; one that is not is ended."""
@@ -119,6 +132,11 @@ class Server:
 
     def log_since_start(self) -> str:
         return tail(self.log, self._log_start)
+
+    def ask_to_end(self) -> None:
+        """Send SIGTERM to the oldest process and do not wait; for servers that end together."""
+        for process in self.processes()[:1]:
+            _signal(process, signal.SIGTERM)
 
     def stop(self, polite: signal.Signals = signal.SIGTERM, wait_s: float = 15.0) -> None:
         """Ask the oldest process to end, and kill whatever is left when the time is over."""

@@ -142,7 +142,7 @@ class PostgresServer:
             if found.fetchone():
                 return False
             connection.execute(
-                sql.SQL("create database {} owner {} template {}").format(
+                sql.SQL("create database {} owner {} template {} strategy file_copy").format(
                     sql.Identifier(name), sql.Identifier(owner), sql.Identifier(template)
                 )
             )

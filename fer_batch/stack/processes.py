@@ -21,9 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-import psutil
-
 from fer_batch.stack.files import PRIVATE_FILE, StackError, tail
+
+try:
+    import psutil
+except ImportError as error:
+    raise StackError("the local stack is not installed", "Install fer-batch[local]") from error
 
 MARK = "FER_STACK_SERVER"
 """Environment variable that carries the mark to every child of a server."""

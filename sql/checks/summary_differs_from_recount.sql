@@ -1,0 +1,58 @@
+-- error: the newest summary does not say what its model version's results say
+WITH image AS (
+    SELECT
+        i.facility_id, i.capture_day, i.image_key, i.member, d.model_version, r.outcome,
+        fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at, NULL) AS is_final
+    FROM fer.image AS i
+    JOIN fer.satisfaction_daily AS d
+        ON d.facility_id = i.facility_id
+        AND d.capture_day = i.capture_day
+    LEFT JOIN fer.image_result AS r
+        ON r.facility_id = i.facility_id
+        AND r.capture_day = i.capture_day
+        AND r.image_key = i.image_key
+        AND r.member = i.member
+        AND r.model_version = d.model_version
+    WHERE i.facility_id = ANY(:facility_ids) AND i.capture_day = ANY(:capture_days)
+),
+images AS (
+    SELECT
+        facility_id, capture_day,
+        count(*) AS images,
+        count(*) FILTER (WHERE is_final AND outcome = 'scored') AS images_scored,
+        count(*) FILTER (WHERE NOT is_final) AS images_pending
+    FROM image
+    GROUP BY facility_id, capture_day
+),
+faces AS (
+    SELECT
+        facility_id, capture_day,
+        count(*) AS faces,
+        count(*) FILTER (WHERE f.p_happy >= f.p_sad AND NOT f.is_uncertain) AS happy,
+        count(*) FILTER (WHERE f.p_happy < f.p_sad AND NOT f.is_uncertain) AS sad
+    FROM fer.face_result AS f
+    JOIN image USING (facility_id, capture_day, image_key, member, model_version)
+    WHERE image.is_final AND f.facility_id = ANY(:facility_ids) AND f.capture_day = ANY(:capture_days)
+    GROUP BY facility_id, capture_day
+),
+compared AS (
+    SELECT
+        d.facility_id,
+        d.capture_day,
+        ARRAY[d.images, d.images_scored, d.images_pending, d.faces, d.happy, d.sad] AS summary,
+        ARRAY[
+            coalesce(i.images, 0), coalesce(i.images_scored, 0), coalesce(i.images_pending, 0),
+            coalesce(f.faces, 0), coalesce(f.happy, 0), coalesce(f.sad, 0)
+        ] AS recount
+    FROM fer.satisfaction_daily AS d
+    LEFT JOIN images AS i USING (facility_id, capture_day)
+    LEFT JOIN faces AS f USING (facility_id, capture_day)
+    WHERE d.facility_id = ANY(:facility_ids) AND d.capture_day = ANY(:capture_days)
+)
+SELECT
+    facility_id,
+    capture_day,
+    format('images, scored, pending, faces, happy, sad: %s in the summary, %s counted',
+        array_to_string(summary, ' '), array_to_string(recount, ' ')) AS finding
+FROM compared
+WHERE summary <> recount

@@ -1,0 +1,51 @@
+-- What a summary counts, in one statement and so of one moment. A batch that a run has looked at
+-- is counted unless nothing was ever listed for it and nothing failed either.
+WITH image AS (
+    SELECT
+        i.image_key, i.member, r.outcome,
+        fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at, NULL) AS is_final
+    FROM fer.image AS i
+    LEFT JOIN fer.image_result AS r
+        ON r.facility_id = i.facility_id
+        AND r.capture_day = i.capture_day
+        AND r.image_key = i.image_key
+        AND r.member = i.member
+        AND r.model_version = :model_version
+    WHERE i.facility_id = :facility_id AND i.capture_day = :capture_day
+),
+outcome AS (
+    SELECT outcome, count(*) AS images
+    FROM image
+    WHERE is_final
+    GROUP BY outcome
+),
+face AS (
+    SELECT
+        count(*) AS faces,
+        count(*) FILTER (WHERE f.emotion = 'Happy' AND NOT f.is_uncertain) AS happy,
+        count(*) FILTER (WHERE f.emotion = 'Sad' AND NOT f.is_uncertain) AS sad,
+        count(*) FILTER (WHERE f.is_uncertain) AS uncertain,
+        count(*) FILTER (WHERE f.p_neither > greatest(f.p_happy, f.p_sad)) AS neither
+    FROM fer.face_result AS f
+    JOIN image USING (image_key, member)
+    WHERE f.facility_id = :facility_id
+        AND f.capture_day = :capture_day
+        AND f.model_version = :model_version
+        AND image.is_final
+        AND image.outcome = 'scored'
+)
+SELECT
+    batch.facility_id,
+    batch.capture_day,
+    batch.listed_at,
+    (SELECT count(*) FROM image) AS images,
+    (SELECT count(*) FROM image WHERE is_final AND outcome = 'scored') AS images_scored,
+    (SELECT count(*) FROM image WHERE NOT is_final) AS images_pending,
+    (SELECT coalesce(jsonb_object_agg(outcome, images), '{}') FROM outcome
+        WHERE outcome <> 'scored') AS not_scored,
+    face.*
+FROM fer.batch AS batch
+CROSS JOIN face
+WHERE batch.facility_id = :facility_id
+    AND batch.capture_day = :capture_day
+    AND (batch.listed_at IS NOT NULL OR batch.status = 'failed')

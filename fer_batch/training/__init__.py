@@ -1,0 +1,1 @@
+"""Training of the CNN with Keras. Nothing outside this package imports TensorFlow or Keras."""

@@ -1,0 +1,119 @@
+"""What the network sees in training: targets out of labels and votes, and augmented batches.
+
+A batch depends on the seed, the epoch and its number alone, so a run that is resumed sees what
+it would have seen. Runs on one thread beside the training step, several times faster than it.
+"""
+
+from __future__ import annotations
+
+import cv2
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_batch.fer2013 import CLASSES, CROP_PX, VOTES_OF_CLASS, Split
+from fer_batch.training.recipe import Augmentation, Recipe
+
+
+def targets(split: Split, recipe: Recipe) -> NDArray[np.float32]:
+    """[N,7], rows sum to 1: the label, mixed with the share of the FER+ votes where there are any.
+
+    Label smoothing goes on the label's part; voters who disagree need none.
+    """
+    classes = len(CLASSES)
+    label = np.eye(classes, dtype=np.float32)[split.labels]
+    label = label * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
+    if split.votes is None:
+        return label
+    votes = split.votes[:, VOTES_OF_CLASS]
+    cast = votes.sum(axis=1, keepdims=True)
+    # Rows whose voters all said contempt, unknown or no face keep their label alone.
+    weight = np.where(cast > 0, recipe.votes_weight, 0).astype(np.float32)
+    return label * (1 - weight) + votes / np.maximum(cast, 1) * weight
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Shuffled, augmented batches of one epoch after the other, for `keras.Model.fit`."""
+
+    def __init__(self, split: Split, recipe: Recipe) -> None:
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
+        self._pixels = split.pixels
+        self._targets = targets(split, recipe)
+        self._recipe = recipe
+        self.start(0)
+
+    def start(self, epoch: int) -> None:
+        """Give the batches of this epoch, counted from 0."""
+        self._epoch = epoch
+        rng = np.random.default_rng((self._recipe.seed, epoch))
+        self._order = rng.permutation(len(self._pixels))
+
+    def __len__(self) -> int:
+        # The last, short batch is left out: its statistics would disturb normalisation.
+        return max(1, len(self._pixels) // self._recipe.batch)
+
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        size = self._recipe.batch
+        chosen = self._order[index * size : (index + 1) * size]
+        rng = np.random.default_rng((self._recipe.seed, self._epoch, index))
+        crops = augment(self._pixels[chosen], self._recipe.augmentation, rng)
+        return crops, self._targets[chosen]
+
+    def on_epoch_end(self) -> None:
+        """Keras calls this between epochs."""
+        self.start(self._epoch + 1)
+
+
+def augment(
+    crops: NDArray[np.uint8], how: Augmentation, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """A changed copy of `crops` [N,48,48], each one by chance within the bounds of `how`."""
+    changed = _moved(crops, how, rng)
+    for index in np.flatnonzero(rng.random(len(crops)) < how.blur_share):
+        sigma = rng.uniform(0.3, max(0.3, how.blur_sigma_px))
+        changed[index] = cv2.GaussianBlur(changed[index], (0, 0), sigma)
+    changed = _lit(changed, how, rng)
+    for index in np.flatnonzero(rng.random(len(crops)) < how.cutout_share):
+        height, width = rng.integers(1, how.cutout_px + 1, 2)
+        y, x = rng.integers(0, (CROP_PX - height + 1, CROP_PX - width + 1))
+        changed[index, y : y + height, x : x + width] = rng.integers(0, 256)
+    return changed
+
+
+def _moved(
+    crops: NDArray[np.uint8], how: Augmentation, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Mirrored, turned, scaled and shifted in one interpolation; the edge is continued."""
+    count = len(crops)
+    angle = np.deg2rad(rng.uniform(-how.rotate_deg, how.rotate_deg, count))
+    scale = 1 + rng.uniform(-how.scale, how.scale, count)
+    mirror = np.where(rng.random(count) < how.flip_share, -1.0, 1.0)
+    shift = rng.uniform(-how.shift_px, how.shift_px, (count, 2))
+    centre = (CROP_PX - 1) / 2
+    matrices = np.empty((count, 2, 3))
+    matrices[:, 0, 0] = np.cos(angle) * scale * mirror
+    matrices[:, 0, 1] = -np.sin(angle) * scale
+    matrices[:, 1, 0] = np.sin(angle) * scale * mirror
+    matrices[:, 1, 1] = np.cos(angle) * scale
+    matrices[:, :, 2] = centre + shift - matrices[:, :, :2].sum(axis=2) * centre
+    moved = np.empty_like(crops)
+    for index, matrix in enumerate(matrices):
+        cv2.warpAffine(
+            crops[index],
+            matrix,
+            (CROP_PX, CROP_PX),
+            dst=moved[index],
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+    return moved
+
+
+def _lit(
+    crops: NDArray[np.uint8], how: Augmentation, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    """Contrast and brightness changed; grey values past the ends are cut, as a camera does."""
+    count = (len(crops), 1, 1)
+    gain = 1 + rng.uniform(-how.contrast, how.contrast, count).astype(np.float32)
+    offset = rng.uniform(-how.brightness, how.brightness, count).astype(np.float32)
+    return np.clip((crops - np.float32(128)) * gain + 128 + offset, 0, 255).astype(np.uint8)

@@ -1,0 +1,79 @@
+"""Writes the artefact: the network as ONNX, and the card that pins it by its hash.
+
+Both appear whole or not at all. An ONNX file that answers otherwise than the Keras model it
+came from is never written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fer_batch.errors import ModelError
+from fer_batch.evaluation import Classify, onnx_session
+from fer_batch.fer2013 import CLASSES, CROP_PX
+from fer_batch.training.fit import predict
+
+MAX_DIFFERENCE = 1e-4
+"""Largest difference of a probability between Keras and ONNX Runtime."""
+
+
+def to_onnx(model: Any, crops: NDArray[np.uint8]) -> tuple[bytes, Classify, float]:
+    """The ONNX file, it as a function, and the largest |Δp| against Keras over `crops`.
+
+    Raises ModelError where that is over 1e-4.
+    """
+    with tempfile.TemporaryDirectory(prefix="fer-export-") as folder:
+        path = Path(folder) / "network.onnx"
+        model.export(path, format="onnx", verbose=False)
+        artefact = path.read_bytes()
+    classify = onnx_session(artefact)
+    # Batches of several sizes, one alone among them: none may change a probability.
+    expected = predict(model, crops)
+    found = np.concatenate([classify(crops[:1]), classify(crops[1:])])
+    difference = float(np.abs(found - expected).max())
+    if difference > MAX_DIFFERENCE:
+        raise ModelError(
+            f"the ONNX file differs from the Keras model by {difference:.2g}",
+            "Report this with the recipe and the versions of keras, tf2onnx and onnxruntime",
+        )
+    return artefact, classify, difference
+
+
+def write(
+    artefact: bytes, out_dir: Path, name: str, uncertain_below: float, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Write `<name>.onnx` and `<name>.json` into `out_dir`; the card.
+
+    `facts` go into the card as they are.
+    """
+    card = {
+        "format": 1,
+        "name": name,
+        "artefact": f"{name}.onnx",
+        "artefact_sha256": hashlib.sha256(artefact).hexdigest(),
+        "artefact_bytes": len(artefact),
+        "input": {"name": "crops", "dtype": "uint8", "shape": ["N", CROP_PX, CROP_PX]},
+        "output": {"name": "probabilities", "classes": list(CLASSES)},
+        "uncertain_below": uncertain_below,
+        **facts,
+    }
+    out_dir.mkdir(parents=True, exist_ok=True)
+    _replace(out_dir / f"{name}.onnx", artefact)
+    # The card comes last: until then the old card refuses the new artefact by its hash.
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    _replace(out_dir / f"{name}.json", text.encode())
+    return card
+
+
+def _replace(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)  # noqa: PTH105

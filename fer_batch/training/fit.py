@@ -1,0 +1,192 @@
+"""The training run: SGD under a cosine schedule, an average of the weights, a checkpoint per epoch.
+
+A killed run goes on from its checkpoint with the same batches and the same schedule. What is
+exported is the running average of the weights, and PublicTest is measured on it while training;
+PrivateTest is never passed to this module.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from fer_batch.errors import ConfigurationError
+from fer_batch.evaluation import figures
+from fer_batch.fer2013 import Split
+from fer_batch.log import logger
+from fer_batch.training import network
+from fer_batch.training.data import Batches
+from fer_batch.training.recipe import Recipe
+
+log = logger(__name__)
+
+MEASURED_EVERY = 5
+"""Epochs from one look at PublicTest to the next."""
+
+
+class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
+    """Linear rise to the peak, then half a cosine down to nothing (Loshchilov, Hutter 2016)."""
+
+    def __init__(self, peak: float, warmup_steps: float, steps: int) -> None:
+        self._peak, self._warmup, self._steps = peak, warmup_steps, steps
+
+    def __call__(self, step: Any) -> Any:
+        done = ops.cast(step, "float32") + 1.0
+        rise = done / max(self._warmup, 1.0)
+        progress = (done - self._warmup) / max(self._steps - self._warmup, 1.0)
+        fall = 0.5 * (1 + ops.cos(math.pi * ops.clip(progress, 0.0, 1.0)))
+        return self._peak * ops.minimum(rise, fall)
+
+    def get_config(self) -> dict[str, Any]:
+        """Its arguments, as Keras asks."""
+        return {"peak": self._peak, "warmup_steps": self._warmup, "steps": self._steps}
+
+
+def fit(
+    training: Split, public: Split, recipe: Recipe, checkpoint: Path, data_hash: str, *, resume: bool
+) -> tuple[Any, float]:
+    """The trained Keras model (with the averaged weights), and the seconds that it took in all.
+
+    Writes `checkpoint` after every epoch; with `resume` and such a file, goes on from there.
+    Raises ConfigurationError where the checkpoint is of another recipe or other data.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    model = network.build(recipe)
+    run = _Run(model, recipe, public, checkpoint, f"{recipe.fingerprint()} {data_hash}")
+    batches = Batches(training, recipe)
+    steps = len(batches)
+    optimizer = keras.optimizers.SGD(
+        WarmCosine(recipe.learning_rate, recipe.warmup_epochs * steps, recipe.epochs * steps),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=recipe.weight_decay,
+    )
+    # Scales and offsets are not what overfits.
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    # XLA's convolutions are slower than oneDNN's on a CPU.
+    model.compile(
+        optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=False
+    )
+    optimizer.build(model.trainable_variables)
+    first_epoch = run.restore() if resume and checkpoint.exists() else 0
+    if first_epoch < recipe.epochs:
+        batches.start(first_epoch)
+        model.fit(
+            batches,
+            initial_epoch=first_epoch,
+            epochs=recipe.epochs,
+            verbose=0,
+            shuffle=False,
+            callbacks=[run],
+        )
+    return run.averaged(), run.seconds
+
+
+class _Run(keras.callbacks.Callback):  # type: ignore[misc]
+    """Averages the weights, logs progress and keeps the checkpoint."""
+
+    def __init__(
+        self, model: Any, recipe: Recipe, public: Split, checkpoint: Path, identity: str
+    ) -> None:
+        super().__init__()
+        self._trained = model
+        self._recipe = recipe
+        self._public = public
+        self._checkpoint = checkpoint
+        self._identity = identity
+        self._average: list[NDArray[np.float32]] = [np.array(w) for w in model.get_weights()]
+        self._measured = network.build(recipe)
+        self._step = 0
+        self._epoch_began = 0.0
+        self.seconds = 0.0
+
+    def averaged(self) -> Any:
+        """The network with the averaged weights."""
+        self._measured.set_weights(self._average)
+        return self._measured
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self._epoch_began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._step += 1
+        # Young averages follow closely, or the random start would weigh in for long.
+        decay = min(self._recipe.average_decay, (1 + self._step) / (10 + self._step))
+        for kept, now in zip(self._average, self._trained.get_weights(), strict=True):
+            kept += (now - kept) * np.float32(1 - decay)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.seconds += time.monotonic() - self._epoch_began
+        self._save(epoch + 1)
+        left = self._recipe.epochs - epoch - 1
+        measured = self._measure() if left == 0 or (epoch + 1) % MEASURED_EVERY == 0 else {}
+        log.info(
+            "epoch trained",
+            epoch=f"{epoch + 1}/{self._recipe.epochs}",
+            loss=round(float((logs or {}).get("loss", math.nan)), 4),
+            accuracy=round(float((logs or {}).get("accuracy", math.nan)), 4),
+            epoch_s=round(time.monotonic() - self._epoch_began, 1),
+            remaining_s=round(self.seconds / (epoch + 1) * left),
+            **measured,
+        )
+
+    def _measure(self) -> dict[str, float | None]:
+        if len(self._public) == 0:
+            return {}
+        probabilities = predict(self.averaged(), self._public.pixels)
+        found = figures(probabilities, self._public, 0.0)
+        return {
+            "public_happy_sad": found["happy_sad"]["accuracy"],
+            "public_seven": found["seven"]["accuracy"],
+        }
+
+    def _variables(self) -> list[Any]:
+        return [*self._trained.weights, *self._trained.optimizer.variables]
+
+    def _save(self, epochs_done: int) -> None:
+        arrays = {f"v{i}": np.asarray(v) for i, v in enumerate(self._variables())}
+        arrays |= {f"a{i}": a for i, a in enumerate(self._average)}
+        partial = self._checkpoint.with_name(self._checkpoint.name + ".partial")
+        with partial.open("wb") as file:
+            np.savez(
+                file,
+                identity=np.array(self._identity),
+                progress=np.array([epochs_done, self._step, self.seconds]),
+                **arrays,
+            )
+        os.replace(partial, self._checkpoint)  # noqa: PTH105
+
+    def restore(self) -> int:
+        """Take up the checkpoint; how many epochs it has behind it."""
+        todo = "Train without resuming, or under another name"
+        try:
+            with np.load(self._checkpoint, allow_pickle=False) as saved:
+                if str(saved["identity"]) != self._identity:
+                    raise ConfigurationError(
+                        f"{self._checkpoint} is of another recipe or other data", todo
+                    )
+                for index, variable in enumerate(self._variables()):
+                    variable.assign(saved[f"v{index}"])
+                self._average = [saved[f"a{i}"] for i in range(len(self._average))]
+                epochs_done, step, self.seconds = (float(x) for x in saved["progress"])
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise ConfigurationError(
+                f"{self._checkpoint} cannot be read: {error}", todo
+            ) from error
+        self._step = int(step)
+        log.info("resumed", checkpoint=str(self._checkpoint), epochs_done=int(epochs_done))
+        return int(epochs_done)
+
+
+def predict(model: Any, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """[N,7] probabilities of a Keras model."""
+    return np.asarray(model.predict(crops, batch_size=256, verbose=0), np.float32)

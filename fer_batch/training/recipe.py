@@ -1,0 +1,72 @@
+"""The recipe of a training run as data: what the network is and how it learns.
+
+A recipe goes into the card of the artefact that it made, so that the run can be made again.
+It knows nothing of Keras, files or machines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Stage(BaseModel):
+    """Residual blocks of one resolution, half of the one before (the first has the stem's)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    width: int = Field(ge=1, description="Channels")
+    blocks: int = Field(ge=1, description="Residual blocks of two 3×3 convolutions")
+
+
+class Augmentation(BaseModel):
+    """How far a training crop may be changed each time that it is shown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    flip_share: float = Field(default=0.5, ge=0, le=1, description="Crops mirrored left to right")
+    rotate_deg: float = Field(default=12.0, ge=0, description="Largest turn either way")
+    scale: float = Field(default=0.14, ge=0, lt=1, description="Largest change of size, as a share")
+    shift_px: float = Field(default=4.0, ge=0, description="Largest shift either way, each axis")
+    contrast: float = Field(default=0.3, ge=0, lt=1, description="Largest change of contrast")
+    brightness: float = Field(default=30.0, ge=0, description="Largest change of grey value")
+    blur_share: float = Field(default=0.15, ge=0, le=1, description="Crops blurred")
+    blur_sigma_px: float = Field(default=1.2, gt=0, description="Largest sigma of the blur")
+    cutout_share: float = Field(default=0.5, ge=0, le=1, description="Crops with a patch hidden")
+    cutout_px: int = Field(default=16, ge=1, le=48, description="Largest side of the patch")
+
+
+class Recipe(BaseModel):
+    """Everything that decides a training run but the data. The defaults made what ships."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = 2013
+    stem_width: int = Field(default=24, ge=1, description="Channels of the first convolution, at 24×24")
+    stages: tuple[Stage, ...] = (
+        Stage(width=24, blocks=1),
+        Stage(width=48, blocks=2),
+        Stage(width=96, blocks=2),
+        Stage(width=128, blocks=1),
+    )
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="Before the last layer")
+    epochs: int = Field(default=45, ge=1)
+    batch: int = Field(default=128, ge=1, description="Crops in one step")
+    learning_rate: float = Field(default=0.1, gt=0, description="Peak, of SGD with Nesterov 0.9")
+    warmup_epochs: float = Field(default=2.0, ge=0, description="Linear rise to the peak")
+    weight_decay: float = Field(default=3e-3, ge=0, description="Of kernels, decoupled")
+    label_smoothing: float = Field(default=0.05, ge=0, lt=1)
+    votes_weight: float = Field(
+        default=0.5, ge=0, le=1, description="Weight of the FER+ votes beside the label"
+    )
+    average_decay: float = Field(
+        default=0.998, ge=0, lt=1, description="Of the running average of the weights, per step"
+    )
+    augmentation: Augmentation = Augmentation()
+
+    def fingerprint(self) -> str:
+        """64 hex digits that are equal for equal recipes."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,133 @@
+"""One training run from Kaggle's archive to the artefact with its card: `train`.
+
+Reads the data, leaves copies of test rows out, trains, corrects the Sad logit and chooses the
+threshold on PublicTest, exports, and only then looks at PrivateTest, to write its figures down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+from fer_batch import fer2013
+from fer_batch.errors import ConfigurationError
+from fer_batch.evaluation import Classify, choose_uncertain_below, figures
+from fer_batch.fer2013 import Split
+from fer_batch.log import logger
+from fer_batch.training.recipe import Recipe
+
+log = logger(__name__)
+
+
+def train(
+    data: Path,
+    votes: Path | None,
+    out_dir: Path,
+    name: str,
+    recipe: Recipe | None = None,
+    resume: bool = False,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Train on FER2013 and write `<name>.onnx`, `<name>.json` into `out_dir`; the card.
+
+    `<name>.checkpoint.npz` beside them lets `resume` go on after a kill. `threads` None means
+    every core. Raises ConfigurationError for data, votes or a checkpoint that do not fit, ModelError
+    where the export fails its check.
+    """
+    recipe = recipe or Recipe()
+    out_dir.mkdir(parents=True, exist_ok=True)
+    splits = fer2013.read(data, votes)
+    copies = fer2013.training_copies(splits)
+    training, public = splits["Training"].only(~copies), splits["PublicTest"]
+    if len(training) < recipe.batch or len(public) == 0:
+        raise ConfigurationError(
+            f"{data} has {len(training)} rows to train on and {len(public)} of PublicTest",
+            f"Give the whole of FER2013; a batch takes {recipe.batch}",
+        )
+    log.info("data read", training=len(training), copies_left_out=int(copies.sum()))
+    _use_threads(threads)
+
+    from fer_batch.training import export, network
+    from fer_batch.training.fit import fit
+
+    facts = _data_facts(data, votes, splits, int(copies.sum()))
+    hashes = f"{facts['sha256']} {facts['votes_sha256']}"
+    model, seconds = fit(
+        training, public, recipe, out_dir / f"{name}.checkpoint.npz", hashes, resume=resume
+    )
+    artefact, classify, difference = export.to_onnx(model, public.pixels)
+    uncertain_below = choose_uncertain_below(classify(public.pixels), public.labels)
+    card = export.write(
+        artefact,
+        out_dir,
+        name,
+        uncertain_below,
+        {
+            "multiply_adds": network.multiply_adds(model),
+            "parameters": network.parameters(model),
+            "recipe": recipe.model_dump(mode="json"),
+            "data": facts,
+            "training": _training_facts(seconds, difference),
+            "metrics": _metrics(classify, splits, uncertain_below),
+        },
+    )
+    log.info("artefact written", card=str(out_dir / f"{name}.json"), bytes=len(artefact))
+    return card
+
+
+def _use_threads(threads: int | None) -> None:
+    import tensorflow as tf
+
+    if threads is None:
+        return
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+        # TensorFlow takes this only before its first operation in the process.
+        log.warning("threads kept", todo="Call train first in a process to set its threads")
+
+
+def _data_facts(
+    data: Path, votes: Path | None, splits: dict[str, Split], copies: int
+) -> dict[str, Any]:
+    return {
+        "name": "FER2013 (Goodfellow et al. 2013)",
+        "licence": "Kaggle's competition terms; the pixels may not be passed on",
+        "file": data.name,
+        "sha256": _sha256(data),
+        "votes": None if votes is None else "FER+ (Barsoum et al. 2016, MIT licence)",
+        "votes_sha256": None if votes is None else _sha256(votes),
+        "rows": {usage: len(split) for usage, split in splits.items()},
+        "training_rows_left_out": copies,
+    }
+
+
+def _training_facts(seconds: float, difference: float) -> dict[str, Any]:
+    packages = ("keras", "tensorflow-cpu", "tf2onnx", "numpy")
+    return {
+        "seconds": round(seconds),
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "packages": {package: version(package) for package in packages},
+        "largest_difference_keras_onnx": difference,
+    }
+
+
+def _metrics(
+    classify: Classify, splits: dict[str, Split], uncertain_below: float
+) -> dict[str, Any]:
+    return {
+        usage: figures(classify(splits[usage].pixels), splits[usage], uncertain_below)
+        for usage in ("PublicTest", "PrivateTest")
+    }
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -182,8 +182,7 @@ _ALPHA_FLAG, _EXTENDED_PIXELS = 0x10, (b"VP8 ", b"VP8L", b"ANMF")
 def _read_webp(data: bytes) -> Header:
     size = len(data)
     end = 8 + int.from_bytes(data[4:8], "little")
-    # A final pad byte is left out by some writers.
-    if end > size + 1:
+    if end > size:
         raise _ends_early("WebP")
     width = height = 0
     orientation, has_alpha, has_pixels = 1, False, False
@@ -191,7 +190,7 @@ def _read_webp(data: bytes) -> Header:
     while position + 8 <= min(end, size):
         kind, length = _riff_chunk(data, position)
         body, position = position + 8, position + 8 + length + length % 2
-        if position > size + 1:
+        if position > size + 1:  # some writers leave the last pad byte out
             raise _ends_early("WebP")
         has_pixels |= kind in _EXTENDED_PIXELS
         if kind == b"EXIF":

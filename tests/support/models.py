@@ -1,0 +1,77 @@
+"""A CNN small enough to be written by hand: bright crops are Happy, dark ones Sad.
+
+Its card and artefact are real ones, so what is tested with it is what the shipped CNN goes
+through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+CLASSES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
+
+
+def tiny_onnx(*, classes: int = 7, crop_px: int = 48, dtype: int = TensorProto.UINT8) -> bytes:
+    """Softmax of (0, 0, 0, 8 × mean, 8 × (1 − mean), 0, 1) with the mean grey from 0 to 1."""
+    weights, bias = np.zeros((1, classes), np.float32), np.zeros(classes, np.float32)
+    weights[0, 3], weights[0, 4] = 8, -8
+    bias[4], bias[-1] = 8, 1
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["crops"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["floats", "scale"], ["scaled"]),
+            helper.make_node("ReduceMean", ["scaled", "axes"], ["means"], keepdims=0),
+            helper.make_node("Unsqueeze", ["means", "last"], ["column"]),
+            helper.make_node("MatMul", ["column", "weights"], ["products"]),
+            helper.make_node("Add", ["products", "bias"], ["logits"]),
+            helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        ],
+        "tiny",
+        [helper.make_tensor_value_info("crops", dtype, ["N", crop_px, crop_px])],
+        [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", classes])],
+        [
+            numpy_helper.from_array(np.float32(1 / 255), "scale"),
+            numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+            numpy_helper.from_array(np.array([1], np.int64), "last"),
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(bias, "bias"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    model.ir_version = 10
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString())
+
+
+def card_of(artefact: bytes, name: str = "tiny") -> dict[str, Any]:
+    """A right card for an artefact."""
+    return {
+        "format": 1,
+        "name": name,
+        "artefact": f"{name}.onnx",
+        "artefact_sha256": hashlib.sha256(artefact).hexdigest(),
+        "artefact_bytes": len(artefact),
+        "input": {"name": "crops", "dtype": "uint8", "shape": ["N", 48, 48]},
+        "output": {"name": "probabilities", "classes": CLASSES},
+        "uncertain_below": 0.7,
+        "multiply_adds": 7,
+        "metrics": {"test": {"happy_sad": 1.0}},
+    }
+
+
+def write_tiny_cnn(folder: Path, artefact: bytes | None = None, **changes: Any) -> Path:
+    """Write artefact and card into a folder; `changes` replace keys of the card. The card's
+    path."""
+    content = tiny_onnx() if artefact is None else artefact
+    card = card_of(content) | changes
+    (folder / "tiny.onnx").write_bytes(content)
+    path = folder / "tiny.json"
+    path.write_text(json.dumps(card))
+    return path

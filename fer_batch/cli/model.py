@@ -41,10 +41,25 @@ def predict(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Say for each picture whether a happy or a sad expression is seen."""
+    """Say for each picture whether a happy or a sad expression is seen. Nothing is stored."""
     from fer_batch import predict as module
 
-    raise NotImplementedError
+    loaded = settings()
+    predictor = module.Predictor(loaded, is_crop=crop)
+    found = module.pictures(source, loaded, is_private_allowed=allow_private_addresses)
+    predictions = []
+    for picture in found:
+        (prediction,) = predictor.predict([picture])
+        predictions.append(prediction)
+        if not json:
+            sys.stdout.write(module.as_text(prediction) + "\n")
+        if annotate is not None and prediction.faces:
+            annotate.write_bytes(module.annotate(picture.data, prediction, loaded))
+            annotate = None  # one picture is annotated: the first with a face
+    if json:
+        print_json([module.as_json(prediction) for prediction in predictions])
+    is_scored = any(prediction.faces for prediction in predictions)
+    return 0 if is_scored else EXIT_FINDINGS
 
 
 def train(
@@ -82,7 +97,9 @@ def evaluate(
     data: Data,
     votes: Votes = None,
     split: Annotated[str, Parameter(help="Training, PublicTest or PrivateTest.")] = "PrivateTest",
-    card: Annotated[Path | None, Parameter(help="Card of the CNN; none means the one in use.")] = None,
+    card: Annotated[
+        Path | None, Parameter(help="Card of the CNN; none means the one in use.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure a CNN on a split of FER2013."""
@@ -94,6 +111,24 @@ def evaluate(
         print_json(figures)
     else:
         _print_figures(figures)
+
+
+def models(*, json: Json = False) -> None:
+    """List the model versions: the one in use, and those that have results in the tables."""
+    from fer_batch import classifier, database, results
+
+    loaded = settings()
+    in_use = classifier.version_in_use(loaded)
+    registered = []
+    if loaded.database_url is not None:
+        with database.transaction(database.engine(loaded)) as connection:
+            registered = results.model_versions(connection)
+    if in_use not in {row["model_version"] for row in registered}:
+        card = classifier.load_card(classifier.card_in_use(loaded))
+        registered.append({"model_version": in_use, "cnn": card.name, "registered_at": None})
+    for row in registered:
+        row["in_use"] = row["model_version"] == in_use
+    show("Model versions", registered, json)
 
 
 def _print_figures(figures: object) -> None:

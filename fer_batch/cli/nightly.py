@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Group, Parameter
 
 from fer_batch.cli.common import Json, print_json, settings, show
-from fer_batch.errors import EXIT_FINDINGS
+from fer_batch.errors import EXIT_FINDINGS, FerError
 
 if TYPE_CHECKING:
     from fer_batch.nightly import Run
@@ -97,7 +98,7 @@ def plan(selected: Selected, *, json: Json = False) -> None:
             "expected_s": preview.expected_s,
             "problem": preview.reason,
         }
-        for preview in listing.preview(job.settings, job.facilities, job.batches)
+        for preview in listing.preview(job.settings, job.facilities, job.batches, datetime.now(UTC))
     ]
     show("What a run would do", rows, json)
 
@@ -189,10 +190,16 @@ def worker(*, announce: Path, parent: int) -> int:
     """Score the job on stdin; started by `score`, not by people."""
     from fer_batch import scoring
     from fer_batch import worker as module
+    from fer_batch.images import quiet_decoders
 
     module.die_with_parent(parent)
-    return scoring.run_job(settings(), sys.stdin.read(), announce)
+    with quiet_decoders():
+        try:
+            return scoring.run_job(settings(), sys.stdin.read(), announce)
+        except FerError as error:
+            sys.stdout.write(str(error))  # for the process that started this one
+            return error.exit_code
 
 
-def _exit_code(findings: list[dict[str, object]]) -> int:
+def _exit_code(findings: Sequence[Mapping[str, object]]) -> int:
     return EXIT_FINDINGS if any(f["severity"] == "error" for f in findings) else 0

@@ -1,0 +1,77 @@
+"""The local stack: PostgreSQL, an S3 server and Airflow, for trying fer-batch out."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from typing import Annotated
+
+from cyclopts import App, Group, Parameter
+
+from fer_batch.cli.common import Json, settings, show
+
+GROUP = Group("Try it on this machine", sort_key=4)
+
+stack = App(
+    name="stack",
+    help="PostgreSQL, an S3 server and Airflow on this machine (extras local and airflow).",
+    group=GROUP,
+)
+
+
+def register(app: App) -> None:
+    app.command(stack)
+
+
+def say(text: str) -> None:
+    """Progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+
+@stack.command
+def up(
+    *,
+    airflow: Annotated[
+        bool, Parameter(negative="--no-airflow", help="With Airflow, or the two servers alone.")
+    ] = True,
+) -> None:
+    """Start the stack and leave it running; prints where it is and the login."""
+    from fer_batch.stack import Stack
+
+    local = Stack(settings().stack_dir)
+    local.up(with_airflow=airflow, on_progress=say)
+    lines = [
+        f"settings    source {local.folder}/env  (then `fer-batch check`, `fer-batch db psql`)"
+    ]
+    if airflow:
+        lines.insert(
+            0, f"Airflow     {local.airflow.url}  user admin  password {local.airflow.password}"
+        )
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+@stack.command
+def down() -> None:
+    """Stop the stack; its data stays."""
+    from fer_batch.stack import Stack
+
+    Stack(settings().stack_dir).down(say)
+
+
+@stack.command
+def status(*, json: Json = False) -> None:
+    """Say which servers run, and where."""
+    from fer_batch.stack import Stack
+
+    servers = Stack(settings().stack_dir).status()
+    rows = [{"server": s.name, "running": s.is_running, "where": s.where} for s in servers]
+    show("Local stack", rows, json)
+
+
+@stack.command
+def env() -> None:
+    """Print the settings of the stack for a shell: `eval "$(fer-batch stack env)"`."""
+    from fer_batch.stack import Stack
+
+    for name, value in Stack(settings().stack_dir).env().items():
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")

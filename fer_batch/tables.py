@@ -13,11 +13,12 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 METADATA = sa.MetaData(schema="fer")
 
 _AT = sa.TIMESTAMP(timezone=True)
+_ID = sa.Text(collation="C")
 
 facility = sa.Table(
     "facility",
     METADATA,
-    sa.Column("facility_id", sa.Text, primary_key=True),
+    sa.Column("facility_id", _ID, primary_key=True),
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("time_zone", sa.Text, nullable=False),
     sa.Column("image_kind", sa.Text, nullable=False),
@@ -37,7 +38,7 @@ facility = sa.Table(
 model_version = sa.Table(
     "model_version",
     METADATA,
-    sa.Column("model_version", sa.Text, primary_key=True),
+    sa.Column("model_version", _ID, primary_key=True),
     sa.Column("manifest", JSONB, nullable=False),
     sa.Column("card", JSONB, nullable=False),
     sa.Column("registered_at", _AT, nullable=False),
@@ -46,7 +47,7 @@ model_version = sa.Table(
 batch = sa.Table(
     "batch",
     METADATA,
-    sa.Column("facility_id", sa.Text, primary_key=True),
+    sa.Column("facility_id", _ID, primary_key=True),
     sa.Column("capture_day", sa.Date, primary_key=True),
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("reason", sa.Text, nullable=False),
@@ -67,10 +68,10 @@ run = sa.Table(
 satisfaction_summary = sa.Table(
     "satisfaction_summary",
     METADATA,
-    sa.Column("facility_id", sa.Text, primary_key=True),
+    sa.Column("facility_id", _ID, primary_key=True),
     sa.Column("capture_day", sa.Date, primary_key=True),
     sa.Column("revision", sa.Integer, primary_key=True),
-    sa.Column("model_version", sa.Text, nullable=False),
+    sa.Column("model_version", _ID, nullable=False),
     sa.Column("target_share", sa.Double, nullable=False),
     sa.Column("time_zone", sa.Text, nullable=False),
     sa.Column("images", sa.BigInteger, nullable=False),

@@ -3,9 +3,9 @@ SELECT
     facility_id,
     capture_day,
     format('%s %% of %s images were not scored: %s',
-        round(100.0 * sum(images) / images_of_day), images_of_day,
+        round(100.0 * sum(images) / all_images), all_images,
         string_agg(format('%s %s', images, outcome), ', ' ORDER BY images DESC, outcome)) AS finding
 FROM fer.not_scored_daily
 WHERE facility_id = ANY(:facility_ids) AND capture_day = ANY(:capture_days)
-GROUP BY facility_id, capture_day, images_of_day
-HAVING sum(images) > 0.2 * images_of_day
+GROUP BY facility_id, capture_day, all_images
+HAVING sum(images) > 0.2 * all_images

@@ -1,15 +1,24 @@
--- The read-only role of analysts. Optional: run it once, as the owner of the schema, after
--- `fer-batch db upgrade`; running it again changes nothing. Then let people in by name:
+-- The read-only role of analysts, fer_analyst. Optional: run it once after `fer-batch db upgrade`,
+-- as the owner of the schema if it may create roles, else as an administrator of the server.
+-- Running it again changes nothing. Then let people in by name:
 --   CREATE ROLE ada LOGIN PASSWORD '…' IN ROLE fer_analyst;
--- Rights on a partitioned table cover its partitions, so new days need no further grant; views
--- and tables that a later upgrade adds are covered by the default privileges.
+-- Rights on a partitioned table cover its partitions, so new days need no further grant; tables
+-- and views that a later upgrade adds are covered by the default privileges.
 DO $body$
 BEGIN
     CREATE ROLE fer_analyst NOLOGIN;
-EXCEPTION WHEN duplicate_object THEN
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
 END
 $body$;
 GRANT USAGE ON SCHEMA fer TO fer_analyst;
 GRANT SELECT ON ALL TABLES IN SCHEMA fer TO fer_analyst;
-ALTER DEFAULT PRIVILEGES IN SCHEMA fer GRANT SELECT ON TABLES TO fer_analyst;
+DO $body$
+BEGIN
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO fer_analyst', current_database());
+    EXECUTE format(
+        'ALTER DEFAULT PRIVILEGES FOR ROLE %I IN SCHEMA fer GRANT SELECT ON TABLES TO fer_analyst',
+        (SELECT rolname FROM pg_roles JOIN pg_namespace ON nspowner = pg_roles.oid
+            WHERE nspname = 'fer'));
+END
+$body$;

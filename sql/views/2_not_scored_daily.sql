@@ -6,7 +6,7 @@ SELECT
     daily.capture_day,
     counted.outcome,
     counted.images::bigint AS images,
-    daily.images AS images_of_day
+    daily.images AS all_images
 FROM fer.satisfaction_daily AS daily
 CROSS JOIN LATERAL jsonb_each_text(daily.not_scored) AS counted (outcome, images);
 
@@ -16,4 +16,4 @@ COMMENT ON COLUMN fer.not_scored_daily.facility_name IS 'Name of the facility';
 COMMENT ON COLUMN fer.not_scored_daily.capture_day IS 'Calendar date in the keys of the images';
 COMMENT ON COLUMN fer.not_scored_daily.outcome IS 'What became of the images, such as no_face; the words are explained at image_result.outcome';
 COMMENT ON COLUMN fer.not_scored_daily.images IS 'Images of the day with this outcome';
-COMMENT ON COLUMN fer.not_scored_daily.images_of_day IS 'All images of the day, to compare with';
+COMMENT ON COLUMN fer.not_scored_daily.all_images IS 'All images of the day, to compare with';

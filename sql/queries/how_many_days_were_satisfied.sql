@@ -1,0 +1,11 @@
+-- On how many days of each week was each facility satisfied?
+SELECT
+    facility_name,
+    date_trunc('week', capture_day)::date AS week_from,
+    count(*) FILTER (WHERE verdict = 'satisfied') AS satisfied_days,
+    count(*) FILTER (WHERE verdict = 'inconclusive') AS inconclusive_days,
+    count(*) FILTER (WHERE verdict = 'not satisfied') AS not_satisfied_days,
+    count(*) FILTER (WHERE verdict = 'suppressed') AS suppressed_days
+FROM fer.satisfaction_daily
+GROUP BY facility_id, facility_name, week_from
+ORDER BY facility_name, week_from

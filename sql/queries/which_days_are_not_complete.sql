@@ -1,0 +1,13 @@
+-- Which days are not complete, and what is missing?
+SELECT
+    d.facility_name,
+    d.capture_day,
+    d.images,
+    d.images_pending,
+    b.status AS last_listing,
+    b.reason,
+    b.listed_at AS last_listed_at
+FROM fer.satisfaction_daily AS d
+JOIN fer.batch AS b USING (facility_id, capture_day)
+WHERE NOT d.is_complete
+ORDER BY d.capture_day DESC, d.facility_name

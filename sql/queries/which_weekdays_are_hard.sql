@@ -1,0 +1,10 @@
+-- On which weekdays does a facility miss its target most often?
+SELECT
+    facility_name,
+    to_char(capture_day, 'Dy') AS weekday,
+    count(*) AS days,
+    count(*) FILTER (WHERE verdict = 'not satisfied') AS not_satisfied_days
+FROM fer.satisfaction_daily
+WHERE is_complete AND verdict <> 'suppressed'
+GROUP BY facility_id, facility_name, weekday, extract(isodow FROM capture_day)
+ORDER BY facility_name, extract(isodow FROM capture_day)

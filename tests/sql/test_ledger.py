@@ -1,0 +1,320 @@
+"""What was listed, and what is left to do."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fer_batch import database, ledger
+from fer_batch.errors import DatabaseError, StorageError
+from fer_batch.records import Batch, ImageScore, KeyRange, Outcome
+
+HOSTILE = [
+    "plain.jpg",
+    "with space.jpg",
+    "line\nbreak\tand\\backslash.jpg",
+    "\\N",
+    "\\.",
+    "a//b.jpg",
+    "../up.jpg",
+    "%2F%00.jpg",
+    "ключ/çédille/笑顔/😀.jpg",
+    "e\u0301.jpg",
+    "\u00e9.jpg",
+    "'; DROP TABLE fer.image; --",
+    ":key %s %(key)s {key}",
+    "\x01\x1f\x7f",
+    "/",
+    "x" * 1024,
+    "é" * 512,
+]
+keys = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=60
+) | st.sampled_from(HOSTILE)
+
+
+def in_bytes(key: str) -> bytes:
+    return key.encode()
+
+
+# Facilities
+
+
+def facility_rows(tables: Any) -> dict[str, Any]:
+    return {r.facility_id: r for r in tables.rows("SELECT *, xmin::text FROM fer.facility")}
+
+
+def test_registry_is_mirrored(tables: Any) -> None:
+    tables.add("outlet", name="Outlet", closed_weekdays=["sun"], permission=None, bucket="own")
+    row = facility_rows(tables)["outlet"]
+    assert (row.name, row.closed_weekdays, row.bucket) == ("Outlet", ["sun"], "own")
+    assert row.permission_valid_until is None
+    assert facility_rows(tables)["north-mall"].permission_valid_until == date(2030, 1, 1)
+
+
+def test_only_rows_that_changed_are_written(tables: Any) -> None:
+    tables.add("outlet")
+    before = facility_rows(tables)
+    tables.add("outlet", target_share=0.9)
+    after = facility_rows(tables)
+    assert after["north-mall"] == before["north-mall"]
+    assert after["outlet"].target_share == 0.9
+    assert after["outlet"].updated_at > before["outlet"].updated_at
+
+
+def test_facility_that_left_the_registry_keeps_its_history(tables: Any) -> None:
+    tables.add("outlet")
+    gone = tables.facilities.pop("outlet")
+    tables.add("north-mall")
+    assert not facility_rows(tables)["outlet"].is_in_registry
+    tables.facilities["outlet"] = gone
+    tables.add("north-mall")
+    assert facility_rows(tables)["outlet"].is_in_registry
+
+
+# Listings
+
+
+def test_listing_becomes_work_once(tables: Any) -> None:
+    assert tables.list(["a.jpg", "b.jpg"]) == (2, 2)
+    first = tables.rows("SELECT *, xmin::text FROM fer.image")
+    assert tables.list(["a.jpg", "b.jpg"]) == (2, 0)
+    assert tables.rows("SELECT *, xmin::text FROM fer.image") == first
+    assert [image.key for image in tables.work()] == ["a.jpg", "b.jpg"]
+
+
+def test_new_and_changed_images_are_told_apart_from_known_ones(tables: Any) -> None:
+    tables.list({"a.jpg": "1", "b.jpg": "1"})
+    (before,) = tables.rows("SELECT * FROM fer.image WHERE image_key = 'b.jpg'")
+    assert tables.list({"a.jpg": "1", "b.jpg": "2", "c.jpg": "1"}) == (3, 2)
+    (after,) = tables.rows("SELECT * FROM fer.image WHERE image_key = 'b.jpg'")
+    assert after.etag == "2"
+    assert after.listed_at > before.listed_at
+    assert after.first_seen_at == before.first_seen_at
+
+
+def test_deleted_objects_stay_known(tables: Any) -> None:
+    tables.list(["a.jpg", "b.jpg"])
+    assert tables.list(["a.jpg"]) == (1, 0)
+    assert tables.list([]) == (0, 0)
+    assert [image.key for image in tables.work()] == ["a.jpg", "b.jpg"]
+
+
+def test_key_that_is_listed_twice_counts_once_with_its_last_etag(tables: Any) -> None:
+    listed = [("a.jpg", "1", 5), ("b.jpg", "1", 5), ("a.jpg", "2", 7)]
+    with tables.transaction() as connection:
+        assert ledger.merge_listing(connection, tables.batch, listed) == (2, 2)
+    assert [(i.key, i.etag, i.size_bytes) for i in tables.work()] == [
+        ("a.jpg", "2", 7),
+        ("b.jpg", "1", 5),
+    ]
+
+
+def test_two_listings_in_one_transaction_stay_apart(tables: Any) -> None:
+    other = tables.add("outlet")
+    with tables.transaction() as connection:
+        ledger.merge_listing(connection, tables.batch, [("a.jpg", "1", 5)])
+        ledger.merge_listing(connection, other, [("b.jpg", "1", 5)])
+    assert [i.key for i in tables.work()] == ["a.jpg"]
+    assert [i.key for i in tables.work(other)] == ["b.jpg"]
+
+
+def test_listing_that_breaks_off_changes_nothing(tables: Any) -> None:
+    def broken() -> Any:
+        yield from ((f"{n:06d}.jpg", "1", 5) for n in range(25_000))
+        raise StorageError("S3 is gone")
+
+    with pytest.raises(StorageError, match="gone"), tables.transaction() as connection:
+        ledger.merge_listing(connection, tables.batch, broken())
+    assert tables.rows("SELECT * FROM fer.image") == []
+
+
+@pytest.mark.parametrize("key", ["nul\0.jpg", "half\ud83d.jpg"])
+def test_key_that_postgres_cannot_hold_is_named(tables: Any, key: str) -> None:
+    with (
+        pytest.raises(DatabaseError, match=r"(nul|half).*Rename"),
+        tables.transaction() as connection,
+    ):
+        ledger.merge_listing(connection, tables.batch, [(key, "1", 5)])
+
+
+def test_listings_of_one_day_at_once_agree(tables: Any) -> None:
+    with ThreadPoolExecutor(1) as pool, tables.transaction() as connection:
+        assert ledger.merge_listing(connection, tables.batch, [("a.jpg", "1", 5)]) == (1, 1)
+        waiting = pool.submit(tables.list, ["a.jpg", "b.jpg"])
+        while not tables.someone_waits():
+            assert not waiting.done()
+        connection.commit()
+        assert waiting.result(30) == (2, 2)  # the other's a.jpg has another ETag
+    assert len(tables.work()) == 2
+
+
+def test_large_listing_takes_bounded_memory(tables: Any) -> None:
+    import tracemalloc
+
+    def objects() -> Any:
+        return ((f"{n:0200d}.jpg", "1", 5) for n in range(60_000))
+
+    tracemalloc.start()
+    with tables.transaction() as connection:
+        assert ledger.merge_listing(connection, tables.batch, objects()) == (60_000, 60_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000  # the listing itself is 15 MB
+
+
+# Batches
+
+
+def batch_row(tables: Any) -> Any:
+    (row,) = tables.rows("SELECT * FROM fer.batch")
+    return row
+
+
+def record(tables: Any, status: ledger.BatchStatus, day: int, **others: Any) -> None:
+    with tables.transaction() as connection:
+        ledger.record_batch(
+            connection,
+            tables.batch,
+            status,
+            run_id=f"run-{day}",
+            attempted_at=datetime(2026, 3, day, tzinfo=UTC),
+            **others,
+        )
+
+
+def test_failed_listing_never_overwrites_a_good_one(tables: Any) -> None:
+    record(tables, "listed", 2, images=5, size_bytes=50)
+    record(tables, "failed", 3, reason="S3 does not answer")
+    row = batch_row(tables)
+    assert (row.status, row.reason, row.run_id) == ("failed", "S3 does not answer", "run-3")
+    assert (row.images_listed, row.bytes_listed) == (5, 50)
+    assert (row.listed_at.day, row.attempted_at.day) == (2, 3)
+    record(tables, "listed", 4, images=6, size_bytes=60)
+    row = batch_row(tables)
+    assert (row.status, row.reason, row.images_listed, row.listed_at.day) == ("listed", "", 6, 4)
+
+
+@pytest.mark.parametrize("status", ["failed", "not_ready", "no_permission"])
+def test_batch_that_was_never_listed_has_no_listing_time(tables: Any, status: Any) -> None:
+    record(tables, status, 2, reason="because")
+    assert batch_row(tables).listed_at is None
+
+
+def test_run_begins_once(tables: Any) -> None:
+    with tables.transaction() as connection:
+        began = ledger.begin_run(connection, "run-1")
+    with tables.transaction() as connection:
+        assert ledger.begin_run(connection, "run-1") == began
+        assert ledger.begin_run(connection, "run-2") > began
+
+
+# Work
+
+
+def test_work_is_read_page_by_page_in_byte_order(tables: Any) -> None:
+    tables.list(HOSTILE)
+    ordered = sorted(HOSTILE, key=in_bytes)
+    key_range = KeyRange(tables.batch, ordered[0], ordered[-1], len(ordered))
+    seen: list[str] = []
+    with tables.transaction() as connection:
+        while page := ledger.work(
+            connection, key_range, tables.version, limit=4, after_key=seen[-1] if seen else None
+        ):
+            assert len(page) <= 4
+            seen += [image.key for image in page]
+    assert seen == ordered
+
+
+_number = count()
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(listed=st.sets(keys, min_size=1, max_size=12), data=st.data())
+def test_a_key_range_holds_its_ends_and_what_lies_between(
+    tables: Any, listed: set[str], data: st.DataObject
+) -> None:
+    batch = Batch(f"facility-{next(_number)}", tables.batch.capture_day)
+    with tables.transaction() as connection:
+        ledger.merge_listing(connection, batch, ((key, "1", 5) for key in listed))
+    first, last = sorted(
+        (data.draw(st.sampled_from(sorted(listed))) for _ in range(2)), key=in_bytes
+    )
+    expected = [
+        k for k in sorted(listed, key=in_bytes) if in_bytes(first) <= in_bytes(k) <= in_bytes(last)
+    ]
+    with tables.transaction() as connection:
+        found = ledger.work(connection, KeyRange(batch, first, last, 0), tables.version, limit=99)
+    assert [image.key for image in found] == expected
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_final_outcomes_are_no_work_and_the_others_are(tables: Any, outcome: Outcome) -> None:
+    tables.list(["a.jpg"])
+    (image,) = tables.work()
+    faces = (tables.face(),) if outcome is Outcome.SCORED else ()
+    assert tables.write(ImageScore(image, outcome, faces=faces)) == 1
+    assert tables.work() == ([] if outcome.is_final else [image])
+
+
+def test_work_of_one_model_version_is_not_that_of_another(tables: Any) -> None:
+    tables.list(["a.jpg"])
+    tables.write(*map(tables.scored, tables.work()))
+    assert tables.work() == []
+    assert len(tables.work(model_version="b" * 64)) == 1
+
+
+def test_overwritten_image_is_work_again(tables: Any) -> None:
+    tables.list({"a.jpg": "1", "b.jpg": "1"})
+    tables.write(*map(tables.scored, tables.work()))
+    tables.list({"a.jpg": "2", "b.jpg": "1"})
+    assert [(i.key, i.etag) for i in tables.work()] == [("a.jpg", "2")]
+    tables.list({"a.jpg": "1", "b.jpg": "1"})  # and back: the result is of that content
+    assert tables.work() == []
+
+
+def test_vanished_image_is_work_again_once_it_is_seen_again(tables: Any) -> None:
+    tables.list(["a.jpg", "b.jpg"])
+    tables.write(*(ImageScore(image, Outcome.VANISHED) for image in tables.work()))
+    tables.list(["b.jpg"])
+    assert [image.key for image in tables.work()] == ["b.jpg"]
+    assert tables.list(["b.jpg"]) == (1, 0)  # seen again, but that is known by now
+    tables.write(*map(tables.scored, tables.work()))
+    assert tables.list(["b.jpg"]) == (1, 0)
+    assert tables.work() == []
+
+
+def test_rescoring_counts_older_results_as_work(tables: Any) -> None:
+    tables.list(["a.jpg", "b.jpg"])
+    a, b = tables.work()
+    tables.write(tables.scored(a), tables.scored(b))
+    with tables.transaction() as connection:
+        began = ledger.begin_run(connection, "rescore")
+    assert tables.work(rescore_before=began) == [a, b]
+    tables.write(tables.scored(a), rescore_before=began)
+    assert tables.work(rescore_before=began) == [b]
+    assert tables.work() == []
+
+
+def test_work_of_an_unknown_day_is_none(tables: Any) -> None:
+    assert tables.work(replace(tables.batch, capture_day=date(1999, 1, 1))) == []
+
+
+def test_missing_database_tables_are_named(postgres_url: str) -> None:
+    engine = database.engine(postgres_url)
+    with (
+        pytest.raises(DatabaseError, match="fer-batch db upgrade"),
+        database.transaction(engine) as connection,
+    ):
+        ledger.sync_facilities(connection, {})

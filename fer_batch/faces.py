@@ -46,6 +46,7 @@ DETECTION: dict[str, float] = {
     "full_size_up_to_px": 640,
     "overview_px": 480,
     "tile_px": 1280,
+    "narrowest_px": 64,
     "same_face_overlap": 0.45,
 }
 """How faces are looked for, for the manifest. Sizes are in pixels of what YuNet is shown."""
@@ -57,6 +58,10 @@ _SMALLEST_PX = int(DETECTION["smallest_px"])
 _FULL_SIZE_PX = int(DETECTION["full_size_up_to_px"])
 _OVERVIEW_PX = int(DETECTION["overview_px"])
 _TILE_PX = int(DETECTION["tile_px"])
+
+# With a side of 32 pixels or less, OpenCV 4.14 runs YuNet over memory that nobody has written
+# to: faces of score 1 in a grey strip, and others in the next process.
+_NARROWEST_PX = int(DETECTION["narrowest_px"])
 
 ImageKind = Literal["crops", "frames"]
 
@@ -281,6 +286,12 @@ class FaceFinder:
         return all_rows
 
     def _detect(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        height, width = pixels.shape[:2]
+        if min(height, width) < _NARROWEST_PX:
+            below, beside = max(_NARROWEST_PX - height, 0), max(_NARROWEST_PX - width, 0)
+            pixels = np.asarray(
+                cv2.copyMakeBorder(pixels, 0, below, 0, beside, cv2.BORDER_CONSTANT), np.uint8
+            )
         self._yunet.setInputSize((pixels.shape[1], pixels.shape[0]))
         found: Any = self._yunet.detect(pixels)[1]
         if found is None:  # no face; the stubs do not know

@@ -66,10 +66,10 @@ def card_of(artefact: bytes, name: str = "tiny") -> dict[str, Any]:
     }
 
 
-def write_tiny_cnn(folder: Path, artefact: bytes | None = None, **changes: Any) -> Path:
+def write_tiny_cnn(folder: Path, content: bytes | None = None, /, **changes: Any) -> Path:
     """Write artefact and card into a folder; `changes` replace keys of the card. The card's
     path."""
-    content = tiny_onnx() if artefact is None else artefact
+    content = tiny_onnx() if content is None else content
     card = card_of(content) | changes
     (folder / "tiny.onnx").write_bytes(content)
     path = folder / "tiny.json"

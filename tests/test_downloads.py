@@ -1,0 +1,226 @@
+"""Pictures from the web: what is fetched, and that no address leads into a private network."""
+
+from __future__ import annotations
+
+import ipaddress
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from fer_batch.downloads import Address, download, is_public
+from fer_batch.headers import UndecodableImageError
+from fer_batch.records import Outcome
+
+BODY = b"a picture, as it were" * 1000
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers by path."""
+
+    def do_GET(self) -> None:
+        name = self.path.partition("?")[0].strip("/").replace("-", "_").replace("%20", "_")
+        getattr(self, f"answer_{name}", self.answer_404)()
+
+    def reply(self, status: int, body: bytes = b"", **headers: Any) -> None:
+        self.send_response(status)
+        for key, value in ({"Content_Length": len(body)} | headers).items():
+            if value is not None:
+                self.send_header(key.replace("_", "-"), str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def answer_picture(self) -> None:
+        self.reply(200, BODY)
+
+    answer_a_name_with_blanks = answer_picture
+
+    def answer_404(self) -> None:
+        self.reply(404, b"not here")
+
+    def answer_without_length(self) -> None:
+        self.reply(200, BODY, Content_Length=None)
+
+    def answer_moved(self) -> None:
+        self.reply(302, Location="/picture")
+
+    def answer_circle(self) -> None:
+        self.reply(301, Location="/circle")
+
+    def answer_inward(self) -> None:
+        self.reply(302, Location=f"http://127.0.0.2:{self.server.server_port}/picture")
+
+    def answer_to_a_file(self) -> None:
+        self.reply(302, Location="file:///etc/passwd")
+
+    def answer_cut(self) -> None:
+        self.reply(200, BODY, Content_Length=len(BODY) + 1)
+
+    def answer_compressed(self) -> None:
+        self.reply(200, BODY, Content_Encoding="gzip")
+
+    def answer_endless(self) -> None:
+        self.reply(200, Content_Length=None)
+        while True:
+            self.wfile.write(BODY)
+
+    def answer_drip(self) -> None:
+        self.wfile.write(b"HTTP/1.0 200 OK\r\n")
+        while not self.server.is_over.wait(0.05):
+            self.wfile.write(b"X-Drip: 1\r\n")
+
+    def answer_drip_of_bytes(self) -> None:
+        self.reply(200, Content_Length=None)
+        while not self.server.is_over.wait(0.05):
+            self.wfile.write(b"x")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.is_over = threading.Event()
+
+    def handle_error(self, *_: object) -> None:
+        pass  # clients hang up on purpose
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.is_over.set()
+        running.shutdown()
+        thread.join()
+
+
+def fetch(
+    url: str,
+    max_bytes: int = 100_000,
+    timeout_s: float = 10,
+    is_allowed: Callable[[Address], bool] = lambda address: str(address) == "127.0.0.1",
+) -> bytes:
+    return download(url, max_bytes=max_bytes, timeout_s=timeout_s, is_allowed=is_allowed)
+
+
+def refused(url: str, **options: Any) -> UndecodableImageError:
+    with pytest.raises(UndecodableImageError) as caught:
+        fetch(url, **options)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "path", ["/picture", "/picture?a=ü&b=%2F", "/without-length", "/moved", "/a name with blanks"]
+)
+def test_a_picture_is_fetched(server: str, path: str) -> None:
+    assert fetch(server + path) == BODY
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("/nothing", "404"),
+        ("/circle", "redirects"),
+        ("/inward", "private network"),
+        ("/to-a-file", "only http and https"),
+        ("/cut", "ends early"),
+        ("/compressed", "compressed"),
+    ],
+)
+def test_what_goes_wrong_is_said(server: str, path: str, word: str) -> None:
+    error = refused(server + path)
+    assert error.outcome is Outcome.FETCH_FAILED
+    assert word in error.reason
+
+
+@pytest.mark.parametrize("path", ["/picture", "/without-length", "/endless"])
+def test_more_bytes_than_allowed_are_not_read(server: str, path: str) -> None:
+    assert refused(server + path, max_bytes=len(BODY) - 1).outcome is Outcome.TOO_LARGE
+
+
+def test_exactly_as_many_bytes_as_allowed_are_read(server: str) -> None:
+    assert fetch(server + "/picture", max_bytes=len(BODY)) == BODY
+
+
+@pytest.mark.parametrize("path", ["/drip", "/drip-of-bytes"])
+def test_a_slow_drip_is_ended(server: str, path: str) -> None:
+    began = time.monotonic()
+    assert "took longer" in refused(server + path, timeout_s=0.4).reason
+    assert time.monotonic() - began < 5
+
+
+def test_nobody_answers() -> None:
+    assert "refused" in refused("http://127.0.0.1:9/picture").reason
+    assert "not known" in refused("http://no-such-host.invalid/picture").reason
+
+
+@pytest.mark.parametrize(
+    ("url", "word"),
+    [
+        ("ftp://127.0.0.1/a", "only http"),
+        ("http://", "no host"),
+        ("http://user:secret@127.0.0.1/", "user name"),
+        ("http://127.0.0.1:port/", "wrong"),
+        ("http://[::1/", "wrong"),
+    ],
+)
+def test_wrong_addresses_are_refused(url: str, word: str) -> None:
+    error = refused(url)
+    assert word in error.reason
+    assert "secret" not in error.reason
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1",
+        "http://localhost",
+        "http://0.0.0.0",
+        "http://[::1]",
+        "http://169.254.169.254/latest/meta-data",
+    ],
+)
+def test_without_leave_no_private_address_is_asked(server: str, url: str) -> None:
+    with pytest.raises(UndecodableImageError, match="private network"):
+        download(
+            f"{url}:{server.rpartition(':')[2]}" if url.count("/") == 2 else url,
+            max_bytes=1000,
+            timeout_s=5,
+        )
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1::1", True),
+        ("10.1.2.3", False),
+        ("172.16.0.1", False),
+        ("192.168.1.1", False),
+        ("100.64.0.1", False),
+        ("169.254.169.254", False),
+        ("0.0.0.0", False),  # noqa: S104
+        ("255.255.255.255", False),
+        ("224.0.0.1", False),
+        ("::", False),
+        ("fe80::1", False),
+        ("fd00::1", False),
+        ("ff02::1", False),
+        ("::ffff:127.0.0.1", False),
+        ("::ffff:93.184.216.34", True),
+        ("64:ff9b::7f00:1", False),
+        ("64:ff9b::a9fe:a9fe", False),
+        ("2002:7f00:1::", False),
+    ],
+)
+def test_public_and_private_addresses(address: str, expected: bool) -> None:
+    assert is_public(ipaddress.ip_address(address)) is expected

@@ -1,11 +1,13 @@
--- Two databases with an owner each: Airflow's own, and the one that holds the results.
+-- Three databases with an owner each: Airflow's, Celery's, and the one that holds the results.
 -- The image runs this once, on an empty data folder. A password that is not set is a syntax error.
 \set ON_ERROR_STOP on
 \getenv airflow_password AIRFLOW_DB_PASSWORD
+\getenv celery_password CELERY_DB_PASSWORD
 \getenv fer_password FER_DB_PASSWORD
 CREATE ROLE airflow LOGIN PASSWORD :'airflow_password';
+CREATE ROLE celery LOGIN PASSWORD :'celery_password';
 CREATE ROLE fer LOGIN PASSWORD :'fer_password';
 CREATE DATABASE airflow OWNER airflow;
+CREATE DATABASE celery OWNER celery;
 CREATE DATABASE fer OWNER fer;
-REVOKE CONNECT, TEMPORARY ON DATABASE airflow FROM PUBLIC;
-REVOKE CONNECT, TEMPORARY ON DATABASE fer FROM PUBLIC;
+REVOKE CONNECT, TEMPORARY ON DATABASE airflow, celery, fer FROM PUBLIC;

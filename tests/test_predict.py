@@ -1,0 +1,329 @@
+"""Predictions: every kind of source, every kind of picture, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_batch.classifier import card_in_use
+from fer_batch.errors import ConfigurationError
+from fer_batch.predict import (
+    CROP_LIKE_PX,
+    Prediction,
+    Predictor,
+    annotate,
+    as_json,
+    as_text,
+    pictures,
+    printable,
+)
+from fer_batch.records import Box, Emotion, FaceScore, Outcome
+from fer_batch.settings import Settings
+from tests.support import pictures as drawn
+from tests.support.models import write_tiny_cnn
+
+if TYPE_CHECKING:
+    from tests.conftest import S3
+
+SHIPPED = card_in_use(Settings(_env_file=None))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Settings with the tiny CNN: bright is Happy, dark is Sad."""
+    card = write_tiny_cnn(tmp_path_factory.mktemp("cnn"))
+    return Settings(_env_file=None, model_card=card, threads=1)
+
+
+@pytest.fixture(scope="module")
+def photos(shared_dir: Path) -> Path:
+    return shared_dir / "data" / "photos"
+
+
+def predict(source: str | Path, settings: Settings, *, is_crop: bool = False) -> list[Prediction]:
+    found = pictures(str(source), settings)
+    return list(Predictor(settings, is_crop=is_crop).predict(found))
+
+
+def flat(grey: int, width: int = 48, height: int = 48) -> bytes:
+    return drawn.encoded(np.full((height, width), grey, np.uint8), ".png")
+
+
+# ---------------------------------------------------------------- sources
+
+
+def test_a_folder_is_read_with_its_subfolders_by_name(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "dark.png").write_bytes(flat(5))
+    (tmp_path / "a.png").write_bytes(flat(250))
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "page.jpg").write_bytes(b"<html>")
+    (tmp_path / ".DS_Store").write_bytes(b"hidden")
+    found = predict(tmp_path, settings, is_crop=True)
+    assert [(Path(p.source).name, p.outcome, p.emotion) for p in found] == [
+        ("a.png", Outcome.SCORED, Emotion.HAPPY),
+        ("dark.png", Outcome.SCORED, Emotion.SAD),
+        ("empty.jpg", Outcome.EMPTY, None),
+        ("page.jpg", Outcome.UNSUPPORTED, None),
+    ]
+
+
+def test_many_pictures_are_all_predicted_in_order(tmp_path: Path, settings: Settings) -> None:
+    greys = [(37 * n) % 256 for n in range(40)]
+    for number, grey in enumerate(greys):
+        (tmp_path / f"{number:03}.png").write_bytes(flat(grey) if number % 7 else b"")
+    found = predict(tmp_path, settings, is_crop=True)
+    expected = [(Emotion.HAPPY if g > 127 else Emotion.SAD) if n % 7 else None
+                for n, g in enumerate(greys)]  # fmt: skip
+    assert [p.emotion for p in found] == expected
+
+
+def test_a_file_over_the_limit_is_not_read(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "large.jpg"
+    with path.open("wb") as file:
+        file.truncate(settings.max_image_bytes + 1)
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read"))
+    (picture,) = pictures(str(path), settings)
+    assert picture.outcome is Outcome.TOO_LARGE
+
+
+def test_a_file_that_may_not_be_read_is_one_outcome(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.png").write_bytes(flat(1))
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # root could read any file
+    (picture,) = pictures(str(tmp_path), settings)
+    assert (picture.outcome, picture.reason) == (Outcome.FETCH_FAILED, "Permission denied")
+
+
+@pytest.mark.parametrize("source", ["no/such/file.jpg", "ftp://host/a.jpg", "s3://", "s3:///key"])
+def test_a_source_that_cannot_be_is_an_error_that_helps(settings: Settings, source: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        list(pictures(source, settings))
+    assert caught.value.todo
+
+
+def test_a_private_address_is_refused_without_leave(settings: Settings) -> None:
+    (picture,) = pictures("http://127.0.0.1:9/a.jpg", settings)
+    assert picture.outcome is Outcome.FETCH_FAILED
+    assert "private" in picture.reason
+    (picture,) = pictures("HTTP://127.0.0.1:9/a.jpg", settings, is_private_allowed=True)
+    assert "connection was refused" in picture.reason
+
+
+def test_objects_in_s3(s3: S3, settings: Settings) -> None:
+    with_s3 = settings.model_copy(
+        update={
+            "s3_endpoint": s3.endpoint,
+            "s3_access_key_id": s3.access_key_id,
+            "s3_secret_access_key": Settings(
+                _env_file=None, s3_secret_access_key=s3.secret_access_key
+            ).s3_secret_access_key,
+        }
+    )
+    keys = ["day/b ü.png", "day/a.png", "day/sub/c%2F.png", "other.png", "day.png"]
+    for number, key in enumerate(keys):
+        s3.client.put_object(Bucket=s3.bucket, Key=key, Body=flat(10 + 50 * number))
+    s3.client.put_object(Bucket=s3.bucket, Key="day/empty.png", Body=b"")
+
+    def sources(source: str) -> list[str]:
+        return [p.source for p in pictures(source, with_s3)]
+
+    at = f"s3://{s3.bucket}/"
+    assert sources(at + "day.png") == [at + "day.png"]
+    assert sources(at + "day/") == [
+        at + "day/a.png", at + "day/b ü.png", at + "day/empty.png", at + "day/sub/c%2F.png",
+    ]  # fmt: skip
+    assert len(sources(f"s3://{s3.bucket}")) == 6
+    with pytest.raises(ConfigurationError, match="no object"):
+        sources(at + "da")
+    found = predict(at + "day/", with_s3, is_crop=True)
+    assert [p.outcome for p in found] == ["scored", "scored", "empty", "scored"]
+    assert [p.emotion for p in found] == [Emotion.SAD, Emotion.SAD, None, Emotion.SAD]
+
+
+# ---------------------------------------------------------------- frames and crops
+
+
+def test_each_face_of_a_frame_is_predicted(photos: Path, settings: Settings) -> None:
+    (found,) = predict(photos / "intel_face-demographics-walking-and-pause_010.jpg", settings)
+    assert (found.kind, found.width_px, found.height_px) == ("frames", 480, 270)
+    assert len(found.faces) == 3
+    assert all(face.detector_score for face in found.faces)
+    means = np.mean([(f.p_happy, f.p_sad, f.p_neither) for f in found.faces], axis=0)
+    assert found.probabilities == pytest.approx(means)
+
+
+@pytest.mark.parametrize("name", ["monalisa_518x799.jpg", "monalisa_197x197.jpg"])
+@pytest.mark.parametrize(
+    "is_shipped",
+    [
+        False,
+        pytest.param(
+            True, marks=pytest.mark.skipif(not SHIPPED.exists(), reason="no CNN ships yet")
+        ),
+    ],
+)
+def test_the_mona_lisa(photos: Path, settings: Settings, name: str, is_shipped: bool) -> None:
+    used = Settings(_env_file=None, threads=1) if is_shipped else settings
+    (found,) = predict(photos / name, used)
+    (face,) = found.faces
+    assert face.p_happy + face.p_sad + face.p_neither == pytest.approx(1, abs=1e-4)
+    assert f"Image Emotion is: {face.emotion}" in as_text(found)
+
+
+@pytest.mark.parametrize(
+    ("side", "outcome", "kind"),
+    [(48, "scored", "crops"), (CROP_LIKE_PX, "scored", "crops"),
+     (CROP_LIKE_PX + 1, "no_face", "frames")],
+)  # fmt: skip
+def test_a_small_picture_without_a_face_is_taken_as_a_crop_and_that_is_said(
+    tmp_path: Path, settings: Settings, side: int, outcome: str, kind: str
+) -> None:
+    path = tmp_path / "small.png"
+    path.write_bytes(flat(240, side, side))
+    (found,) = predict(path, settings)
+    assert (found.outcome, found.kind) == (outcome, kind)
+    assert ("whole picture" in as_text(found)) == (kind == "crops")
+    assert bool(as_json(found)["note"]) == (kind == "crops")
+
+
+def test_a_small_picture_with_a_face_stays_a_frame(photos: Path, settings: Settings,
+                                                   tmp_path: Path) -> None:  # fmt: skip
+    pixels = cv2.imread(str(photos / "monalisa_197x197.jpg"))
+    assert pixels is not None
+    path = tmp_path / "small.png"
+    path.write_bytes(drawn.encoded(np.asarray(cv2.resize(pixels, (96, 96)), np.uint8), ".png"))
+    (found,) = predict(path, settings)
+    assert found.kind == "frames"
+    assert found.note == ""
+    assert found.faces[0].box.width < 96
+
+
+def test_the_same_picture_scores_the_same_alone_and_among_others(
+    tmp_path: Path, settings: Settings
+) -> None:
+    for number in range(20):
+        (tmp_path / f"{number:02}.png").write_bytes(flat(12 * number))
+    together = predict(tmp_path, settings, is_crop=True)
+    for path, found in zip(sorted(tmp_path.iterdir()), together, strict=True):
+        (alone,) = predict(path, settings, is_crop=True)
+        assert alone.probabilities == pytest.approx(found.probabilities, abs=1e-4)
+
+
+def test_damaged_pictures_leave_no_word_of_the_decoders(
+    tmp_path: Path, settings: Settings, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "cut.jpg").write_bytes(drawn.cut_and_closed_jpeg())
+    (found,) = predict(tmp_path, settings)
+    assert (found.outcome, found.reason) == (
+        "unreadable",
+        "JPEG ends early: its lower part is lost",
+    )
+    assert capfd.readouterr().err == ""
+
+
+# ---------------------------------------------------------------- what is said
+
+
+def scored(*faces: FaceScore, source: str = "a.jpg") -> Prediction:
+    return Prediction(
+        source, Outcome.SCORED, kind="frames", width_px=640, height_px=480, faces=faces
+    )
+
+
+HAPPY = FaceScore(Box(1, 2, 30, 40), 0.9, 0.05, 0.05, False, 0.93)
+DOUBTFUL = FaceScore(Box(100, 20, 50, 60), 0.2, 0.3, 0.5, True, 0.8)
+
+
+def test_the_text_of_one_face() -> None:
+    assert as_text(scored(HAPPY)) == (
+        "a.jpg: 640×480 pixels, 1 face\n"
+        "Prediction: [[0.9000 0.0500]]\n"
+        "p_neither: 0.0500\n"
+        "Image Emotion is: Happy"
+    )
+    assert as_text(scored(DOUBTFUL)).endswith("Image Emotion is: Sad (uncertain)")
+
+
+def test_the_text_of_several_faces_has_the_mean_and_each() -> None:
+    assert as_text(scored(HAPPY, DOUBTFUL)) == (
+        "a.jpg: 640×480 pixels, 2 faces\n"
+        "Prediction: [[0.5500 0.1750]]\n"
+        "p_neither: 0.2750\n"
+        "Image Emotion is: Happy\n"
+        "  face 1 at (1, 2), 30×40: [[0.9000 0.0500]] p_neither 0.0500 Happy\n"
+        "  face 2 at (100, 20), 50×60: [[0.2000 0.3000]] p_neither 0.5000 Sad (uncertain)"
+    )
+
+
+def test_the_text_of_a_picture_that_was_not_scored() -> None:
+    found = Prediction("a.jpg", Outcome.UNREADABLE, "JPEG ends early")
+    assert as_text(found) == "a.jpg: not scored, unreadable: JPEG ends early"
+
+
+def test_json_holds_plain_values(settings: Settings, tmp_path: Path) -> None:
+    text = json.dumps(as_json(scored(HAPPY, DOUBTFUL)), ensure_ascii=False)
+    read = json.loads(text)
+    assert read["emotion"] == "Happy"
+    assert read["is_uncertain"] is False
+    assert math.isclose(read["p_happy"], 0.55)
+    assert read["faces"][1] == {
+        "box": {"x": 100, "y": 20, "width": 50, "height": 60},
+        "p_happy": 0.2,
+        "p_sad": 0.3,
+        "p_neither": 0.5,
+        "is_uncertain": True,
+        "detector_score": 0.8,
+        "emotion": "Sad",
+    }
+    nothing = json.loads(json.dumps(as_json(Prediction("a", Outcome.NO_FACE, "none"))))
+    assert (nothing["p_happy"], nothing["emotion"], nothing["is_uncertain"]) == (None, None, None)
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31mred.jpg", "a\nb.jpg", "a\udcff.jpg", "ü 笑.jpg"])
+def test_names_can_be_printed_whatever_they_hold(name: str) -> None:
+    text = as_text(scored(HAPPY, source=name))
+    assert len(text.splitlines()) == 4
+    assert text.encode() == text.encode("utf-8", "strict")
+    assert "\x1b" not in text
+    json.dumps(as_json(scored(HAPPY, source=name)), ensure_ascii=False).encode()
+    assert printable("ü 笑.jpg") == "ü 笑.jpg"
+
+
+def test_marks_are_drawn_where_the_faces_are(settings: Settings) -> None:
+    data = drawn.encoded(np.full((480, 640, 3), 40, np.uint8), ".png")
+    found = scored(HAPPY, FaceScore(Box(300, 200, 100, 120), 0.1, 0.85, 0.05, False))
+    marked: Any = cv2.imdecode(
+        np.frombuffer(annotate(data, found, settings), np.uint8), cv2.IMREAD_COLOR
+    )
+    assert marked.shape == (480, 640, 3)
+    changed = (marked != 40).any(axis=2)
+    assert changed[200, 300:400].all()
+    assert changed[200:320, 300].all()
+    assert not changed[230:310, 310:390].any()
+    assert not changed[400:].any()
+
+
+def test_a_small_crop_is_enlarged_so_that_its_mark_can_be_read(
+    tmp_path: Path, settings: Settings
+) -> None:
+    path = tmp_path / "crop.png"
+    path.write_bytes(flat(240))
+    (found,) = predict(path, settings, is_crop=True)
+    marked: Any = cv2.imdecode(
+        np.frombuffer(annotate(flat(240), found, settings), np.uint8), cv2.IMREAD_COLOR
+    )
+    assert marked.shape == (480, 480, 3)

@@ -1,0 +1,179 @@
+"""Shards over what the tables hold: every image of the work in exactly one key range."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fer_batch import ledger, planning
+from fer_batch.jobs import SHARDS, as_json
+from fer_batch.records import Batch, Image, Shard
+from fer_batch.settings import Settings
+
+
+def plan(
+    tables: Any, *batches: Batch, shard_images: int = 100, max_shards: int = 64, **question: Any
+) -> list[Shard]:
+    limits = Settings(_env_file=None, shard_images=shard_images, max_shards=max_shards)
+    with tables.transaction() as connection:
+        return planning.plan(
+            connection, batches, tables.facilities, limits, tables.version, **question
+        )
+
+
+def images_of(tables: Any, shards: list[Shard]) -> Counter[Image]:
+    """The images that the scoring would find, with how often it would."""
+    found: Counter[Image] = Counter()
+    with tables.transaction() as connection:
+        for key_range in (r for shard in shards for r in shard.ranges):
+            page = ledger.work(connection, key_range, tables.version, limit=10_000)
+            assert len(page) == key_range.image_count
+            found.update(page)
+    return found
+
+
+def names(shards: list[Shard]) -> list[str]:
+    return [shard.name for shard in shards]
+
+
+def test_shards_have_names_that_a_person_can_read(tables: Any) -> None:
+    tables.list([f"{n:04d}.jpg" for n in range(300)])
+    kiosk, stand = tables.add("kiosk"), tables.add("stand")
+    tables.list(["a.jpg", "b.jpg"], kiosk)
+    tables.list(["a.jpg"], stand)
+    assert names(plan(tables, tables.batch)) == [
+        f"north-mall {n} of 3 · 100 images" for n in (1, 2, 3)
+    ]
+    assert names(plan(tables, kiosk, stand)) == ["2 facilities · 3 images"]
+    assert names(plan(tables, stand)) == ["stand · 1 image"]
+    assert names(plan(tables, tables.batch, kiosk, shard_images=200)) == [
+        "north-mall 1 of 2 · 151 images",
+        "2 facilities with north-mall 2 of 2 · 151 images",
+    ]
+
+
+def test_several_days_are_told_apart(tables: Any) -> None:
+    before = replace(tables.batch, capture_day=tables.batch.capture_day - timedelta(1))
+    tables.list([f"{n:04d}.jpg" for n in range(200)])
+    tables.list(["a.jpg"], before)
+    assert names(plan(tables, tables.batch, before, shard_images=101)) == [
+        "north-mall 2026-03-01 1 of 2 · 100 images",
+        "north-mall 2 days with north-mall 2026-03-01 2 of 2 · 101 images",
+    ]
+    assert names(plan(tables, before)) == ["north-mall · 1 image"]
+
+
+def test_names_are_unique_in_a_run(tables: Any) -> None:
+    batches = [tables.add(f"kiosk-{n}") for n in range(6)]
+    for batch in batches:
+        tables.list([f"{n}.jpg" for n in range(10)], batch)
+    shards = plan(tables, *batches, shard_images=20)
+    assert names(shards) == [
+        "2 facilities · 20 images",
+        "2 facilities (2) · 20 images",
+        "2 facilities (3) · 20 images",
+    ]
+
+
+def test_frames_weigh_more(tables: Any) -> None:
+    frames = tables.add("frames", image_kind="frames")
+    tables.list([f"{n:04d}.jpg" for n in range(100)], frames)
+    assert len(plan(tables, frames, shard_images=100)) == planning.WORK_OF_IMAGE["frames"]
+
+
+def test_finished_images_are_not_planned(tables: Any) -> None:
+    tables.list([f"{n:04d}.jpg" for n in range(10)])
+    work = tables.work()
+    tables.write(*map(tables.scored, work[2:5]))
+    (shard,) = plan(tables, tables.batch)
+    assert shard.image_count == 7
+    assert sorted(images_of(tables, [shard]), key=lambda i: i.key) == work[:2] + work[5:]
+    tables.write(*map(tables.scored, tables.work()))
+    assert plan(tables, tables.batch) == []
+
+
+def test_rescoring_plans_finished_images(tables: Any) -> None:
+    tables.fill(happy=5, sad=5)
+    assert plan(tables, tables.batch) == []
+    with tables.transaction() as connection:
+        began = ledger.begin_run(connection, "again")
+    (shard,) = plan(tables, tables.batch, rescore_before=began)
+    assert shard.image_count == 10
+
+
+def test_batch_that_was_never_listed_is_no_shard(tables: Any) -> None:
+    assert plan(tables, tables.batch) == []
+
+
+@pytest.mark.parametrize(("status", "shards"), [("no_permission", 0), ("failed", 1)])
+def test_images_are_not_planned_once_the_permission_has_ended(
+    tables: Any, status: Any, shards: int
+) -> None:
+    tables.list(["a.jpg"])
+    with tables.transaction() as connection:
+        ledger.record_batch(
+            connection,
+            tables.batch,
+            status,
+            run_id="r",
+            attempted_at=ledger.begin_run(connection, "r"),
+        )
+    assert len(plan(tables, tables.batch)) == shards
+
+
+def test_slice_that_others_finish_meanwhile_is_left_out(
+    tables: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables.list([f"{n:04d}.jpg" for n in range(30)])
+    decide = planning.cut
+
+    def late(*arguments: Any) -> Any:
+        slices = decide(*arguments)
+        tables.write(*map(tables.scored, tables.work()[:25]))
+        return slices
+
+    monkeypatch.setattr(planning, "cut", late)
+    shards = plan(tables, tables.batch, shard_images=10)
+    assert sum(images_of(tables, shards).values()) == 5
+
+
+_number = count()
+keys = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    listed=st.lists(st.sets(keys, max_size=40), min_size=1, max_size=4),
+    finished=st.integers(0, 10),
+    shard_images=st.integers(1, 30),
+    max_shards=st.integers(1, 12),
+)
+def test_ranges_hold_the_work_exactly_once(
+    tables: Any, listed: list[set[str]], finished: int, shard_images: int, max_shards: int
+) -> None:
+    batches = []
+    for found in listed:
+        batch = tables.add(f"facility-{next(_number)}")
+        batches.append(batch)
+        tables.list(found, batch)
+        tables.write(*map(tables.scored, tables.work(batch)[:finished]))
+    work = [image for batch in batches for image in tables.work(batch)]
+    shards = plan(tables, *batches, shard_images=shard_images, max_shards=max_shards)
+    assert SHARDS.validate_python(as_json(SHARDS, shards)) == shards
+    assert images_of(tables, shards) == Counter(work)
+    assert len(shards) <= max_shards
+    assert len(set(names(shards))) == len(shards)
+    if shards:
+        mean = len(work) / min(-(-len(work) // shard_images), max_shards)
+        assert all(0.8 * mean - 1 <= shard.image_count <= 1.2 * mean + 1 for shard in shards)

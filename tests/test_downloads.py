@@ -21,6 +21,8 @@ BODY = b"a picture, as it were" * 1000
 class Handler(BaseHTTPRequestHandler):
     """Answers by path."""
 
+    server: Server
+
     def do_GET(self) -> None:
         name = self.path.partition("?")[0].strip("/").replace("-", "_").replace("%20", "_")
         getattr(self, f"answer_{name}", self.answer_404)()

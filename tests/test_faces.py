@@ -46,9 +46,7 @@ def finder() -> FaceFinder:
 
 @pytest.fixture(scope="module")
 def astronaut(photos: Path) -> Pixels:
-    pixels = cv2.imread(str(photos / "skimage_astronaut.png"))
-    assert pixels is not None
-    return np.asarray(pixels, np.uint8)
+    return pictures.read_photo(photos / "skimage_astronaut.png")
 
 
 # ---------------------------------------------------------------- cropping
@@ -124,15 +122,13 @@ def test_photographs_have_the_faces_of_the_manifest(photos: Path) -> None:
     # Some of the faces are 17 pixels high: as small as YuNet sees them at all.
     finder = FaceFinder(Settings(_env_file=None, min_face_px=10))
     for entry in manifest:
-        pixels = cv2.imread(str(photos / entry["file"]))
-        assert pixels is not None
+        pixels = pictures.read_photo(photos / entry["file"])
         found[entry["file"]] = len(finder.find(pixels))
     assert found == {entry["file"]: entry["faces"] for entry in manifest}
 
 
 def test_small_faces_are_not_counted(photos: Path) -> None:
-    pixels = cv2.imread(str(photos / "intel_classroom_011.jpg"))
-    assert pixels is not None
+    pixels = pictures.read_photo(photos / "intel_classroom_011.jpg")
     counts = []
     for min_face_px in (10, 20, 24, 25, 60):
         found = FaceFinder(Settings(_env_file=None, min_face_px=min_face_px)).find(pixels)
@@ -184,8 +180,7 @@ def test_boxes_lie_within_the_frame(finder: FaceFinder, astronaut: Pixels) -> No
 def test_faces_come_from_left_to_right_and_always_the_same(
     photos: Path, finder: FaceFinder
 ) -> None:
-    pixels = cv2.imread(str(photos / "intel_face-demographics-walking-and-pause_010.jpg"))
-    assert pixels is not None
+    pixels = pictures.read_photo(photos / "intel_face-demographics-walking-and-pause_010.jpg")
     found = finder.find(pixels)
     finder.find(np.zeros((300, 900, 3), np.uint8))  # what was seen before changes nothing
     assert finder.find(pixels) == found
@@ -272,8 +267,7 @@ def test_a_frame_gives_one_crop_for_each_face(photos: Path, finder: FaceFinder) 
     data = (photos / "intel_face-demographics-walking-and-pause_010.jpg").read_bytes()
     prepared = prepare(data, "frames", LIMITS, finder)
     assert len(prepared.boxes) == len(prepared.detector_scores) == len(prepared.crops) == 3
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert pixels is not None
+    pixels = pictures.read_photo(photos / "intel_face-demographics-walking-and-pause_010.jpg")
     for box, crop in zip(prepared.boxes, prepared.crops, strict=True):
         assert np.array_equal(crop, crop_face(pixels, box))
 

@@ -202,8 +202,7 @@ def test_a_small_picture_without_a_face_is_taken_as_a_crop_and_that_is_said(
 
 def test_a_small_picture_with_a_face_stays_a_frame(photos: Path, settings: Settings,
                                                    tmp_path: Path) -> None:  # fmt: skip
-    pixels = cv2.imread(str(photos / "monalisa_197x197.jpg"))
-    assert pixels is not None
+    pixels = drawn.read_photo(photos / "monalisa_197x197.jpg")
     path = tmp_path / "small.png"
     path.write_bytes(drawn.encoded(np.asarray(cv2.resize(pixels, (96, 96)), np.uint8), ".png"))
     (found,) = predict(path, settings)

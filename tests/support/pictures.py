@@ -10,6 +10,8 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,18 +31,25 @@ def scene(width: int = 64, height: int = 48, seed: int = 0) -> Pixels:
     return np.asarray(pixels, np.uint8)
 
 
+def read_photo(path: Path) -> Pixels:
+    """A photograph as H×W×3 blue-green-red, by OpenCV alone."""
+    pixels = cv2.imread(str(path))
+    assert pixels is not None, path
+    return np.asarray(pixels, np.uint8)
+
+
 def encoded(pixels: Pixels, extension: str = ".jpg", *parameters: int) -> bytes:
     """By OpenCV: `.jpg`, `.png` or `.webp`."""
     return cv2.imencode(extension, pixels, list(parameters))[1].tobytes()
 
 
-def saved(pixels: Pixels, kind: str, mode: str = "RGB", **options: object) -> bytes:
+def saved(pixels: Pixels, kind: str, mode: str = "RGB", **options: Any) -> bytes:
     """By Pillow, in one of its modes."""
     picture = Pillow.fromarray(np.ascontiguousarray(pixels[:, :, ::-1])).convert(mode)
     return written(picture, kind, **options)
 
 
-def written(picture: Pillow.Image, kind: str, **options: object) -> bytes:
+def written(picture: Pillow.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -50,7 +59,10 @@ def with_orientation(pixels: Pixels, kind: str, orientation: int) -> bytes:
     """A lossless or nearly lossless file that says how it is to be turned."""
     exif = Pillow.Exif()
     exif[ORIENTATION_TAG] = orientation
-    options = {"JPEG": {"quality": 100, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "WEBP": {"lossless": True},
+    }
     return saved(pixels, kind, exif=exif.tobytes(), **options.get(kind, {}))
 
 
@@ -68,7 +80,7 @@ def every_format() -> dict[str, bytes]:
         "palette png": saved(pixels, "PNG", "P"),
         "1 bit png": saved(pixels, "PNG", "1"),
         "alpha png": saved(pixels, "PNG", "RGBA"),
-        "16 bit png": encoded((pixels.astype(np.uint16) * 257).astype(np.uint16), ".png"),  # type: ignore[arg-type]
+        "16 bit png": encoded((pixels.astype(np.uint16) * 257).astype(np.uint16), ".png"),
         "webp": encoded(pixels, ".webp"),
         "lossless webp": saved(pixels, "WEBP", lossless=True),
         "alpha webp": saved(half_transparent(pixels), "WEBP", "RGBA", lossless=True),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.session
@@ -127,8 +128,7 @@ class Clients:
             raise ConfigurationError(
                 f"{place.endpoint_setting} holds a user name", f"Set {place.keys_setting} instead"
             )
-        # A dot in the bucket breaks the certificate's host name, as boto3 knows as well.
-        path_style = settings.s3_path_style or "." in place.bucket
+        path_style = settings.s3_path_style or not _fits_into_host_name(place)
         with translated_errors(place):
             self._session = _session(settings, place)
             if self._session.get_credentials() is None:
@@ -267,6 +267,13 @@ def _no_s3(place: Place) -> FerError:
     return StorageError(
         f"{place} does not answer as an S3 server does", f"Correct {place.endpoint_setting}"
     )
+
+
+def _fits_into_host_name(place: Place) -> bool:
+    """Whether the bucket can stand before the endpoint's host, as boto3 sees it as well."""
+    host = urlsplit(place.endpoint or "").hostname or ""
+    # A dot in the bucket breaks the certificate's host name; nothing stands before an address.
+    return "." not in place.bucket and not host.replace(".", "").isdigit() and ":" not in host
 
 
 def _session(settings: Settings, place: Place) -> boto3.Session:

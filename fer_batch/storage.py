@@ -114,7 +114,7 @@ class BucketReader:
         self._clients.boto.close()
 
     def check(self, prefix: str = "") -> None:
-        """Ask for one key. Raises StorageError or StorageUnavailableError."""
+        """Ask for one key below `prefix`. Raises StorageError or StorageUnavailableError."""
         with translated_errors(self.place):
             self._clients.boto.list_objects_v2(Bucket=self.place.bucket, Prefix=prefix, MaxKeys=1)
 
@@ -178,10 +178,15 @@ class BucketReader:
             bytes_of=lambda image: min(image.size_bytes, self._settings.max_image_bytes),
         )
         troubles = _Troubles(limit=max(concurrency, 16))
+        is_checked = False
         for answer in answers:
             if isinstance(answer, _Trouble):
                 troubles.add(answer)
             else:
+                if answer.outcome is Outcome.VANISHED and not is_checked:
+                    # SeaweedFS calls a bucket that is missing a key that is missing.
+                    self.check(answer.image.key)
+                    is_checked = True
                 if answer.outcome not in _WITHOUT_A_REQUEST:
                     yield from troubles.of_images()
                 yield answer
@@ -299,7 +304,7 @@ class _Troubles:
             for trouble in self._in_a_row:
                 if trouble.is_denied:
                     raise trouble.error
-            reader.check()
+            reader.check(self._in_a_row[0].fetched.image.key)
         return self.of_images()
 
 

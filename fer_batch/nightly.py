@@ -20,7 +20,7 @@ from fer_batch.jobs import Job, ShardResult
 from fer_batch.log import logger
 from fer_batch.records import Batch, Shard
 from fer_batch.registry import Facility
-from fer_batch.settings import Settings
+from fer_batch.settings import Settings, to_environment
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -72,7 +72,8 @@ class Run:
     def __init__(self, settings: Settings, selection: Selection) -> None:
         self.settings = settings
         self.selection = selection
-        self.facilities = selection.facilities(registry.load(settings.facilities_file))
+        self.registry = registry.load(settings.facilities_file)
+        self.facilities = selection.facilities(self.registry)
         self.batches = [Batch(f, day) for day in selection.days() for f in self.facilities]
 
     @cached_property
@@ -106,6 +107,13 @@ class Run:
         with database.transaction(self.engine) as connection:
             began = ledger.begin_run(connection, self.selection.run_id)
         return began if self.selection.rescore else None
+
+    def sync_facilities(self) -> None:
+        """Write the whole registry to the table `facility`."""
+        from fer_batch import database, ledger
+
+        with database.transaction(self.engine) as connection:
+            ledger.sync_facilities(connection, self.registry)
 
     def list_images(self) -> list[BatchListing]:
         """List every batch into the ledger; a facility's failure is its own."""
@@ -149,7 +157,7 @@ class Run:
             image_s=IMAGE_DEADLINE_S,
             decoding_threads=self.settings.threads,
         )
-        result = worker.score_shard(job, limits)
+        result = worker.score_shard(job, limits, to_environment(self.settings))
         if result.failures:
             what = "; ".join(f"{name}: {why}" for name, why in result.failures.items())
             kind = RetryableError if result.is_retryable else PermanentError
@@ -198,10 +206,7 @@ def run_all(run: Run) -> Sequence[dict[str, Any]]:
 
     Raises the first shard's error after every other step was done, as Airflow would.
     """
-    from fer_batch import database, ledger
-
-    with database.transaction(run.engine) as connection:
-        ledger.sync_facilities(connection, registry.load(run.settings.facilities_file))
+    run.sync_facilities()
     run.list_images()
     failed: Exception | None = None
     for shard in run.plan_shards():

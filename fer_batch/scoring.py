@@ -129,6 +129,9 @@ class ShardScorer:
         self._announcer = announcer
         self._limits = Limits.of(settings)
         self._finders = threading.local()
+        # For all ranges the same threads: each has its slot of the announcer and its finder.
+        self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
     def score(self, shard: Shard) -> ShardResult:
         """Score what is left of a shard. One facility's trouble does not stop the next."""
@@ -155,16 +158,11 @@ class ShardScorer:
 
     def _score_range(self, key_range: KeyRange, progress: Progress) -> None:
         facility = self._facilities[key_range.batch.facility_id]
-        with (
-            BucketReader(self._settings, facility) as reader,
-            ThreadPoolExecutor(self._settings.threads, thread_name_prefix="decode") as decoders,
-            ThreadPoolExecutor(1, thread_name_prefix="write") as writer,
-        ):
-            fetched = reader.fetch_many(self._work(key_range))
+        with BucketReader(self._settings, facility) as reader:
             prepared = in_window(
-                decoders,
+                self._decoders,
                 lambda item: self._prepare(item, facility.image_kind),
-                fetched,
+                reader.fetch_many(self._work(key_range)),
                 size=8 * self._settings.threads,
             )
             writing: Future[list[ImageScore]] | None = None
@@ -172,7 +170,7 @@ class ShardScorer:
                 scores = self._classify(chunk)
                 if writing is not None:
                     progress.add(writing.result())
-                writing = writer.submit(self.write, scores)
+                writing = self._writer.submit(self.write, scores)
             if writing is not None:
                 progress.add(writing.result())
 

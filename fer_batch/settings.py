@@ -152,6 +152,26 @@ def load() -> Settings:
         raise ConfigurationError(f"settings are wrong: {wrong}", "See `fer-batch config`") from None
 
 
+def to_environment(settings: Settings) -> dict[str, str]:
+    """The settings as variables for a child process, secrets included. Unset ones are left out."""
+    found: dict[str, str] = {}
+
+    def put(name: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, part in value.items():
+                put(f"{name}__{key.upper()}", part)
+        elif isinstance(value, BaseModel):
+            put(name, dict(value))
+        elif isinstance(value, SecretStr):
+            found[name] = value.get_secret_value()
+        elif value is not None:
+            found[name] = str(value)
+
+    for field in Settings.model_fields:
+        put(f"FER_{field.upper()}", getattr(settings, field))
+    return found
+
+
 def sources(settings: Settings) -> list[dict[str, Any]]:
     """Each setting with its value (secrets masked) and the place it came from."""
     environment = EnvSettingsSource(Settings)()

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -49,8 +50,15 @@ class Limits:
     decoding_threads: int
 
 
-def score_shard(job: Job, limits: Limits, command: list[str] | None = None) -> ShardResult:
+def score_shard(
+    job: Job,
+    limits: Limits,
+    environment: Mapping[str, str],
+    command: Sequence[str] = (sys.executable, "-m", "fer_batch", "worker"),
+) -> ShardResult:
     """Score a shard in child processes until one ends well.
+
+    `environment` is added to this process's own; the child's settings are in it.
 
     Raises PermanentError or WorkerError with what the child said or what ended it.
     """
@@ -61,7 +69,7 @@ def score_shard(job: Job, limits: Limits, command: list[str] | None = None) -> S
         for _ in range(MAX_CHILDREN):
             announce.create(slots, limits.decoding_threads)
             remaining = replace(limits, deadline_s=deadline - time.monotonic())
-            ended = _Child(job, remaining, slots, command).run()
+            ended = _Child(job, remaining, slots, environment, command).run()
             if ended.result is not None:
                 return ended.result
             suspects = [a.image for a in announce.read(slots)]
@@ -106,12 +114,18 @@ class _End:
 
 class _Child:
     def __init__(
-        self, job: Job, limits: Limits, slots: Path, command: list[str] | None = None
+        self,
+        job: Job,
+        limits: Limits,
+        slots: Path,
+        environment: Mapping[str, str],
+        command: Sequence[str],
     ) -> None:
         self._job = job
         self._limits = limits
         self._slots = slots
-        self._command = command or [sys.executable, "-m", "fer_batch", "worker"]
+        self._environment = environment
+        self._command = command
 
     def run(self) -> _End:
         with tempfile.TemporaryFile() as answer:
@@ -119,6 +133,7 @@ class _Child:
                 [*self._command, "--announce", str(self._slots), "--parent", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=answer,
+                env={**os.environ, **self._environment},
             )
             try:
                 self._send(process)

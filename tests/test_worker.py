@@ -59,7 +59,7 @@ def jobs_seen(tmp_path: Path) -> list[str]:
 
 
 def test_the_result_of_the_child_comes_back(tmp_path: Path) -> None:
-    result = worker.score_shard(job(), LIMITS, child(tmp_path, "done(scored=2, no_face=1)"))
+    result = worker.score_shard(job(), LIMITS, {}, child(tmp_path, "done(scored=2, no_face=1)"))
     assert result.outcomes == {"scored": 2, "no_face": 1}
     assert result.image_count == 3
 
@@ -72,7 +72,7 @@ def test_an_image_that_kills_is_tried_alone_then_given_up(tmp_path: Path) -> Non
         with announcer.decoding(image("killer")):
             os.kill(os.getpid(), 11)
     """
-    result = worker.score_shard(job(), LIMITS, child(tmp_path, body))
+    result = worker.score_shard(job(), LIMITS, {}, child(tmp_path, body))
     assert result.outcomes["killed_worker"] == 1
     seen = jobs_seen(tmp_path)
     assert len(seen) <= 4
@@ -95,7 +95,7 @@ def test_only_the_killer_of_two_suspects_is_given_up(tmp_path: Path) -> None:
                 os.kill(os.getpid(), 9)
         list(ThreadPoolExecutor(2).map(decode, ["innocent", "killer"]))
     """
-    worker.score_shard(job(), LIMITS, child(tmp_path, body))
+    worker.score_shard(job(), LIMITS, {}, child(tmp_path, body))
     assert '"condemned": ["killer"]' in jobs_seen(tmp_path)[-1]
 
 
@@ -109,27 +109,27 @@ def test_an_image_that_hangs_is_ended_and_given_up(tmp_path: Path) -> None:
     """
     limits = worker.Limits(deadline_s=30, memory_mb=600, image_s=0.3, decoding_threads=1)
     started = time.monotonic()
-    assert worker.score_shard(job(), limits, child(tmp_path, body)).outcomes == {"scored": 2}
+    assert worker.score_shard(job(), limits, {}, child(tmp_path, body)).outcomes == {"scored": 2}
     assert time.monotonic() - started < 25
 
 
 def test_a_child_that_is_late_is_ended_and_may_be_tried_again(tmp_path: Path) -> None:
     limits = worker.Limits(deadline_s=1.5, memory_mb=600, image_s=20, decoding_threads=1)
     with pytest.raises(WorkerError, match="deadline"):
-        worker.score_shard(job(), limits, child(tmp_path, "time.sleep(60)"))
+        worker.score_shard(job(), limits, {}, child(tmp_path, "time.sleep(60)"))
 
 
 def test_a_child_that_grows_is_ended(tmp_path: Path) -> None:
     limits = worker.Limits(deadline_s=30, memory_mb=300, image_s=20, decoding_threads=1)
     body = "hoard = b'x' * 500_000_000\ntime.sleep(60)"
     with pytest.raises(WorkerError, match="over 300 MB"):
-        worker.score_shard(job(), limits, child(tmp_path, body))
+        worker.score_shard(job(), limits, {}, child(tmp_path, body))
 
 
 def test_what_the_child_refuses_for_good_is_not_retried(tmp_path: Path) -> None:
     body = "print('the model file was altered'); sys.exit(2)"
     with pytest.raises(PermanentError, match="the model file was altered"):
-        worker.score_shard(job(), LIMITS, child(tmp_path, body))
+        worker.score_shard(job(), LIMITS, {}, child(tmp_path, body))
     assert len(jobs_seen(tmp_path)) == 1
 
 
@@ -174,4 +174,3 @@ def test_announced_images_survive_any_key(tmp_path: Path) -> None:
     with announce.Announcer(slots).decoding(image):
         assert [a.image for a in announce.read(slots)] == [image]
     assert announce.read(slots) == []
-    assert os.path.getsize(slots) > 0

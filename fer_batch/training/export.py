@@ -13,7 +13,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from fer_batch.errors import ModelError
@@ -32,8 +34,9 @@ def to_onnx(model: Any, crops: NDArray[np.uint8]) -> tuple[bytes, Classify, floa
     """
     with tempfile.TemporaryDirectory(prefix="fer-export-") as folder:
         path = Path(folder) / "network.onnx"
-        model.export(path, format="onnx", verbose=False)
-        artefact = path.read_bytes()
+        crops_in = keras.InputSpec(shape=(None, CROP_PX, CROP_PX), dtype="uint8", name="crops")
+        model.export(path, format="onnx", verbose=False, input_signature=[crops_in])
+        artefact = _named(onnx.load(path))
     classify = onnx_session(artefact)
     # Batches of several sizes, one alone among them: none may change a probability.
     expected = predict(model, crops)
@@ -45,6 +48,21 @@ def to_onnx(model: Any, crops: NDArray[np.uint8]) -> tuple[bytes, Classify, floa
             "Report this with the recipe and the versions of keras, tf2onnx and onnxruntime",
         )
     return artefact, classify, difference
+
+
+def _named(converted: Any) -> bytes:
+    """The ONNX file with the names that the card promises; the converter makes up its own."""
+    graph = converted.graph
+    made_up = graph.output[0].name
+    for node in graph.node:
+        for index, name in enumerate(node.output):
+            if name == made_up:
+                node.output[index] = "probabilities"
+    graph.output[0].name = "probabilities"
+    for value in (graph.input[0], graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    onnx.checker.check_model(converted, full_check=True)
+    return bytes(converted.SerializeToString(deterministic=True))
 
 
 def write(

@@ -52,7 +52,13 @@ class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):  # type: igno
 
 
 def fit(
-    training: Split, public: Split, recipe: Recipe, checkpoint: Path, data_hash: str, *, resume: bool
+    training: Split,
+    public: Split,
+    recipe: Recipe,
+    checkpoint: Path,
+    data_hash: str,
+    *,
+    resume: bool,
 ) -> tuple[Any, float]:
     """The trained Keras model (with the averaged weights), and the seconds that it took in all.
 
@@ -73,9 +79,7 @@ def fit(
     # Scales and offsets are not what overfits.
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     # XLA's convolutions are slower than oneDNN's on a CPU.
-    model.compile(
-        optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=False
-    )
+    model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
     optimizer.build(model.trainable_variables)
     first_epoch = run.restore() if resume and checkpoint.exists() else 0
     if first_epoch < recipe.epochs:
@@ -179,9 +183,7 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
                 self._average = [saved[f"a{i}"] for i in range(len(self._average))]
                 epochs_done, step, self.seconds = (float(x) for x in saved["progress"])
         except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-            raise ConfigurationError(
-                f"{self._checkpoint} cannot be read: {error}", todo
-            ) from error
+            raise ConfigurationError(f"{self._checkpoint} cannot be read: {error}", todo) from error
         self._step = int(step)
         log.info("resumed", checkpoint=str(self._checkpoint), epochs_done=int(epochs_done))
         return int(epochs_done)

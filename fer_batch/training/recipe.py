@@ -44,7 +44,9 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = 2013
-    stem_width: int = Field(default=24, ge=1, description="Channels of the first convolution, at 24×24")
+    stem_width: int = Field(
+        default=24, ge=1, description="Channels of the first convolution, at 24×24"
+    )
     stages: tuple[Stage, ...] = (
         Stage(width=24, blocks=1),
         Stage(width=48, blocks=2),

@@ -7,6 +7,7 @@ what it needs from the tables and leaves its work there, and may be repeated at 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -198,7 +199,9 @@ class Run:
         """Write the report of the capture day and return its path."""
         from fer_batch import report
 
-        return report.write_day(self.engine, self.settings, self.facilities, self.batches)
+        scope = self.selection.time_zone or "-".join(self.selection.facility_ids[:3])
+        name = re.sub("[^A-Za-z0-9_-]+", "_", f"{self.selection.capture_day}-{scope or 'all'}")
+        return report.write_day(self.engine, self.settings, self.batches, self.model_version, name)
 
 
 def run_all(run: Run) -> Sequence[dict[str, Any]]:

@@ -1,0 +1,365 @@
+"""Listing batches: permission first, then readiness, then the ledger, each facility for itself."""
+
+import socket
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from fer_batch import database, ledger, listing
+from fer_batch.errors import StorageUnavailableError
+from fer_batch.records import Batch
+from fer_batch.registry import Facility, Permission
+
+DAY = date(2026, 3, 9)
+NOW = datetime(2026, 3, 10, 3, tzinfo=UTC)
+CLOSED = "http://127.0.0.1:9"
+
+
+def facility(facility_id, valid_until=date(2026, 12, 31), **fields):
+    permission = Permission(
+        purpose="Satisfaction",
+        lawful_basis="Art. 6(1)(a) GDPR",
+        approved_by="Data protection officer",
+        valid_until=valid_until,
+    )
+    return Facility(
+        **{
+            "facility_id": facility_id,
+            "name": facility_id,
+            "time_zone": "Europe/Berlin",
+            "image_kind": "crops",
+            "permission": permission,
+        }
+        | fields
+    )
+
+
+class Lists:
+    """Lists batches of some facilities into a database of the test's own."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.engine = database.engine(settings)
+
+    def __call__(self, *facilities, days=(DAY,), now=NOW):
+        known = {f.facility_id: f for f in facilities}
+        with self.engine.begin() as connection:
+            ledger.sync_facilities(connection, known)
+        batches = [Batch(name, day) for day in days for name in known]
+        return listing.list_batches(self.engine, self.settings, known, batches, "run-1", now)
+
+    def rows(self, query):
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sa.text(query))]
+
+    def images(self):
+        return self.rows("select facility_id, image_key, size_bytes from fer.image order by 1, 2")
+
+    def batches(self):
+        return self.rows(
+            "select facility_id, capture_day, status, reason, images_listed, bytes_listed,"
+            " listed_at, attempted_at, run_id from fer.batch order by 1, 2"
+        )
+
+
+@pytest.fixture
+def lists(stack_settings):
+    lists = Lists(stack_settings)
+    yield lists
+    lists.engine.dispose()
+
+
+@pytest.fixture
+def put(s3):
+    def put_objects(*keys, data=b"data"):
+        for key in keys:
+            s3.client.put_object(Bucket=s3.bucket, Key=key, Body=data)
+
+    return put_objects
+
+
+@pytest.fixture
+def untouched():
+    """An endpoint that nobody may call."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+# Permission
+
+
+@pytest.mark.parametrize(
+    ("permission", "day", "reason"),
+    [
+        ({"permission": None}, DAY, "no permission is recorded"),
+        ({"valid_until": date(2026, 3, 8)}, DAY, "permission ended on 2026-03-08"),
+        # It held on the capture day, but not today.
+        ({"valid_until": date(2026, 3, 9)}, DAY, "permission ended on 2026-03-09"),
+        # It holds today, but not on the capture day.
+        ({"valid_until": date(2026, 3, 10)}, date(2026, 3, 11), "permission ended on 2026-03-10"),
+    ],
+)
+def test_without_a_permission_no_request_is_sent(lists, untouched, permission, day, reason):
+    mall = facility("mall", endpoint=untouched, ready_marker="_SUCCESS", **permission)
+
+    (found,) = lists(mall, days=[day])
+
+    assert (found.status, found.reason) == ("no_permission", reason)
+    assert lists.batches() == [
+        ("mall", day, "no_permission", reason, None, None, None, NOW, "run-1")
+    ]
+
+
+def test_a_preview_without_a_permission_sends_no_request(stack_settings, untouched):
+    mall = facility("mall", endpoint=untouched, permission=None)
+
+    (found,) = listing.preview(stack_settings, {"mall": mall}, [Batch("mall", DAY)], NOW)
+
+    assert (found.status, found.images) == ("no_permission", 0)
+
+
+def test_a_permission_ends_by_the_facilitys_own_calendar(lists, put):
+    # At this moment it is the 10th in Berlin and still the 9th in Chicago.
+    here = facility("here", valid_until=DAY)
+    there = facility("there", valid_until=DAY, time_zone="America/Chicago")
+
+    assert [found.status for found in lists(here, there)] == ["no_permission", "listed"]
+
+
+# What is listed
+
+
+def test_the_days_images_are_listed_into_the_ledger(lists, put):
+    put("mall/2026-03-09/a.jpg", "mall/2026-03-09/cam 1/b.jpg", "mall/2026-03-09/empty.jpg")
+    put("mall/2026-03-09/empty.jpg", "mall/2026-03-09/cam 1/", data=b"")
+    put("mall/2026-03-08/old.jpg", "mall/2026-03-09.jpg", "other/2026-03-09/a.jpg")
+
+    (found,) = lists(facility("mall"))
+
+    assert found == listing.BatchListing(
+        batch=Batch("mall", DAY),
+        status="listed",
+        images=3,
+        bytes=8,
+        new_images=3,
+        folder_markers=1,
+    )
+    assert lists.images() == [
+        ("mall", "mall/2026-03-09/a.jpg", 4),
+        ("mall", "mall/2026-03-09/cam 1/b.jpg", 4),
+        ("mall", "mall/2026-03-09/empty.jpg", 0),
+    ]
+    assert lists.batches() == [("mall", DAY, "listed", "", 3, 8, NOW, NOW, "run-1")]
+
+
+def test_listing_again_finds_only_what_is_new(lists, put):
+    put("mall/2026-03-09/a.jpg", "mall/2026-03-09/b.jpg")
+    lists(facility("mall"))
+    put("mall/2026-03-09/b.jpg", data=b"changed")
+    put("mall/2026-03-09/c.jpg")
+
+    (found,) = lists(facility("mall"))
+
+    assert (found.images, found.new_images) == (3, 2)
+
+
+def test_an_empty_day_is_a_result(lists):
+    (found,) = lists(facility("mall"))
+
+    assert (found.status, found.images, found.new_images) == ("listed", 0, 0)
+
+
+def test_hostile_keys_reach_the_ledger(lists, put):
+    keys = [
+        f"mall/2026-03-09/{name}"
+        for name in ("a%2Fb", "tab\tx", "line\nbreak", "back\\N", "uml\u00e9", "ume\u0301")
+    ]
+    put(*keys)
+
+    lists(facility("mall"))
+
+    # SeaweedFS takes a backslash for a slash.
+    assert {key for _, key, _ in lists.images()} == {key.replace("\\", "/") for key in keys}
+
+
+@pytest.fixture
+def on_moto(moto, settings_of):
+    """A facility with a bucket of its own on moto's server, which keeps every key."""
+    from fer_batch import storage
+
+    def made(bucket, keys):
+        storage.upload_many(settings_of(moto, "unused"), bucket, [(key, b"x") for key in keys])
+        return facility("mall", bucket=bucket, endpoint=moto, key_template="m//{capture_day}/")
+
+    return made
+
+
+def test_keys_that_a_server_keeps_as_they_are_reach_the_ledger(lists, on_moto):
+    keys = [
+        f"m//2026-03-09/{name}" for name in ("a//b", "../x", "./y", "back\\N", "\\.", "\x01", "/")
+    ]
+
+    lists(on_moto("hostile-listing", keys))
+
+    assert {key for _, key, _ in lists.images()} == set(keys)
+
+
+def test_a_key_that_the_database_cannot_hold_fails_its_batch_alone(lists, on_moto, put):
+    put("shop/2026-03-09/a.jpg")
+    mall = on_moto("nul-listing", ["m//2026-03-09/a", "m//2026-03-09/b\0"])
+
+    found = lists(mall, facility("shop"))
+
+    assert [f.status for f in found] == ["failed", "listed"]
+    assert "'m//2026-03-09/b\\x00', which PostgreSQL cannot store" in found[0].reason
+    assert lists.images() == [("shop", "shop/2026-03-09/a.jpg", 4)]
+
+
+# Readiness
+
+
+def test_a_day_waits_for_its_ready_marker(lists, put):
+    mall = facility("mall", ready_marker="_SUCCESS")
+    put("mall/2026-03-09/a.jpg")
+
+    (before,) = lists(mall)
+    assert (before.status, before.reason) == (
+        "not_ready",
+        "there is no mall/2026-03-09/_SUCCESS yet",
+    )
+    assert lists.images() == []
+
+    put("mall/2026-03-09/_SUCCESS", data=b"done")
+    (after,) = lists(mall)
+    assert (after.status, after.images, after.bytes) == ("listed", 1, 4)
+    assert lists.images() == [("mall", "mall/2026-03-09/a.jpg", 4)]
+
+
+def test_a_missing_bucket_is_no_missing_marker(lists):
+    (found,) = lists(facility("mall", ready_marker="_SUCCESS", bucket="no-such-bucket"))
+
+    assert found.status == "failed"
+    assert "does not exist" in found.reason
+
+
+def test_a_day_settles(lists, put):
+    mall = facility("mall", settle_minutes=30, valid_until=date(2100, 1, 1))
+    put("mall/2026-03-09/a.jpg")
+    now = datetime.now(UTC)
+
+    (early,) = lists(mall, now=now + timedelta(minutes=29))
+    assert early.status == "not_ready"
+    assert early.reason.startswith("not settled before ")
+    assert lists.images() == []
+
+    (later,) = lists(mall, now=now + timedelta(minutes=31))
+    assert (later.status, later.new_images) == ("listed", 1)
+
+
+@pytest.mark.parametrize(
+    ("hour", "minute", "status"), [(22, 59, "not_ready"), (23, 29, "not_ready"), (23, 30, "listed")]
+)
+def test_an_empty_day_settles_after_its_end(lists, hour, minute, status):
+    now = datetime(2026, 3, 9, hour, minute, tzinfo=UTC)  # the day ends at 23:00 UTC
+
+    (found,) = lists(facility("mall", settle_minutes=30), now=now)
+
+    assert found.status == status
+
+
+def test_what_was_listed_once_is_kept_when_a_later_listing_fails(lists, put):
+    put("mall/2026-03-09/a.jpg")
+    lists(facility("mall"))
+
+    (found,) = lists(facility("mall", bucket="no-such-bucket"), now=NOW + timedelta(hours=1))
+
+    assert found.status == "failed"
+    assert lists.batches() == [
+        ("mall", DAY, "failed", found.reason, 1, 4, NOW, NOW + timedelta(hours=1), "run-1")
+    ]
+    assert len(lists.images()) == 1
+
+
+# One facility's trouble
+
+
+def test_one_facilitys_trouble_is_its_own(one_attempt, lists, put):
+    put("good/2026-03-09/a.jpg", "late/2026-03-09/a.jpg")
+    found = lists(
+        facility("bad-bucket", bucket="no-such-bucket"),
+        facility("bad-keys", credentials="nobody"),
+        facility("down", endpoint=CLOSED),
+        facility("good"),
+        facility("late"),
+    )
+
+    assert [(f.batch.facility_id, f.status) for f in found] == [
+        ("bad-bucket", "failed"),
+        ("bad-keys", "failed"),
+        ("down", "failed"),
+        ("good", "listed"),
+        ("late", "listed"),
+    ]
+    assert [f.is_retryable for f in found[:3]] == [False, False, True]
+    recorded = {row[0]: row[3] for row in lists.batches()}
+    assert "'no-such-bucket' at" in recorded["bad-bucket"]
+    assert "FER_S3_CREDENTIALS__NOBODY__ACCESS_KEY_ID" in recorded["bad-keys"]
+    assert "does not answer" in recorded["down"]
+    assert recorded["good"] == ""
+
+
+def test_if_no_facility_answers_the_listing_may_be_tried_again(one_attempt, lists):
+    without = facility("without", permission=None)
+
+    with pytest.raises(StorageUnavailableError, match="no facility could be listed"):
+        lists(facility("a", endpoint=CLOSED), facility("b", endpoint=CLOSED), without)
+
+    assert [(row[0], row[2]) for row in lists.batches()] == [
+        ("a", "failed"),
+        ("b", "failed"),
+        ("without", "no_permission"),
+    ]
+
+
+def test_facilities_that_can_never_be_listed_are_not_tried_again(one_attempt, lists):
+    found = lists(facility("a", bucket="no-such-bucket"), facility("b", endpoint=CLOSED))
+
+    assert [f.status for f in found] == ["failed", "failed"]
+
+
+def test_a_silent_facility_is_asked_for_one_day_only(one_attempt, lists, scripted):
+    days = [DAY - timedelta(days=n) for n in range(4)]
+    silent = facility("silent", endpoint=scripted.endpoint, bucket="bucket")
+    scripted.answer = lambda _: scripted.error(503, "SlowDown")
+
+    found = lists(silent, facility("good"), days=days)
+
+    assert [(f.batch.facility_id, f.status) for f in found] == [
+        ("silent", "failed"),
+        ("good", "listed"),
+    ] * 4
+    assert len(scripted.requests) == 1
+
+
+# Preview
+
+
+def test_a_preview_counts_and_writes_nothing(lists, put):
+    put("mall/2026-03-09/a.jpg", "mall/2026-03-09/b.jpg", "mall/2026-03-09/_SUCCESS")
+    known = {
+        "mall": facility("mall", ready_marker="_SUCCESS"),
+        "bad": facility("bad", bucket="no-such-bucket"),
+    }
+
+    mall, bad = listing.preview(lists.settings, known, [Batch("mall", DAY), Batch("bad", DAY)], NOW)
+
+    assert (mall.status, mall.images, mall.bytes) == ("listed", 2, 8)
+    assert mall.expected_s > 0
+    assert (bad.status, bad.images, bad.expected_s) == ("failed", 0, 0)
+    assert "does not exist" in bad.reason
+    assert lists.batches() == []
+    assert lists.images() == []

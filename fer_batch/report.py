@@ -200,5 +200,5 @@ def print_summaries(
         table.add_row(*(Text(text) for text in row.values()))
     console = Console()
     if not console.is_terminal:
-        console = Console(width=140)
+        console = Console(width=180)
     console.print(table)

@@ -198,6 +198,14 @@ def ensure_partitions(connection: sa.Connection, days: Iterable[date]) -> int:
     return int(created.scalar_one())
 
 
+def describe(target: sa.Engine) -> list[dict[str, str]]:
+    """The columns of the views and tables of schema `fer`, in reading order, as their comments
+    describe them: `relation`, `kind`, `meaning`, `column_name`, `column_type`, `column_meaning`.
+    """
+    with transaction(target) as connection:
+        return [dict(row) for row in connection.execute(statement("describe")).mappings()]
+
+
 def upgrade(source: Settings | str) -> str:
     """Bring the schema `fer` to this version's migrations and views; returns the revision.
 

@@ -12,4 +12,4 @@ SELECT
     left(model_version, 12) AS model
 FROM fer.satisfaction_daily
 WHERE capture_day > (SELECT max(capture_day) FROM fer.satisfaction_daily) - 28
-ORDER BY facility_name, capture_day
+ORDER BY facility_name, capture_day;

@@ -8,4 +8,4 @@ SELECT
     count(*) FILTER (WHERE verdict = 'suppressed') AS suppressed_days
 FROM fer.satisfaction_daily
 GROUP BY facility_id, facility_name, week_from
-ORDER BY facility_name, week_from
+ORDER BY facility_name, week_from;

@@ -5,4 +5,4 @@ JOIN fer.satisfaction_daily AS d USING (facility_id, capture_day, model_version)
 WHERE r.capture_day = (SELECT max(capture_day) FROM fer.satisfaction_daily)
     AND r.outcome IN ('scored', 'no_face')
 GROUP BY r.facility_id, r.face_count
-ORDER BY r.facility_id, r.face_count
+ORDER BY r.facility_id, r.face_count;

@@ -9,4 +9,4 @@ SELECT
 FROM fer.satisfaction_daily
 WHERE verdict <> 'suppressed'
 GROUP BY facility_id, facility_name
-ORDER BY uncertain_percent DESC NULLS LAST
+ORDER BY uncertain_percent DESC NULLS LAST;

@@ -11,4 +11,4 @@ LEFT JOIN fer.face_result AS f
 WHERE r.facility_id = 'north-mall'
     AND r.capture_day = DATE '2026-03-01'
     AND r.image_key = 'north-mall/2026-03-01/000001.jpg'
-ORDER BY r.scored_at DESC, f.face_index
+ORDER BY r.scored_at DESC, f.face_index;

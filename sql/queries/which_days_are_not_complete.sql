@@ -10,4 +10,4 @@ SELECT
 FROM fer.satisfaction_daily AS d
 JOIN fer.batch AS b USING (facility_id, capture_day)
 WHERE NOT d.is_complete
-ORDER BY d.capture_day DESC, d.facility_name
+ORDER BY d.capture_day DESC, d.facility_name;

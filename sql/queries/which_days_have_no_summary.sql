@@ -5,4 +5,4 @@ JOIN fer.facility AS f USING (facility_id)
 WHERE NOT EXISTS (
     SELECT FROM fer.satisfaction_summary AS s
     WHERE s.facility_id = b.facility_id AND s.capture_day = b.capture_day)
-ORDER BY b.capture_day DESC, facility_name
+ORDER BY b.capture_day DESC, facility_name;

@@ -10,4 +10,4 @@ SELECT
 FROM fer.satisfaction_daily
 WHERE verdict = 'not satisfied' AND is_complete
 ORDER BY points_below_at_least DESC, capture_day DESC
-LIMIT 50
+LIMIT 50;

@@ -15,4 +15,4 @@ FROM fer.satisfaction_summary
 WHERE (facility_id, capture_day) IN (
     SELECT facility_id, capture_day FROM fer.satisfaction_daily WHERE revision > 1)
 WINDOW day AS (PARTITION BY facility_id, capture_day ORDER BY revision)
-ORDER BY capture_day DESC, facility_id, revision
+ORDER BY capture_day DESC, facility_id, revision;

@@ -11,4 +11,4 @@ SELECT
     is_complete
 FROM fer.satisfaction_daily
 WHERE capture_day = (SELECT max(capture_day) FROM fer.satisfaction_daily)
-ORDER BY facility_name
+ORDER BY facility_name;

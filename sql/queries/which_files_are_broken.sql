@@ -5,4 +5,4 @@ JOIN fer.satisfaction_daily AS d USING (facility_id, capture_day, model_version)
 WHERE r.capture_day = (SELECT max(capture_day) FROM fer.satisfaction_daily)
     AND r.outcome NOT IN ('scored', 'no_face')
 ORDER BY r.facility_id, r.outcome, r.image_key
-LIMIT 1000
+LIMIT 1000;

@@ -9,4 +9,4 @@ SELECT
 FROM fer.model_version AS m
 LEFT JOIN fer.satisfaction_daily AS d USING (model_version)
 GROUP BY m.model_version
-ORDER BY m.registered_at
+ORDER BY m.registered_at;

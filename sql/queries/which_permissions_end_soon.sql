@@ -8,4 +8,4 @@ SELECT
 FROM fer.facility
 WHERE is_in_registry
     AND (permission_valid_until IS NULL OR permission_valid_until < current_date + 60)
-ORDER BY permission_valid_until NULLS FIRST, facility_name
+ORDER BY permission_valid_until NULLS FIRST, facility_name;

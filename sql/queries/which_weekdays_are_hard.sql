@@ -7,4 +7,4 @@ SELECT
 FROM fer.satisfaction_daily
 WHERE is_complete AND verdict <> 'suppressed'
 GROUP BY facility_id, facility_name, weekday, extract(isodow FROM capture_day)
-ORDER BY facility_name, extract(isodow FROM capture_day)
+ORDER BY facility_name, extract(isodow FROM capture_day);

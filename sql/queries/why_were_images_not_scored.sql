@@ -7,4 +7,4 @@ SELECT
 FROM fer.not_scored_daily
 WHERE capture_day > (SELECT max(capture_day) FROM fer.satisfaction_daily) - 7
 GROUP BY facility_id, facility_name, outcome
-ORDER BY facility_name, images DESC
+ORDER BY facility_name, images DESC;

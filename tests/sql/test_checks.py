@@ -1,0 +1,224 @@
+"""Every data check finds what it is there for, and nothing in a healthy day."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_batch import checks, ledger, resources
+from fer_batch.errors import DatabaseError
+from fer_batch.records import Batch, ImageScore, Outcome
+
+
+def run(tables: Any, *batches: Batch) -> list[dict[str, Any]]:
+    with tables.transaction() as connection:
+        return checks.run(connection, batches or [tables.batch], tables.version)
+
+
+def found(tables: Any, *batches: Batch) -> dict[str, str]:
+    """What was found, by check."""
+    return {finding["check"]: finding["finding"] for finding in run(tables, *batches)}
+
+
+def healthy(tables: Any) -> None:
+    tables.fill(happy=60, sad=20, uncertain=20)
+    tables.summarise()
+
+
+def test_healthy_day_has_no_finding(tables: Any) -> None:
+    healthy(tables)
+    assert run(tables) == []
+
+
+def test_day_that_nobody_looked_at_has_no_finding(tables: Any) -> None:
+    assert run(tables) == []
+
+
+def test_empty_day_has_no_finding_unless_images_were_expected(tables: Any) -> None:
+    tables.list([])
+    tables.summarise()
+    assert run(tables) == []
+    tables.add("north-mall", expected_images_min=10)
+    tables.summarise()
+    assert found(tables) == {"fewer_images_than_expected": "0 images; an open day has at least 10"}
+
+
+def test_finding_says_where_and_how_bad(tables: Any) -> None:
+    healthy(tables)
+    tables.execute("DELETE FROM fer.face_result WHERE image_key = '000000.jpg'")
+    other = tables.add("outlet")
+    with tables.transaction() as connection:
+        ledger.record_batch(
+            connection,
+            other,
+            "no_permission",
+            run_id="r",
+            attempted_at=datetime.now(UTC),
+            reason="permission ended on 2026-01-01",
+        )
+    findings = run(tables, other, tables.batch)
+    assert [f["severity"] for f in findings] == ["error", "error", "warning"]
+    assert findings[-1] == {
+        "check": "no_permission",
+        "severity": "warning",
+        "facility_id": "outlet",
+        "capture_day": tables.batch.capture_day,
+        "meaning": "a facility was skipped because it has no valid permission",
+        "finding": "permission ended on 2026-01-01",
+    }
+
+
+def test_only_the_facilities_and_days_asked_for_are_looked_at(tables: Any) -> None:
+    tables.list(["a.jpg"])
+    other = tables.add("outlet")
+    next_day = Batch("north-mall", tables.batch.capture_day + timedelta(1))
+    assert run(tables, other) == run(tables, next_day) == []
+    assert run(tables) != []
+
+
+def broken(tables: Any, sql: str) -> dict[str, str]:
+    """What is found after somebody changed the tables by hand."""
+    healthy(tables)
+    tables.execute(sql)
+    return found(tables)
+
+
+def test_images_without_outcome(tables: Any) -> None:
+    healthy(tables)
+    tables.list(["new.jpg"])
+    assert found(tables)["images_without_outcome"] == "1 of 101 images have no outcome"
+
+
+def test_overwritten_images_without_outcome(tables: Any) -> None:
+    healthy(tables)
+    tables.list({"000000.jpg": "etag-2"})
+    assert found(tables)["images_without_outcome"] == "1 of 100 images have no outcome"
+
+
+def test_images_of_a_facility_without_permission_are_not_missed(tables: Any) -> None:
+    tables.list(["a.jpg"])
+    with tables.transaction() as connection:
+        ledger.record_batch(
+            connection, tables.batch, "no_permission", run_id="r", attempted_at=datetime.now(UTC)
+        )
+    assert "images_without_outcome" not in found(tables)
+
+
+def test_images_to_try_again(tables: Any) -> None:
+    tables.list([f"{n}.jpg" for n in range(5)])
+    work = tables.work()
+    tables.write(*(ImageScore(i, Outcome.FETCH_FAILED) for i in work[:2]))
+    tables.write(ImageScore(work[2], Outcome.CHANGED), *map(tables.scored, work[3:]))
+    tables.summarise()
+    assert found(tables) == {"images_to_try_again": "3 images: 1 changed, 2 fetch_failed"}
+
+
+@pytest.mark.parametrize(("broken_images", "is_found"), [(20, False), (21, True)])
+def test_many_images_not_scored(tables: Any, broken_images: int, is_found: bool) -> None:
+    tables.list([f"{n:03d}.jpg" for n in range(100)])
+    work = tables.work()
+    tables.write(ImageScore(work[0], Outcome.EMPTY))
+    tables.write(*(ImageScore(i, Outcome.NO_FACE) for i in work[1:broken_images]))
+    tables.write(*map(tables.scored, work[broken_images:]))
+    tables.summarise()
+    expected = {"many_images_not_scored": "21 % of 100 images were not scored: 20 no_face, 1 empty"}
+    assert found(tables) == (expected if is_found else {})
+
+
+def test_face_count_differs(tables: Any) -> None:
+    findings = broken(tables, "DELETE FROM fer.face_result WHERE image_key < '000002'")
+    assert findings["face_count_differs"] == "2 images"
+
+
+def test_probabilities_do_not_sum_to_one(tables: Any) -> None:
+    findings = broken(tables, "UPDATE fer.face_result SET p_sad = 0.2 WHERE image_key < '000002'")
+    assert findings == {"probabilities_do_not_sum_to_one": "2 faces"}
+
+
+def test_result_without_image(tables: Any) -> None:
+    findings = broken(tables, "DELETE FROM fer.image WHERE image_key < '000002'")
+    assert findings["result_without_image"] == "2 results, 0 faces"
+
+
+def test_face_without_result(tables: Any) -> None:
+    findings = broken(tables, "DELETE FROM fer.image_result WHERE image_key < '000002'")
+    assert findings["result_without_image"] == "0 results, 2 faces"
+
+
+def test_unknown_model_version(tables: Any) -> None:
+    findings = broken(
+        tables,
+        "UPDATE fer.image_result SET model_version = repeat('f', 64) WHERE image_key < '000002'",
+    )
+    assert findings["unknown_model_version"] == "2 results of ffffffffffff"
+
+
+@pytest.mark.parametrize(
+    ("sql", "recount"),
+    [
+        ("UPDATE fer.face_result SET is_uncertain = true WHERE image_key = '000000.jpg'", "59 20"),
+        (
+            "UPDATE fer.face_result SET p_happy = 0.1, p_sad = 0.8 WHERE image_key = '000000.jpg'",
+            "59 21",
+        ),
+    ],
+)
+def test_summary_differs_from_recount(tables: Any, sql: str, recount: str) -> None:
+    findings = broken(tables, sql)
+    assert findings["summary_differs_from_recount"] == (
+        "images, scored, pending, faces, happy, sad: 100 100 0 100 60 20 in the summary, "
+        f"100 100 0 100 {recount} counted"
+    )
+
+
+def test_summary_of_an_emptied_day_differs_from_recount(tables: Any) -> None:
+    findings = broken(
+        tables,
+        "TRUNCATE fer.image_2026_03_01, fer.image_result_2026_03_01, fer.face_result_2026_03_01",
+    )
+    assert findings["summary_differs_from_recount"].endswith("0 0 0 0 0 0 counted")
+
+
+def test_summary_missing(tables: Any) -> None:
+    tables.list([])
+    assert found(tables) == {"summary_missing": "0 images listed"}
+
+
+@pytest.mark.parametrize(
+    ("status", "check"),
+    [
+        ("failed", "listing_failed"),
+        ("not_ready", "upload_not_finished"),
+        ("no_permission", "no_permission"),
+    ],
+)
+def test_days_that_could_not_be_listed(tables: Any, status: Any, check: str) -> None:
+    with tables.transaction() as connection:
+        ledger.record_batch(
+            connection,
+            tables.batch,
+            status,
+            run_id="r",
+            attempted_at=datetime.now(UTC),
+            reason="because",
+        )
+    assert found(tables) == {check: "because"}
+
+
+def test_every_check_has_a_test() -> None:
+    source = Path(__file__).read_text()
+    for check in checks.all_checks():
+        assert f'"{check.name}"' in source, check.name
+
+
+def test_file_that_does_not_say_what_it_finds_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "checks").mkdir()
+    (tmp_path / "checks" / "mute.sql").write_text("SELECT 1")
+    monkeypatch.setattr(resources, "sql_dir", lambda: tmp_path)
+    with pytest.raises(DatabaseError, match=r"mute\.sql"):
+        checks.all_checks.__wrapped__()

@@ -1,0 +1,271 @@
+"""Summaries over what the tables hold, and when a new revision is written."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fer_batch import ledger, results, satisfaction
+from fer_batch.errors import DatabaseError
+from fer_batch.records import Batch, ImageScore, Outcome
+
+DAILY = "SELECT * FROM fer.satisfaction_daily ORDER BY facility_id, capture_day"
+
+
+def test_a_day_in_numbers(tables: Any) -> None:
+    tables.fill(happy=60, sad=20, uncertain=20)
+    tables.list(["broken.jpg", "empty.jpg", "lost.jpg", *(f"{n:06d}.jpg" for n in range(100))])
+    outcomes = [Outcome.UNREADABLE, Outcome.EMPTY, Outcome.FETCH_FAILED]
+    tables.write(*(ImageScore(i, o) for i, o in zip(tables.work(), outcomes, strict=True)))
+    (summary,) = tables.summarise(run_id="run-9")
+    expected = {
+        "facility_id": "north-mall",
+        "capture_day": date(2026, 3, 1),
+        "revision": 1,
+        "model_version": tables.version,
+        "target_share": 0.8,
+        "time_zone": "Europe/Berlin",
+        "images": 103,
+        "images_scored": 100,
+        "images_pending": 1,
+        "not_scored": {"unreadable": 1, "empty": 1},
+        "faces": 100,
+        "happy": 60,
+        "sad": 20,
+        "uncertain": 20,
+        "neither": 20,
+        "happy_share": 0.75,
+        "happy_share_low": 0.645153,
+        "happy_share_high": 0.831938,
+        "interval_method": "wilson",
+        "confidence": 0.95,
+        "uncertain_share": 0.2,
+        "neither_share": 0.2,
+        "verdict": "inconclusive",
+        "is_complete": False,
+        "is_below_expected": False,
+        "run_id": "run-9",
+        "is_new_revision": True,
+    }
+    assert {name: summary[name] for name in expected} == expected
+    assert set(summary) == {*expected, "created_at"}
+    (row,) = tables.rows(DAILY)
+    assert row.facility_name == "North-Mall"
+    assert {n: v for n, v in row._mapping.items() if n in expected} == {
+        n: v for n, v in expected.items() if n != "is_new_revision"
+    }
+    assert tables.rows(
+        "SELECT outcome, images, all_images FROM fer.not_scored_daily ORDER BY 1"
+    ) == [
+        ("empty", 1, 103),
+        ("unreadable", 1, 103),
+    ]
+
+
+def test_summary_that_says_the_same_is_not_written_again(tables: Any) -> None:
+    tables.fill(happy=40, sad=10)
+    (first,) = tables.summarise(run_id="run-1")
+    (second,) = tables.summarise(run_id="run-2")
+    assert second == first | {"is_new_revision": False}
+    assert tables.rows("SELECT count(*) FROM fer.satisfaction_summary") == [(1,)]
+
+
+def test_suppressed_summary_is_not_written_again_either(tables: Any) -> None:
+    tables.fill(happy=29, sad=0)
+    (first,) = tables.summarise()
+    assert first["verdict"] == "suppressed"
+    assert first["happy_share"] is first["happy_share_low"] is first["neither_share"] is None
+    assert tables.summarise()[0]["is_new_revision"] is False
+
+
+def test_late_image_makes_a_second_revision(tables: Any) -> None:
+    tables.fill(happy=30, sad=0)
+    tables.summarise()
+    tables.list([*(f"{n:06d}.jpg" for n in range(30)), "late.jpg"])
+    tables.write(*map(tables.scored, tables.work()))
+    (summary,) = tables.summarise()
+    assert (summary["revision"], summary["images"], summary["happy"]) == (2, 31, 31)
+    assert [row.revision for row in tables.rows(DAILY)] == [2]
+    kept = tables.rows("SELECT revision, images FROM fer.satisfaction_summary ORDER BY revision")
+    assert kept == [(1, 30), (2, 31)]
+
+
+def test_deleted_objects_never_shrink_a_day(tables: Any) -> None:
+    tables.fill(happy=30, sad=10)
+    tables.summarise()
+    tables.list(["000000.jpg"])
+    assert tables.summarise()[0]["is_new_revision"] is False
+
+
+def test_other_target_makes_a_revision_with_another_verdict(tables: Any) -> None:
+    tables.fill(happy=180, sad=20)
+    assert tables.summarise()[0]["verdict"] == "satisfied"
+    tables.add("north-mall", target_share=0.99)
+    (summary,) = tables.summarise()
+    assert (summary["revision"], summary["verdict"]) == (2, "not satisfied")
+
+
+def test_each_model_version_is_counted_alone(tables: Any) -> None:
+    tables.fill(happy=40, sad=0)
+    tables.summarise()
+    other = "b" * 64
+    with tables.transaction() as connection:
+        results.register_model_version(connection, other, {}, {})
+    work = tables.work(model_version=other)
+    tables.write(*(tables.scored(i, tables.face(0, 1)) for i in work), model_version=other)
+    (summary,) = tables.summarise(model_version=other)
+    assert (summary["revision"], summary["happy"], summary["sad"]) == (2, 0, 40)
+    assert summary["model_version"] == other
+
+
+def test_faces_of_an_overwritten_image_do_not_count_until_it_is_scored(tables: Any) -> None:
+    tables.fill(happy=40, sad=0)
+    tables.list({f"{n:06d}.jpg": "etag-1" if n else "etag-2" for n in range(40)})
+    (summary,) = tables.summarise()
+    assert (summary["images_scored"], summary["images_pending"], summary["faces"]) == (39, 1, 39)
+    assert not summary["is_complete"]
+
+
+def test_faces_of_one_frame_count_one_by_one(tables: Any) -> None:
+    tables.list(["a.jpg"])
+    faces = [tables.face(0.75, 0.125)] * 3 + [tables.face(0.125, 0.75)] * 2
+    tables.write(tables.scored(*tables.work(), *faces))
+    (summary,) = tables.summarise()
+    assert (summary["images"], summary["faces"], summary["happy"], summary["sad"]) == (1, 5, 3, 2)
+
+
+def test_unknown_model_version_is_refused(tables: Any) -> None:
+    with pytest.raises(DatabaseError, match="not registered"):
+        tables.summarise(model_version="c" * 64)
+
+
+# Which days have a summary
+
+
+@pytest.mark.parametrize(
+    ("status", "has_summary"), [("failed", True), ("not_ready", False), ("no_permission", False)]
+)
+def test_day_that_was_never_listed(tables: Any, status: Any, has_summary: bool) -> None:
+    with tables.transaction() as connection:
+        ledger.record_batch(
+            connection, tables.batch, status, run_id="r", attempted_at=datetime.now(UTC)
+        )
+    summaries = tables.summarise()
+    assert [(s["images"], s["is_complete"], s["verdict"]) for s in summaries] == (
+        [(0, False, "suppressed")] if has_summary else []
+    )
+
+
+def test_day_that_nobody_looked_at_has_no_summary(tables: Any) -> None:
+    assert tables.summarise() == []
+
+
+def test_trouble_of_one_facility_does_not_touch_another(tables: Any) -> None:
+    other = tables.add("outlet")
+    tables.fill(happy=40, sad=0)
+    with tables.transaction() as connection:
+        ledger.record_batch(connection, other, "failed", run_id="r", attempted_at=datetime.now(UTC))
+    mall, outlet = tables.summarise(other, tables.batch)
+    assert (mall["facility_id"], mall["is_complete"], mall["verdict"]) == (
+        "north-mall",
+        True,
+        "satisfied",
+    )
+    assert (outlet["facility_id"], outlet["is_complete"]) == ("outlet", False)
+
+
+def test_day_stays_as_it_was_when_a_later_listing_fails(tables: Any) -> None:
+    tables.fill(happy=40, sad=0)
+    tables.summarise()
+    with tables.transaction() as connection:
+        ledger.record_batch(
+            connection, tables.batch, "failed", run_id="r", attempted_at=datetime.now(UTC)
+        )
+    assert tables.summarise()[0]["is_new_revision"] is False
+
+
+# Complete, and as many as expected
+
+
+@pytest.mark.parametrize(
+    ("listed_at", "is_complete"),
+    [
+        (datetime(2026, 3, 1, 22, 59, 59, tzinfo=UTC), False),  # Berlin's midnight is 23:00 UTC
+        (datetime(2026, 3, 1, 23, 0, 0, tzinfo=UTC), True),
+    ],
+)
+def test_day_is_complete_if_it_was_listed_after_its_end(
+    tables: Any, listed_at: datetime, is_complete: bool
+) -> None:
+    tables.list(["a.jpg"], attempted_at=listed_at)
+    tables.write(*map(tables.scored, tables.work()))
+    assert tables.summarise()[0]["is_complete"] is is_complete
+
+
+@pytest.mark.parametrize(
+    ("closed", "images", "attempted", "expected"),
+    [
+        ((), 9, 2, True),
+        ((), 10, 2, False),
+        ((), 0, 2, True),
+        (("sun",), 0, 2, False),  # 1 March 2026 is a Sunday
+        (("sat",), 0, 2, True),
+        ((), 9, 1, False),  # the day is not over yet
+    ],
+)
+def test_open_day_with_few_images_is_marked(
+    tables: Any, closed: tuple[str, ...], images: int, attempted: int, expected: bool
+) -> None:
+    tables.add("north-mall", expected_images_min=10, closed_weekdays=closed)
+    at = datetime(2026, 3, attempted, 12, tzinfo=UTC)
+    tables.list([f"{n}.jpg" for n in range(images)], attempted_at=at)
+    assert tables.summarise()[0]["is_below_expected"] is expected
+
+
+def test_empty_day_is_a_result(tables: Any) -> None:
+    tables.list([])
+    (summary,) = tables.summarise()
+    assert (summary["images"], summary["is_complete"], summary["not_scored"]) == (0, True, {})
+
+
+# At once
+
+
+def test_two_runs_that_summarise_at_once_write_one_revision(tables: Any) -> None:
+    tables.fill(happy=40, sad=0)
+    with ThreadPoolExecutor(1) as pool, tables.transaction() as first:
+        arguments = [tables.batch], tables.version, tables.facilities
+        (summary,) = satisfaction.write_summaries(first, *arguments, "run-1")
+        waiting = pool.submit(tables.summarise, run_id="run-2")
+        while not tables.someone_waits():
+            assert not waiting.done()
+        first.commit()
+        assert waiting.result(30) == [summary | {"is_new_revision": False}]
+
+
+# What others read
+
+
+def test_daily_reads_a_span_of_days(tables: Any) -> None:
+    other = tables.add("outlet", name="Aaa")
+    days = [tables.batch.capture_day + timedelta(n) for n in range(3)]
+    for day in days:
+        tables.fill(40, 0, replace(tables.batch, capture_day=day))
+    tables.fill(5, 0, other)
+    tables.summarise(other, *(Batch("north-mall", day) for day in days))
+    with tables.transaction() as connection:
+        frame = satisfaction.daily(connection, ["north-mall", "outlet"], days[0], days[1])
+        assert satisfaction.daily(connection, ["north-mall"], days[2], days[2]).shape[0] == 1
+        nothing = satisfaction.daily(connection, [], days[0], days[1])
+    assert frame[["facility_id", "capture_day"]].to_numpy().tolist() == [
+        ["outlet", days[0]],
+        ["north-mall", days[0]],
+        ["north-mall", days[1]],
+    ]
+    assert frame["happy_share"].isna().tolist() == [True, False, False]
+    assert nothing.empty
+    assert nothing["happy_share"].dtype == frame["happy_share"].dtype == "float64"

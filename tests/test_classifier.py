@@ -36,7 +36,6 @@ from fer_batch.settings import Settings
 from tests.support.models import tiny_onnx, write_tiny_cnn
 
 SHIPPED = card_in_use(Settings(_env_file=None))
-needs_shipped = pytest.mark.skipif(not SHIPPED.exists(), reason="no CNN ships yet")
 
 
 def settings(card: Path | None = None, **others: Any) -> Settings:
@@ -213,9 +212,7 @@ def test_any_number_of_crops(tiny: Path, count: int) -> None:
     assert ((found >= 0) & (found <= 1)).all()
 
 
-@pytest.mark.parametrize(
-    "card", [pytest.param("tiny"), pytest.param("shipped", marks=needs_shipped)]
-)
+@pytest.mark.parametrize("card", ["tiny", "shipped"])
 def test_company_and_order_change_no_probability(tmp_path: Path, card: str) -> None:
     classifier = Classifier(settings(write_tiny_cnn(tmp_path) if card == "tiny" else SHIPPED))
     crops = noise(BATCH + 30)
@@ -262,7 +259,6 @@ def test_a_face_is_uncertain_exactly_under_the_threshold(
 # ---------------------------------------------------------------- the CNN that ships
 
 
-@needs_shipped
 def test_the_shipped_card_and_artefact_belong_together() -> None:
     card = load_card(SHIPPED)
     assert isinstance(card, Card)

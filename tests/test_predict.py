@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_batch.classifier import card_in_use
 from fer_batch.errors import ConfigurationError
 from fer_batch.predict import (
     CROP_LIKE_PX,
@@ -30,8 +29,6 @@ from tests.support.models import write_tiny_cnn
 
 if TYPE_CHECKING:
     from tests.conftest import S3
-
-SHIPPED = card_in_use(Settings(_env_file=None))
 
 
 @pytest.fixture(scope="module")
@@ -167,15 +164,7 @@ def test_each_face_of_a_frame_is_predicted(photos: Path, settings: Settings) -> 
 
 
 @pytest.mark.parametrize("name", ["monalisa_518x799.jpg", "monalisa_197x197.jpg"])
-@pytest.mark.parametrize(
-    "is_shipped",
-    [
-        False,
-        pytest.param(
-            True, marks=pytest.mark.skipif(not SHIPPED.exists(), reason="no CNN ships yet")
-        ),
-    ],
-)
+@pytest.mark.parametrize("is_shipped", [False, True])
 def test_the_mona_lisa(photos: Path, settings: Settings, name: str, is_shipped: bool) -> None:
     used = Settings(_env_file=None, threads=1) if is_shipped else settings
     (found,) = predict(photos / name, used)

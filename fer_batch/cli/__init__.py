@@ -34,18 +34,19 @@ for commands in (nightly, model, admin, stack, demonstration):
 def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     die_with_parent: Annotated[int | None, Parameter(show=False)] = None,
-) -> None:
+) -> int | None:
     if die_with_parent is not None:
         from fer_batch import worker
 
         worker.die_with_parent(die_with_parent)
-    app(tokens)
+    code: int | None = app(tokens, result_action="return_value")
+    return code
 
 
 def main() -> None:
     """Run the command; an error of ours becomes one line and its exit code."""
     try:
-        app.meta()
+        sys.exit(app.meta(result_action="return_value") or 0)
     except FerError as error:
         logger(__name__).error(str(error))
         sys.exit(error.exit_code)

@@ -11,6 +11,7 @@ import ipaddress
 import os
 import secrets
 import shutil
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if not is_worker:
         _sweep()
         os.environ[SERVERS] = f"{_prefix()}{os.getpid()}"
+        # End as after Ctrl-C, with the servers stopped, when CI ends the run.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -94,7 +94,8 @@ class PostgresServer:
 
     def url(self, database: str, role: str = OWNER) -> str:
         """Where to connect, password included, as postgresql://role:password@host:port/database."""
-        return f"postgresql://{role}:{self._password(role)}@127.0.0.1:{self.port}/{database}"
+        address = f"127.0.0.1:{self.port}"
+        return f"postgresql://{role}:{self._password(role)}@{address}/{database}"
 
     def is_running(self) -> bool:
         return self._server.is_running()

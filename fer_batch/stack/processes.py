@@ -143,14 +143,15 @@ class Server:
 
     def stop(self, polite: signal.Signals = signal.SIGTERM, wait_s: float = 15.0) -> None:
         """Ask the oldest process to end, and kill whatever is left when the time is over."""
-        processes = self.processes()
         with deferred_signals():
-            if processes:
-                _signal(processes[0], polite)
-                _, alive = psutil.wait_procs(processes[:1], timeout=wait_s)
-                for process in {*alive, *self.processes()}:
-                    _signal(process, signal.SIGKILL)
-                psutil.wait_procs(self.processes(), timeout=5)
+            if asked := self.processes()[:1]:
+                _signal(asked[0], polite)
+                psutil.wait_procs(asked, timeout=wait_s)
+            # Waited for by their ids: a process that is dying no longer shows its mark.
+            left = {*asked, *self.processes()}
+            for process in left:
+                _signal(process, signal.SIGKILL)
+            psutil.wait_procs(left, timeout=10)
             if self._child is not None:
                 self._child.wait()
                 self._child = None
@@ -166,12 +167,10 @@ class Server:
 
 def _is_marked(process: psutil.Process, mark: str, uids: set[int]) -> bool:
     try:
-        if process.status() == psutil.STATUS_ZOMBIE or process.uids().real not in uids:
+        if Path(f"/proc/{process.pid}").stat().st_uid not in uids:
             return False
-        if mark in process.cmdline():
-            return True
-        return process.environ().get(MARK) == mark
-    except psutil.Error:  # gone meanwhile, or another user's and so not ours
+        return mark in process.cmdline() or process.environ().get(MARK) == mark
+    except (psutil.Error, OSError):  # gone meanwhile, or another user's and so not ours
         return False
 
 

@@ -12,7 +12,6 @@ import os
 import secrets
 import sys
 import tempfile
-import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -33,10 +32,13 @@ s3.autoCreateBucket=false
 s3.port.iceberg=0
 s3.port.lance=0
 master.telemetry=false
+master.resumeState=false
 master.volumeSizeLimitMB=1024
 volume.preStopSeconds=0
 """
 START_S = 60.0
+# All of it is on this machine: a proxy for the outside world would only be in the way.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class SeaweedServer:
@@ -145,11 +147,14 @@ class SeaweedServer:
         return ports
 
     def _answers(self) -> bool:
+        """S3 answers, and the volumes with the objects have been announced to the master: for
+        some seconds after a restart each read would fail otherwise."""
         try:
-            with urllib.request.urlopen(f"{self.endpoint}/healthz", timeout=5) as answer:  # noqa: S310
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+            _get(f"{self.endpoint}/healthz")
+            topology = _get(f"http://127.0.0.1:{self._ports()['master']}/dir/status")
+        except (OSError, ValueError):
             return False
+        return '"DataNodes":[{' in topology.replace(" ", "")
 
     def _remove_sockets(self) -> None:
         """Remove the sockets that a killed server left; SeaweedFS puts some of them in /tmp."""
@@ -162,3 +167,8 @@ class SeaweedServer:
         for path in left:
             if path.is_socket() and path.lstat().st_uid == os.geteuid():
                 path.unlink()
+
+
+def _get(url: str) -> str:
+    with _OPENER.open(url, timeout=5) as answer:
+        return str(answer.read(), "utf-8")

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from fer_batch.stack import Stack, StackError, default_stack_dir
+from fer_batch.stack.files import own_folder
+
+from .conftest import kill_all, processes_in, s3_client
+
+USE = """
+import sys, time
+from pathlib import Path
+from fer_batch.stack import Stack
+def tell(text): print(text, flush=True)
+with Stack(Path(sys.argv[1])).running(with_airflow=False, on_progress=tell):
+    tell("ready")
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def start(folder):
+    """Start a process that uses the stack until it gets a line, and wait for what it says."""
+    users = []
+
+    def start(until="ready"):
+        user = subprocess.Popen(
+            [sys.executable, "-c", USE, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        users.append(user)
+        for line in user.stdout:
+            if line.strip().startswith(until):
+                return user
+        raise AssertionError(f"never said {until!r}")
+
+    yield start
+    for user in users:
+        user.kill()
+        user.communicate()
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [("starting", signal.SIGINT), ("starting", signal.SIGTERM), ("ready", signal.SIGINT)],
+)
+def test_nothing_runs_any_more_after_an_interrupt(folder, start, number, moment):
+    user = start(until=moment)
+    os.killpg(user.pid, number)  # the whole group, as a terminal does
+    user.communicate(timeout=60)
+    assert user.returncode != 0
+    assert not processes_in(folder)
+
+
+def test_a_killed_run_leaves_nothing_in_the_way_of_the_next(folder, start):
+    first = start()
+    first.kill()
+    first.communicate()
+    assert processes_in(folder)  # nobody was left to stop them
+    second = start()
+    second.communicate("\n", timeout=60)
+    assert second.returncode == 0
+    assert not processes_in(folder)
+
+
+def test_the_last_user_stops_the_stack(folder, start):
+    first, second = start(), start()
+    first.communicate("\n", timeout=60)
+    up = {server.name for server in Stack(folder).status() if server.is_running}
+    assert up == {"PostgreSQL", "S3"}
+    second.communicate("\n", timeout=60)
+    assert not processes_in(folder)
+
+
+def test_up_is_ready_to_use_survives_a_crash_and_goes_down(folder):
+    stack = Stack(folder)
+    said = []
+    stack.up(with_airflow=False, on_progress=said.append)
+    assert said[0].startswith("starting PostgreSQL")
+    settings = stack.settings()
+    with psycopg.connect(settings.database_url.get_secret_value()) as connection:
+        assert connection.execute("select count(*) from fer.facility").fetchone() == (0,)
+    s3_client(stack.seaweed).put_object(Bucket=settings.s3_bucket, Key="a", Body=b"kept")
+
+    kill_all(folder)
+    assert not any(server.is_running for server in stack.status())
+    stack.up(with_airflow=False)
+    answer = s3_client(stack.seaweed).get_object(Bucket=settings.s3_bucket, Key="a")
+    assert answer["Body"].read() == b"kept"
+
+    with stack.running(with_airflow=False):
+        pass
+    up = {server.name for server in stack.status() if server.is_running}
+    assert up == {"PostgreSQL", "S3"}  # a block that used it does not end what stays up
+    stack.down()
+    assert not any(server.is_running for server in stack.status())
+
+
+def test_the_settings_are_written_down_for_ourselves_only(folder):
+    stack = Stack(folder)
+    with stack.running(with_airflow=False):
+        file = folder / "env"
+        assert file.stat().st_mode & 0o777 == 0o600
+        written = dict(word.split("=", 1) for word in shlex.split(file.read_text()))
+        assert written == stack.env()
+
+
+def test_a_stack_that_was_never_up_says_so(tmp_path):
+    stack = Stack(tmp_path / "none")
+    stack.down()
+    assert not any(server.is_running or server.where for server in stack.status())
+    with pytest.raises(StackError, match="no PostgreSQL was ever started"):
+        stack.env()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_of_another_user_is_refused(tmp_path):
+    theirs = tmp_path / "theirs"
+    if os.geteuid() == 0:
+        theirs.mkdir()
+        os.chown(theirs, 65534, 65534)
+    else:
+        theirs = Path("/var/tmp")
+    with pytest.raises(StackError, match="another user"):
+        own_folder(theirs)
+
+
+def test_a_link_is_refused_as_the_folder(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(StackError, match="no folder"):
+        own_folder(tmp_path / "link")
+
+
+def test_each_user_and_environment_has_a_folder_of_its_own(monkeypatch):
+    here = default_stack_dir()
+    monkeypatch.setattr(sys, "prefix", "/elsewhere/.venv")
+    assert default_stack_dir() != here
+    assert here.parent == Path("/var/tmp")
+    assert f"-{os.getuid()}-" in here.name

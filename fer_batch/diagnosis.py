@@ -72,11 +72,13 @@ def _detector(settings: Settings) -> str:
 
 
 def _facility(settings: Settings, facility: Facility) -> str:
-    if problem := facility.permission_problem(datetime.now(UTC).date()):
+    now = datetime.now(UTC)
+    today = facility.local_day(now)
+    if refusal := facility.refusal(today, now):
         # Without a permission not even the bucket is asked.
-        return f"skipped: {problem}"
+        return f"skipped: {refusal}"
     from fer_batch.storage import BucketReader
 
     with BucketReader(settings, facility) as reader:
-        reader.check()
-    return f"bucket {facility.bucket or settings.s3_bucket} answers"
+        reader.check(facility.prefix(today))
+        return f"{reader.place} answers"

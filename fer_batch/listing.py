@@ -121,9 +121,8 @@ class _Look:
         return listings
 
     def _at_batch(self, facility: Facility, batch: Batch, silence: str) -> BatchListing:
-        today = facility.local_day(self.now_utc)
-        if problem := facility.permission_problem(max(batch.capture_day, today)):
-            return BatchListing(batch, "no_permission", problem)
+        if refusal := facility.refusal(batch.capture_day, self.now_utc):
+            return BatchListing(batch, "no_permission", refusal)
         if silence:
             return BatchListing(batch, "failed", silence, is_retryable=True)
         seen = _Seen()

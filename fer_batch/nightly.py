@@ -137,7 +137,7 @@ class Run:
             self._register_model_version(connection)
             return planning.plan(
                 connection,
-                self.batches,
+                [batch for batch in self.batches if self._is_permitted(batch)],
                 self.facilities,
                 self.settings,
                 self.model_version,
@@ -178,6 +178,10 @@ class Run:
                 self.facilities,
                 self.selection.run_id,
             )
+
+    def _is_permitted(self, batch: Batch) -> bool:
+        """Images that were listed while a permission held are not read after it has ended."""
+        return not self.facilities[batch.facility_id].refusal(batch.capture_day, datetime.now(UTC))
 
     def _register_model_version(self, connection: sa.Connection) -> None:
         from fer_batch import classifier, results

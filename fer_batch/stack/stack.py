@@ -81,6 +81,11 @@ class Stack:
         own = self.folder / "facilities.toml"
         return own if own.exists() else _CHECKOUT / "config" / "facilities.toml"
 
+    def write_registry(self, text: str) -> None:
+        """Give the stack a facility registry of its own, in place of the project's."""
+        own_folder(self.folder, PASSABLE)
+        write_private(self.folder / "facilities.toml", text)
+
     def up(self, *, with_airflow: bool, on_progress: Progress = quiet) -> None:
         """Start what does not run yet, and leave it running.
 
@@ -147,6 +152,8 @@ class Stack:
             "FER_FACILITIES_FILE": str(self.facilities_file),
             "FER_REPORT_DIR": str(self.report_dir),
             "FER_STACK_DIR": str(self.folder),
+            # Small enough that even a day of the demo is cut into several shards.
+            "FER_SHARD_IMAGES": "1000",
         }
 
     def settings(self, **others: Any) -> Settings:

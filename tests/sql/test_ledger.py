@@ -146,6 +146,7 @@ def test_key_that_postgres_cannot_hold_is_named(tables: Any, key: str) -> None:
 
 
 def test_listings_of_one_day_at_once_agree(tables: Any) -> None:
+    tables.list(["known.jpg"])  # so that the day has its partitions
     with ThreadPoolExecutor(1) as pool, tables.transaction() as connection:
         assert ledger.merge_listing(connection, tables.batch, [("a.jpg", "1", 5)]) == (1, 1)
         waiting = pool.submit(tables.list, ["a.jpg", "b.jpg"])
@@ -153,7 +154,7 @@ def test_listings_of_one_day_at_once_agree(tables: Any) -> None:
             assert not waiting.done()
         connection.commit()
         assert waiting.result(30) == (2, 2)  # the other's a.jpg has another ETag
-    assert len(tables.work()) == 2
+    assert len(tables.work()) == 3
 
 
 def test_large_listing_takes_bounded_memory(tables: Any) -> None:

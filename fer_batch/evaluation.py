@@ -6,8 +6,6 @@ ONNX artefact that ships. Nothing here imports TensorFlow.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_batch import fer2013
-from fer_batch.errors import ConfigurationError, ModelError
+from fer_batch.classifier import DEFAULT_CARD, load_card
+from fer_batch.errors import ConfigurationError
 from fer_batch.fer2013 import HAPPY, NEUTRAL, SAD, Split
 from fer_batch.log import logger
 from fer_batch.resources import artefacts_dir
@@ -27,7 +26,6 @@ Probabilities = NDArray[np.float32]
 """[N,7] in the order of `fer2013.CLASSES`, rows sum to 1."""
 Classify = Callable[[NDArray[np.uint8]], Probabilities]
 
-DEFAULT_CARD = "fer48.json"
 RIGHT_SHARE = 0.98
 """What `choose_uncertain_below` asks of the Happy and Sad faces that stay certain."""
 CONSENSUS_VOTES = 6
@@ -47,35 +45,23 @@ def evaluate(
     its card, ConfigurationError for a file that is not FER2013 or a split that it lacks.
     """
     path = card_path or artefacts_dir() / DEFAULT_CARD
+    card = load_card(path)
     if split not in fer2013.USAGES:
         raise ConfigurationError(
             f"there is no split {split!r}", f"Choose one of {', '.join(fer2013.USAGES)}"
         )
-    classify, card = onnx_classifier(path, threads)
     rows = fer2013.read(data, votes)[split]
     if len(rows) == 0:
         raise ConfigurationError(f"{data} has no rows of {split}", "Give the whole of FER2013")
     log.info("evaluating", card=path.name, split=split, rows=len(rows))
+    classify = onnx_session(path.with_name(card.artefact).read_bytes(), threads)
     return {
-        "card": card["name"],
-        "artefact_sha256": card["artefact_sha256"],
+        "card": card.name,
+        "artefact_sha256": card.artefact_sha256,
         "split": split,
         "rows": len(rows),
-        **figures(classify(rows.pixels), rows, card["uncertain_below"]),
+        **figures(classify(rows.pixels), rows, card.uncertain_below),
     }
-
-
-def onnx_classifier(card_path: Path, threads: int = 2) -> tuple[Classify, dict[str, Any]]:
-    """An artefact as a function of crops, and its card. The hash is checked before loading."""
-    todo = "Train again or restore the artefact and its card together"
-    try:
-        card = json.loads(card_path.read_text(encoding="utf-8"))
-        artefact = card_path.with_name(card["artefact"]).read_bytes()
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{card_path} or its artefact cannot be read: {error}", todo) from error
-    if hashlib.sha256(artefact).hexdigest() != card.get("artefact_sha256"):
-        raise ModelError(f"{card['artefact']} is not the file that {card_path} names", todo)
-    return onnx_session(artefact, threads), card
 
 
 def onnx_session(artefact: bytes, threads: int = 2) -> Classify:
@@ -173,7 +159,9 @@ def _consensus(is_right: NDArray[np.bool_], split: Split) -> dict[str, Any] | No
 
 def _three(probabilities: Probabilities) -> NDArray[np.intp]:
     happy, sad = probabilities[:, HAPPY], probabilities[:, SAD]
-    return np.stack([happy, sad, 1 - happy - sad], axis=1).argmax(axis=1)
+    three = np.stack([happy, sad, 1 - happy - sad], axis=1)
+    said: NDArray[np.intp] = three.argmax(axis=1)
+    return said
 
 
 def _three_labels(labels: NDArray[np.int8]) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -130,12 +131,14 @@ def _table(data: Path) -> Iterator[IO[str]]:
                     if member.isfile() and name in ("fer2013.csv", "icml_face_data.csv"):
                         inside = archive.extractfile(member)
                         if inside is not None:
-                            yield io.TextIOWrapper(inside, encoding="utf-8", newline="")
+                            yield io.TextIOWrapper(
+                                inside, encoding="utf-8", errors="replace", newline=""
+                            )
                             return
         raise ConfigurationError(f"{data} holds no fer2013.csv and no icml_face_data.csv", _TODO)
     except FileNotFoundError:
         raise ConfigurationError(f"{data} does not exist", _TODO) from None
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         raise ConfigurationError(f"{data} cannot be read: {error}", _TODO) from error
 
 

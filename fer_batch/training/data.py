@@ -29,7 +29,8 @@ def targets(split: Split, recipe: Recipe) -> NDArray[np.float32]:
     cast = votes.sum(axis=1, keepdims=True)
     # Rows whose voters all said contempt, unknown or no face keep their label alone.
     weight = np.where(cast > 0, recipe.votes_weight, 0).astype(np.float32)
-    return label * (1 - weight) + votes / np.maximum(cast, 1) * weight
+    mixed: NDArray[np.float32] = label * (1 - weight) + votes / np.maximum(cast, 1) * weight
+    return mixed
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -116,4 +117,5 @@ def _lit(
     count = (len(crops), 1, 1)
     gain = 1 + rng.uniform(-how.contrast, how.contrast, count).astype(np.float32)
     offset = rng.uniform(-how.brightness, how.brightness, count).astype(np.float32)
-    return np.clip((crops - np.float32(128)) * gain + 128 + offset, 0, 255).astype(np.uint8)
+    lit = (crops - np.float32(128)) * gain + 128 + offset
+    return lit.clip(0, 255).astype(np.uint8)

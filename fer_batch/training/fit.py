@@ -118,10 +118,10 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
         self._measured.set_weights(self._average)
         return self._measured
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         self._epoch_began = time.monotonic()
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         self._step += 1
         # Young averages follow closely, or the random start would weigh in for long.
         decay = min(self._recipe.average_decay, (1 + self._step) / (10 + self._step))
@@ -154,10 +154,13 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
         }
 
     def _variables(self) -> list[Any]:
-        return [*self._trained.weights, *self._trained.optimizer.variables]
+        """Weights, momenta and steps, and where dropout's chance stands."""
+        weights = {id(weight) for weight in self._trained.weights}
+        chance = [v for v in self._trained.variables if id(v) not in weights]
+        return [*self._trained.weights, *self._trained.optimizer.variables, *chance]
 
     def _save(self, epochs_done: int) -> None:
-        arrays = {f"v{i}": np.asarray(v) for i, v in enumerate(self._variables())}
+        arrays: dict[str, Any] = {f"v{i}": np.asarray(v) for i, v in enumerate(self._variables())}
         arrays |= {f"a{i}": a for i, a in enumerate(self._average)}
         partial = self._checkpoint.with_name(self._checkpoint.name + ".partial")
         with partial.open("wb") as file:

@@ -1,15 +1,18 @@
 """The recipe of a training run as data: what the network is and how it learns.
 
 A recipe goes into the card of the artefact that it made, so that the run can be made again.
-It knows nothing of Keras, files or machines.
+It knows nothing of Keras or machines.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fer_batch.errors import ConfigurationError
 
 
 class Stage(BaseModel):
@@ -72,3 +75,22 @@ class Recipe(BaseModel):
         """64 hex digits that are equal for equal recipes."""
         text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load(path: Path) -> Recipe:
+    """A recipe out of a JSON file; what the file leaves out has its default.
+
+    Raises ConfigurationError naming each value that is wrong.
+    """
+    try:
+        return Recipe.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"the recipe {path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc']) or 'recipe'}: {e['msg']}"
+            for e in error.errors()
+        )
+        raise ConfigurationError(
+            f"the recipe {path} is wrong: {wrong}", "Every value is explained in docs/train.md"
+        ) from None

@@ -1,6 +1,6 @@
 """One training run from Kaggle's archive to the artefact with its card: `train`.
 
-Reads the data, leaves copies of test rows out, trains, corrects the Sad logit and chooses the
+Reads the data, leaves copies of test rows out, trains, balances Happy against Sad and chooses the
 threshold on PublicTest, exports, and only then looks at PrivateTest, to write its figures down.
 """
 
@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
 
 from fer_batch import fer2013
 from fer_batch.errors import ConfigurationError
@@ -36,11 +37,11 @@ def train(
     """Train on FER2013 and write `<name>.onnx`, `<name>.json` into `out_dir`; the card.
 
     `<name>.checkpoint.npz` beside them lets `resume` go on after a kill. `threads` None means
-    every core. Raises ConfigurationError for data, votes or a checkpoint that do not fit, ModelError
-    where the export fails its check.
+    every core. Raises ConfigurationError for data, votes, a name or a checkpoint that do not fit
+    and where the extra [train] is not installed, ModelError where the export fails its check.
     """
     recipe = recipe or Recipe()
-    out_dir.mkdir(parents=True, exist_ok=True)
+    _check(name)
     splits = fer2013.read(data, votes)
     copies = fer2013.training_copies(splits)
     training, public = splits["Training"].only(~copies), splits["PublicTest"]
@@ -50,16 +51,20 @@ def train(
             f"Give the whole of FER2013; a batch takes {recipe.batch}",
         )
     log.info("data read", training=len(training), copies_left_out=int(copies.sum()))
+
+    # TensorFlow takes long to import and takes its threads only once: wrong data is told before.
     _use_threads(threads)
+    from fer_batch.training import balance, export, network
+    from fer_batch.training.fit import fit, predict
 
-    from fer_batch.training import export, network
-    from fer_batch.training.fit import fit
-
+    out_dir.mkdir(parents=True, exist_ok=True)
     facts = _data_facts(data, votes, splits, int(copies.sum()))
     hashes = f"{facts['sha256']} {facts['votes_sha256']}"
     model, seconds = fit(
         training, public, recipe, out_dir / f"{name}.checkpoint.npz", hashes, resume=resume
     )
+    offset = balance.sad_offset(predict(model, public.pixels), public.labels)
+    balance.apply(model, offset)
     artefact, classify, difference = export.to_onnx(model, public.pixels)
     uncertain_below = choose_uncertain_below(classify(public.pixels), public.labels)
     card = export.write(
@@ -72,12 +77,25 @@ def train(
             "parameters": network.parameters(model),
             "recipe": recipe.model_dump(mode="json"),
             "data": facts,
-            "training": _training_facts(seconds, difference),
+            "training": _training_facts(seconds, difference, offset),
             "metrics": _metrics(classify, splits, uncertain_below),
         },
     )
     log.info("artefact written", card=str(out_dir / f"{name}.json"), bytes=len(artefact))
     return card
+
+
+def _check(name: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise ConfigurationError(
+            f"{name!r} cannot name an artefact", "Use letters, digits, dots, dashes, underscores"
+        )
+    missing = [p for p in ("tensorflow", "keras", "tf2onnx", "onnx") if find_spec(p) is None]
+    if missing:
+        raise ConfigurationError(
+            f"training needs {', '.join(missing)}",
+            "Install the extra: pip install 'fer-batch[train]'",
+        )
 
 
 def _use_threads(threads: int | None) -> None:
@@ -108,13 +126,14 @@ def _data_facts(
     }
 
 
-def _training_facts(seconds: float, difference: float) -> dict[str, Any]:
+def _training_facts(seconds: float, difference: float, offset: float) -> dict[str, Any]:
     packages = ("keras", "tensorflow-cpu", "tf2onnx", "numpy")
     return {
         "seconds": round(seconds),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "packages": {package: version(package) for package in packages},
+        "sad_offset": round(offset, 4),
         "largest_difference_keras_onnx": difference,
     }
 

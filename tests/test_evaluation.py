@@ -1,0 +1,162 @@
+"""The figures of a CNN, on probabilities whose figures can be counted by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from fer_batch.errors import ConfigurationError, ModelError
+from fer_batch.evaluation import choose_uncertain_below, evaluate, figures
+from fer_batch.fer2013 import Split
+from tests.support import kaggle
+
+HAPPY, SAD, SURPRISE, NEUTRAL = 3, 4, 5, 6
+
+
+def says(happy: float, sad: float, surprise: float = 0.0) -> list[float]:
+    return [0, 0, 0, happy, sad, surprise, 1 - happy - sad - surprise]
+
+
+def split(labels: list[int], votes: list[list[float]] | None = None) -> Split:
+    return Split(
+        np.zeros((len(labels), 48, 48), np.uint8),
+        np.array(labels, np.int8),
+        np.arange(len(labels), dtype=np.int32),
+        None if votes is None else np.array(votes, np.float32),
+    )
+
+
+def votes_of(happiness: int, sadness: int) -> list[float]:
+    return [10 - happiness - sadness, happiness, 0, sadness, 0, 0, 0, 0, 0, 0]
+
+
+FOUND = figures(
+    np.array(
+        [
+            says(0.9, 0.05),  # Happy, right
+            says(0.4, 0.3),  # Happy, right, uncertain
+            says(0.1, 0.6),  # Happy, wrong
+            says(0.2, 0.7),  # Sad, right
+            says(0.6, 0.1),  # Sad, wrong
+            says(0.1, 0.2, 0.7),  # Surprise
+            says(0.6, 0.0),  # Neutral, called Happy
+            says(0.2, 0.5),  # Neutral, called Sad
+            says(0.1, 0.1),  # Neutral, uncertain
+            says(0.3, 0.2),  # Neutral, uncertain
+        ],
+        np.float32,
+    ),
+    split(
+        [HAPPY, HAPPY, HAPPY, SAD, SAD, SURPRISE, NEUTRAL, NEUTRAL, NEUTRAL, NEUTRAL],
+        [
+            votes_of(10, 0),
+            votes_of(5, 0),
+            votes_of(6, 0),
+            votes_of(0, 6),
+            votes_of(6, 4),
+            *[votes_of(9, 0)] * 5,
+        ],
+    ),
+    uncertain_below=0.5,
+)
+
+
+def test_happy_and_sad_are_compared_with_each_other_alone() -> None:
+    assert FOUND["happy_sad"] == {
+        "rows": 5,
+        "accuracy": pytest.approx(3 / 5),
+        "recall_happy": pytest.approx(2 / 3),
+        "recall_sad": pytest.approx(1 / 2),
+    }
+
+
+def test_consensus_counts_rows_whose_label_six_voters_share() -> None:
+    assert FOUND["happy_sad_consensus"] == {"rows": 3, "accuracy": pytest.approx(2 / 3)}
+
+
+def test_certain_faces_reach_the_threshold_with_the_larger_of_the_two() -> None:
+    assert FOUND["certain"] == {
+        "uncertain_below": 0.5,
+        "share": pytest.approx(4 / 5),
+        "accuracy": pytest.approx(2 / 4),
+    }
+
+
+def test_neutral_faces_are_followed() -> None:
+    assert FOUND["neutral"] == {
+        "rows": 4,
+        "uncertain": pytest.approx(2 / 4),
+        "called_happy": pytest.approx(1 / 4),
+        "called_sad": pytest.approx(1 / 4),
+    }
+
+
+def test_seven_and_three_classes() -> None:
+    # Right: both Happy ones, the Sad one, Surprise, and the two neutral faces left uncertain.
+    assert FOUND["seven"] == {"rows": 10, "accuracy": pytest.approx(6 / 10)}
+    assert FOUND["three"]["confusion"] == [[2, 1, 0], [1, 1, 0], [1, 1, 3]]
+    assert FOUND["three"]["accuracy"] == pytest.approx(6 / 10)
+
+
+def test_a_figure_without_rows_is_none_not_a_number() -> None:
+    found = figures(np.array([says(0.9, 0.1)], np.float32), split([HAPPY]), 0.99)
+    assert found["happy_sad"]["recall_sad"] is None
+    assert found["certain"]["accuracy"] is None
+    assert found["happy_sad_consensus"] is None
+    assert found["neutral"]["uncertain"] is None
+    json.dumps(found, allow_nan=False)
+
+
+def test_the_threshold_keeps_as_many_faces_as_98_right_of_100_allow() -> None:
+    # Half of the faces under 0.6 are wrong, all others are right.
+    low = [says(0.55, 0.1)] * 10
+    high = [says(0.7, 0.1)] * 490
+    labels = [HAPPY, SAD] * 5 + [HAPPY] * 490
+    assert choose_uncertain_below(np.array(low + high, np.float32), np.array(labels, np.int8)) == 0
+    low *= 5
+    labels = [HAPPY, SAD] * 25 + [HAPPY] * 490
+    found = choose_uncertain_below(np.array(low + high, np.float32), np.array(labels, np.int8))
+    assert found == pytest.approx(0.555)
+
+
+def test_a_threshold_that_cannot_be_reached_ends_at_095() -> None:
+    wrong = np.array([says(0.99, 0.0)] * 10, np.float32)
+    assert choose_uncertain_below(wrong, np.full(10, SAD, np.int8)) == 0.95
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    chances=arrays(np.float32, (60, 7), elements=st.floats(0.015625, 1, width=32)),
+    labels=arrays(np.int8, 60, elements=st.sampled_from([HAPPY, SAD, NEUTRAL])),
+)
+def test_what_the_threshold_leaves_is_98_right_and_no_smaller_one_does(
+    chances: np.ndarray, labels: np.ndarray
+) -> None:
+    probabilities = chances / chances.sum(axis=1, keepdims=True)
+    rows = split(labels.tolist())
+    chosen = choose_uncertain_below(probabilities, labels)
+
+    def left(threshold: float) -> float | None:
+        return figures(probabilities, rows, threshold)["certain"]["accuracy"]
+
+    if chosen < 0.95:
+        assert left(chosen) >= 0.98
+    for step in range(round(chosen / 0.005)):
+        accuracy = left(step * 0.005)
+        assert accuracy is None or accuracy < 0.98
+
+
+def test_wrong_splits_cards_and_data_are_refused(tmp_path: Path) -> None:
+    data = kaggle.write_csv(tmp_path / "fer2013.csv", kaggle.rows(7, 0))
+    with pytest.raises(ConfigurationError, match="no split 'Test'"):
+        evaluate(None, data, split="Test")
+    with pytest.raises(ConfigurationError, match="no rows of PrivateTest"):
+        evaluate(None, data)
+    with pytest.raises(ModelError, match="cannot be read"):
+        evaluate(tmp_path / "none.json", data)

@@ -1,0 +1,152 @@
+"""Reading FER2013: every form that Kaggle hands out, and clear words for every other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fer_batch import fer2013
+from fer_batch.errors import ConfigurationError
+from tests.support import kaggle
+
+MADE = kaggle.rows(training=21, tested=7)
+
+
+def test_the_three_forms_give_the_same_rows(tmp_path: Path) -> None:
+    forms = [
+        kaggle.write_tar(tmp_path / "fer2013.tar.gz", MADE),
+        kaggle.write_csv(tmp_path / "fer2013.csv", MADE),
+        kaggle.write_csv(tmp_path / "icml_face_data.csv", MADE, is_icml=True),
+    ]
+    for form in forms:
+        splits = fer2013.read(form)
+        assert list(splits) == ["Training", "PublicTest", "PrivateTest"]
+        first = 0
+        for usage, split in splits.items():
+            expected = [row for row in MADE if row[2] == usage]
+            assert np.array_equal(split.pixels, np.stack([pixels for _, pixels, _ in expected]))
+            assert split.labels.tolist() == [label for label, _, _ in expected]
+            assert split.rows.tolist() == list(range(first, first + len(expected)))
+            assert split.votes is None
+            first += len(expected)
+        assert splits["Training"].pixels.dtype == np.uint8
+
+
+def test_an_archive_is_known_by_content_not_by_name(tmp_path: Path) -> None:
+    assert len(fer2013.read(kaggle.write_tar(tmp_path / "faces", MADE))["Training"]) == 21
+
+
+def test_rows_keep_their_place_when_usages_alternate(tmp_path: Path) -> None:
+    shuffled = MADE[::-1]
+    splits = fer2013.read(kaggle.write_csv(tmp_path / "fer2013.csv", shuffled))
+    for usage, split in splits.items():
+        for pixels, label, row in zip(split.pixels, split.labels, split.rows, strict=True):
+            assert shuffled[row][2] == usage
+            assert shuffled[row][0] == label
+            assert np.array_equal(shuffled[row][1], pixels)
+
+
+def test_a_usage_without_rows_is_an_empty_split(tmp_path: Path) -> None:
+    only = [row for row in MADE if row[2] == "PrivateTest"]
+    splits = fer2013.read(kaggle.write_csv(tmp_path / "fer2013.csv", only))
+    assert splits["Training"].pixels.shape == (0, 48, 48)
+    assert len(splits["PrivateTest"]) == 7
+
+
+def test_votes_go_with_their_rows(tmp_path: Path) -> None:
+    data = kaggle.write_csv(tmp_path / "fer2013.csv", MADE)
+    votes = kaggle.write_votes(tmp_path / "fer2013new.csv", MADE, for_label=8)
+    for split in fer2013.read(data, votes).values():
+        assert split.votes is not None
+        assert split.votes.shape == (len(split), 10)
+        columns = np.array(fer2013.VOTES_OF_CLASS)[split.labels]
+        assert (split.votes[np.arange(len(split)), columns] == 8).all()
+        assert (split.votes.sum(axis=1) == 10).all()
+
+
+def test_each_class_has_its_column_of_votes() -> None:
+    names = [fer2013.VOTE_COLUMNS[column] for column in fer2013.VOTES_OF_CLASS]
+    assert names == ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
+
+
+def test_votes_of_other_rows_are_refused(tmp_path: Path) -> None:
+    data = kaggle.write_csv(tmp_path / "fer2013.csv", MADE)
+    for other in (MADE[:-1], MADE[::-1]):
+        votes = kaggle.write_votes(tmp_path / "fer2013new.csv", other)
+        with pytest.raises(ConfigurationError, match="same rows"):
+            fer2013.read(data, votes)
+    with pytest.raises(ConfigurationError, match="no FER\\+ votes file"):
+        fer2013.read(data, data)
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        fer2013.read(data, tmp_path / "none.csv")
+
+
+def test_copies_of_test_rows_are_found_pixel_for_pixel(tmp_path: Path) -> None:
+    made = list(MADE)
+    almost = made[30][1].copy()
+    almost[0, 0] ^= 1
+    made[3] = (made[3][0], made[22][1], "Training")  # of PublicTest, under another label
+    made[5] = (made[5][0], made[30][1], "Training")  # of PrivateTest
+    made[6] = (made[6][0], almost, "Training")
+    splits = fer2013.read(kaggle.write_csv(tmp_path / "fer2013.csv", made))
+    assert np.flatnonzero(fer2013.training_copies(splits)).tolist() == [3, 5]
+
+
+def altered(line: int, text: str) -> str:
+    lines = kaggle.csv_text(MADE).splitlines()
+    lines[line - 1] = text
+    return "\n".join(lines)
+
+
+CROP = " ".join(["7"] * 48 * 48)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "header is nothing"),
+        ("path,label\n1,2\n", "not FER2013: its header is path, label"),
+        ("<html>no such page</html>", "not FER2013"),
+        ("emotion,pixels,Usage\n", "holds no rows"),
+        (altered(4, f"7,{CROP},Training"), "line 4: emotion '7'"),
+        (altered(4, f",{CROP},Training"), "line 4: emotion ''"),
+        (altered(4, f"3,{CROP} 7,Training"), "line 4: 2305 pixels"),
+        (altered(4, "3,,Training"), "line 4: 0 pixels"),
+        (altered(4, f"3,{CROP[:-1]}x,Training"), "line 4: pixels are not whole numbers"),
+        (altered(4, f"3,{CROP[:-1]}256,Training"), "line 4: a pixel is not between 0 and 255"),
+        (altered(4, f"3,{CROP[:-1]}-1,Training"), "line 4: a pixel is not between 0 and 255"),
+        (altered(4, f"3,{CROP},Test"), "line 4: unknown Usage 'Test'"),
+        (altered(4, f"3,{CROP}"), "line 4: 2 fields"),
+    ],
+)
+def test_another_form_is_refused_with_its_place(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "fer2013.csv"
+    path.write_text(text)
+    with pytest.raises(ConfigurationError) as raised:
+        fer2013.read(path)
+    assert words in str(raised.value)
+    assert "icml_face_data.csv" in raised.value.todo
+
+
+def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        fer2013.read(tmp_path / "none.tar.gz")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        fer2013.read(tmp_path)
+    whole = kaggle.write_tar(tmp_path / "fer2013.tar.gz", MADE).read_bytes()
+    cut = tmp_path / "cut.tar.gz"
+    cut.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        fer2013.read(cut)
+
+
+def test_an_archive_without_the_table_is_refused(tmp_path: Path) -> None:
+    import tarfile
+
+    path = tmp_path / "other.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(__file__, "fer2013/README")
+    with pytest.raises(ConfigurationError, match=r"holds no fer2013\.csv"):
+        fer2013.read(path)

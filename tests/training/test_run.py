@@ -1,0 +1,190 @@
+"""From Kaggle's file to the artefact, with a network so tiny that it takes seconds."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fer_batch import classifier, evaluation, fer2013
+from fer_batch.errors import ConfigurationError
+from fer_batch.training import recipe as recipes
+from fer_batch.training.recipe import Recipe, Stage
+from fer_batch.training.run import train
+from tests.support import kaggle
+
+TINY = Recipe(
+    stem_width=4,
+    stages=(Stage(width=4, blocks=1), Stage(width=8, blocks=1)),
+    epochs=3,
+    batch=32,
+    warmup_epochs=1,
+    average_decay=0.9,
+)
+MADE = kaggle.rows(training=210, tested=70)
+MADE[4] = (MADE[4][0], MADE[211][1], "Training")  # a training row that stands in PublicTest
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("kaggle")
+    return (
+        kaggle.write_tar(folder / "fer2013.tar.gz", MADE),
+        kaggle.write_votes(folder / "fer2013new.csv", MADE),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(
+    files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """The folder of a run that nothing disturbed, and the card that `train` returned."""
+    out = tmp_path_factory.mktemp("out") / "new"
+    return out, train(*files, out, "tiny", TINY)
+
+
+def test_the_card_says_what_was_made(trained: tuple[Path, dict[str, Any]]) -> None:
+    out, card = trained
+    assert json.loads((out / "tiny.json").read_text()) == card
+    assert classifier.load_card(out / "tiny.json").name == "tiny"
+    assert card["artefact_bytes"] == (out / "tiny.onnx").stat().st_size
+    assert Recipe.model_validate(card["recipe"]) == TINY
+    assert card["data"]["rows"] == {"Training": 210, "PublicTest": 70, "PrivateTest": 70}
+    assert card["data"]["training_rows_left_out"] == 1
+    assert card["training"]["largest_difference_keras_onnx"] <= 1e-4
+    assert card["multiply_adds"] > 0
+    assert card["parameters"] > 0
+    # A killed run leaves such files behind, a finished one none.
+    assert list(out.glob("*.partial")) == []
+
+
+def test_evaluating_prints_the_figures_of_the_card_again(
+    trained: tuple[Path, dict[str, Any]], files: tuple[Path, Path]
+) -> None:
+    out, card = trained
+    for usage in ("PublicTest", "PrivateTest"):
+        found = evaluation.evaluate(out / "tiny.json", *files, split=usage)
+        assert found["artefact_sha256"] == card["artefact_sha256"]
+        assert found["split"] == usage
+        assert {key: found[key] for key in card["metrics"][usage]} == card["metrics"][usage]
+
+
+def test_the_threshold_and_the_balance_come_from_public_test_alone(
+    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same run with other PrivateTest labels: only what is written down of it differs."""
+    monkeypatch.setattr("fer_batch.training.run._sha256", lambda _: "same")
+    recipe = TINY.model_copy(update={"epochs": 1})
+    first = train(*files, tmp_path, "tiny", recipe)
+    swapped = [(3 if u == "PrivateTest" else label, p, u) for label, p, u in MADE]
+    other = kaggle.write_csv(tmp_path / "fer2013.csv", swapped)
+    second = train(other, files[1], tmp_path, "tiny", recipe, resume=True)
+    assert first["metrics"]["PrivateTest"] != second["metrics"]["PrivateTest"]
+    assert first["metrics"]["PublicTest"] == second["metrics"]["PublicTest"]
+    assert first["artefact_sha256"] == second["artefact_sha256"]
+    assert first["uncertain_below"] == second["uncertain_below"]
+
+
+KILLED_WHILE_SAVING = """
+import os, pathlib, signal, sys
+from fer_batch.training import run
+from fer_batch.training.recipe import Recipe
+
+saved = 0
+replace = os.replace
+
+def killed_the_second_time(source, target):
+    global saved
+    saved += str(target).endswith(".checkpoint.npz")
+    if saved == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+
+os.replace = killed_the_second_time
+data, votes, out, recipe = sys.argv[1:]
+run.train(pathlib.Path(data), pathlib.Path(votes), pathlib.Path(out), "tiny",
+          Recipe.model_validate_json(recipe))
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_where_an_undisturbed_one_does(
+    trained: tuple[Path, dict[str, Any]],
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    arguments = [*map(str, files), str(tmp_path), TINY.model_dump_json()]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_SAVING, *arguments], check=False, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert not (tmp_path / "tiny.json").exists()
+    capfd.readouterr()
+
+    card = train(*files, tmp_path, "tiny", TINY, resume=True)
+
+    log = "".join(capfd.readouterr())
+    assert "resumed" in log
+    assert "1/3" not in log
+    assert "2/3" in log
+    assert "3/3" in log
+    pixels = fer2013.read(files[0])["PublicTest"].pixels
+    undisturbed = evaluation.onnx_session((trained[0] / "tiny.onnx").read_bytes())(pixels)
+    resumed = evaluation.onnx_session((tmp_path / "tiny.onnx").read_bytes())(pixels)
+    assert np.abs(resumed - undisturbed).max() < 1e-4
+    assert card["recipe"] == trained[1]["recipe"]
+
+
+def test_a_finished_run_is_exported_again_without_training(
+    trained: tuple[Path, dict[str, Any]], files: tuple[Path, Path]
+) -> None:
+    out, card = trained
+    again = train(*files, out, "tiny", TINY, resume=True)
+    assert again["artefact_sha256"] == card["artefact_sha256"]
+    assert again["training"]["seconds"] == card["training"]["seconds"]
+
+
+def test_a_checkpoint_of_something_else_is_refused(
+    trained: tuple[Path, dict[str, Any]], files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    checkpoint = trained[0] / "tiny.checkpoint.npz"
+    copy = tmp_path / checkpoint.name
+    copy.write_bytes(checkpoint.read_bytes())
+    other = TINY.model_copy(update={"seed": 7})
+    with pytest.raises(ConfigurationError, match="another recipe or other data"):
+        train(*files, tmp_path, "tiny", other, resume=True)
+    with pytest.raises(ConfigurationError, match="another recipe or other data"):
+        train(files[0], None, tmp_path, "tiny", TINY, resume=True)
+    copy.write_bytes(checkpoint.read_bytes()[:5000])
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        train(*files, tmp_path, "tiny", TINY, resume=True)
+
+
+def test_what_cannot_be_trained_is_told_before_tensorflow_is_loaded(tmp_path: Path) -> None:
+    data = kaggle.write_csv(tmp_path / "fer2013.csv", kaggle.rows(7, 7))
+    with pytest.raises(ConfigurationError, match="7 rows to train on"):
+        train(data, None, tmp_path, "tiny", TINY)
+    with pytest.raises(ConfigurationError, match="cannot name an artefact"):
+        train(data, None, tmp_path, "../tiny", TINY)
+
+
+def test_a_recipe_file_holds_what_differs(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.json"
+    path.write_text('{"epochs": 2, "augmentation": {"flip_share": 0}}')
+    found = recipes.load(path)
+    assert found.epochs == 2
+    assert found.augmentation.flip_share == 0
+    assert found.batch == Recipe().batch
+    assert found.fingerprint() != Recipe().fingerprint()
+    path.write_text('{"epoch": 2, "batch": 0}')
+    with pytest.raises(ConfigurationError, match=r"batch: .*epoch: ") as raised:
+        recipes.load(path)
+    assert str(path) in str(raised.value)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        recipes.load(tmp_path / "none.json")

@@ -100,7 +100,8 @@ def _wall(rng: np.random.Generator, height: int, width: int) -> NDArray[np.float
     x, y = np.linspace(-1, 1, width)[None, :], np.linspace(-1, 1, height)[:, None]
     turn = rng.uniform(0, 2 * np.pi)
     ramp = (x * np.cos(turn) + y * np.sin(turn)) * rng.uniform(0.05, 0.22)
-    return (tone * (1 + ramp[..., None])).astype(np.float32)
+    wall: NDArray[np.float32] = (tone * (1 + ramp[..., None])).astype(np.float32)
+    return wall
 
 
 def _furnish(rng: np.random.Generator, canvas: NDArray[np.float32]) -> None:

@@ -154,7 +154,8 @@ class Painter:
         return rows, columns, self._softened(drawn, soft)
 
     def _inside(self, points: Points) -> NDArray[np.float64]:
-        return self.place(points) - np.asarray(self._origin)
+        inside: NDArray[np.float64] = self.place(points) - np.asarray(self._origin)
+        return inside
 
     def _region(
         self, placed: Sequence[NDArray[np.float64]], margin_px: float
@@ -191,7 +192,8 @@ class Painter:
         x = (np.arange(width) + self._origin[0] - self.centre_px[0]) / self.unit_px
         y = (np.arange(height) + self._origin[1] - self.centre_px[1]) / self.unit_px
         ramp = x[None, :] * np.cos(direction) + y[:, None] * np.sin(direction)
-        return np.clip(ramp, -1, 1).astype(np.float32)
+        clipped: Mask = np.clip(ramp, -1, 1).astype(np.float32)
+        return clipped
 
 
 def _as_list(shapes: Points | Sequence[Points]) -> list[Points]:

@@ -1,0 +1,114 @@
+"""Drawn faces: the same by the same lot, found where they were put, and read as they were meant."""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_batch.classifier import Classifier
+from fer_batch.demo.drawing import FRAME_HEIGHT_PX, FRAME_WIDTH_PX, draw_face, draw_frame
+from fer_batch.demo.heads import Mouth
+from fer_batch.faces import FaceFinder
+from fer_batch.records import Box
+from fer_batch.settings import Settings
+
+MOUTHS: tuple[Mouth, ...] = ("smile", "droop", "level")
+FACES = 60
+
+
+def lot(*seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def some_mouths(rng: np.random.Generator, faces: int) -> list[Mouth]:
+    return [MOUTHS[index] for index in rng.integers(0, len(MOUTHS), faces)]
+
+
+def answers(mouth: Mouth) -> tuple[np.ndarray, float]:
+    """What the shipped CNN says of drawn crops, FACES×3, and its threshold."""
+    classifier = Classifier(Settings(threads=1))
+    crops = [
+        cv2.cvtColor(draw_face(lot(n, len(mouth)), mouth), cv2.COLOR_BGR2GRAY) for n in range(FACES)
+    ]
+    return classifier.classify(np.asarray(crops, np.uint8)), classifier.card.uncertain_below
+
+
+@pytest.mark.parametrize("mouth", MOUTHS)
+@pytest.mark.parametrize("size_px", [48, 192])
+def test_a_face_is_a_colour_picture_that_its_lot_alone_decides(mouth: Mouth, size_px: int) -> None:
+    face = draw_face(lot(1), mouth, size_px)
+    assert (face.shape, face.dtype) == ((size_px, size_px, 3), np.uint8)
+    assert face.std() > 10
+    assert np.array_equal(face, draw_face(lot(1), mouth, size_px))
+    assert not np.array_equal(face, draw_face(lot(2), mouth, size_px))
+
+
+def test_only_the_expression_differs_between_mouths_of_one_lot() -> None:
+    smile, droop, level = (draw_face(lot(3), mouth).astype(int) for mouth in MOUTHS)
+    for one, other in itertools.combinations((smile, droop, level), 2):
+        difference = np.abs(one - other).mean(axis=2)
+        assert difference[26:44, 10:38].mean() > 3 * difference[:6].mean()
+
+
+def test_a_frame_is_what_its_lot_decides() -> None:
+    frame, boxes = draw_frame(lot(4), ["smile", "droop"])
+    assert (frame.shape, frame.dtype) == ((FRAME_HEIGHT_PX, FRAME_WIDTH_PX, 3), np.uint8)
+    again, same_boxes = draw_frame(lot(4), ["smile", "droop"])
+    assert np.array_equal(frame, again)
+    assert boxes == same_boxes
+    assert not np.array_equal(frame, draw_frame(lot(5), ["smile", "droop"])[0])
+
+
+@pytest.mark.parametrize("faces", [0, 1, 2, 3, 4])
+def test_the_faces_of_a_frame_lie_inside_it_and_apart(faces: int) -> None:
+    for seed in range(10):
+        _, boxes = draw_frame(lot(seed), ["level"] * faces)
+        assert len(boxes) == faces
+        for box in boxes:
+            assert 0 <= box.x <= FRAME_WIDTH_PX - box.width
+            assert 0 <= box.y <= FRAME_HEIGHT_PX - box.height
+        for one, other in itertools.combinations(boxes, 2):
+            assert abs(one.x - other.x) >= min(one.width, other.width)
+
+
+def test_more_faces_than_a_frame_holds_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 4 faces, not 5"):
+        draw_frame(lot(1), ["smile"] * 5)
+
+
+def test_the_detector_finds_the_drawn_faces_and_no_others() -> None:
+    finder = FaceFinder(Settings(threads=1))
+    drawn = found = others = 0
+    for seed in range(25):
+        rng = lot(6, seed)
+        frame, boxes = draw_frame(rng, some_mouths(rng, seed % 5))
+        hits = [any(is_same(face.box, box) for box in boxes) for face in finder.find(frame)]
+        drawn, found, others = drawn + len(boxes), found + sum(hits), others + hits.count(False)
+    assert found >= 0.95 * drawn
+    assert others == 0
+
+
+def is_same(found: Box, drawn: Box) -> bool:
+    dx = found.x + found.width / 2 - drawn.x - drawn.width / 2
+    dy = found.y + found.height / 2 - drawn.y - drawn.height / 2
+    return max(abs(dx), abs(dy)) < 0.35 * drawn.width
+
+
+def test_the_shipped_cnn_sees_happy_in_smiles() -> None:
+    probabilities, threshold = answers("smile")
+    assert ((probabilities[:, 0] > probabilities[:, 1]).mean()) >= 0.95
+    assert (probabilities[:, 0] >= threshold).mean() >= 0.95
+
+
+def test_the_shipped_cnn_sees_sad_in_drooping_mouths() -> None:
+    probabilities, threshold = answers("droop")
+    assert (probabilities[:, 1] > probabilities[:, 0]).mean() >= 0.95
+    assert (probabilities[:, 1] >= threshold).mean() >= 0.85
+
+
+def test_the_shipped_cnn_is_uncertain_of_level_mouths() -> None:
+    probabilities, threshold = answers("level")
+    assert (probabilities[:, :2].max(axis=1) < threshold).mean() >= 0.5

@@ -7,6 +7,7 @@ days are made by the modules beside this one.
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -161,7 +162,8 @@ def broken(kind: ImageKind) -> list[DemoImage]:
     whole = encoded(draw_face(rng, "level", 96), ".jpg")
     page = b"<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
     bomb = bytearray(encoded(np.zeros((16, 16, 3), np.uint8), ".png"))
-    bomb[16:24] = (30_000).to_bytes(4, "big") * 2  # width and height in the header
+    bomb[16:24] = (30_000).to_bytes(4, "big") * 2  # width and height in the header chunk
+    bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")  # and its checksum
     speck = encoded(np.full((8, 8, 3), 128, np.uint8), ".png")
     found = [
         DemoImage("upload-1.jpg", b"", Outcome.EMPTY),

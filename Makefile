@@ -35,10 +35,13 @@ down: $(MADE) ## Stop what `make up` started; the data stays
 status: $(MADE) ## Say which servers run, and where
 	@$(BIN)/fer-batch stack status
 
-lock: $(MADE) ## Resolve the dependencies anew into requirements.lock
-	@$(FIND_UV); "$$uv" pip compile --quiet --upgrade --universal --python-version 3.11 \
-	  --generate-hashes --no-header --no-annotate --all-extras --group dev \
-	  pyproject.toml -o requirements.lock
+lock: $(MADE) ## Resolve the dependencies anew into the two lock files
+	@$(FIND_UV); \
+	resolve() { "$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate pyproject.toml "$$@"; }; \
+	resolve --upgrade --all-extras --group dev -o requirements.lock && \
+	resolve --upgrade --extra airflow --extra celery -c requirements.lock \
+	  -o docker/requirements.lock
 
 clean: ## Stop the servers and remove the environment and everything generated; the data stays
 	@if [ -x $(BIN)/fer-batch ]; then $(BIN)/fer-batch stack down; fi

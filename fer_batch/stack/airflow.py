@@ -19,8 +19,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from configparser import ConfigParser
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from urllib.parse import urlsplit
 
 from fer_batch.stack.airflow_api import AirflowApi, AirflowUnavailableError
@@ -116,6 +118,7 @@ class AirflowStack:
                     options += ("--host", "127.0.0.1", "--port", self._port_file.read_text())
                 server.start([sys.executable, "-m", "airflow", name, *options], env, self.folder)
             self._wait_healthy(on_progress, began)
+            Thread(target=self._warm_up, daemon=True).start()
             self.api().set_pool(POOL, POOL_SLOTS, "Scoring processes at once")
         except BaseException:
             self.stop()
@@ -128,6 +131,12 @@ class AirflowStack:
                 server.ask_to_end()
             for server in self._servers.values():
                 server.stop(wait_s=10)
+
+    def _warm_up(self) -> None:
+        """Ask for the API of the tasks: building it takes the server seconds of a core at its
+        first request, which would otherwise be that of the first task."""
+        with suppress(AirflowUnavailableError):
+            self.api().tasks_health()
 
     def _migrate(self, env: Mapping[str, str], on_progress: Progress) -> None:
         done = self.folder / "migrated"

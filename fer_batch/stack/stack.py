@@ -188,7 +188,7 @@ class Stack:
 
         self.postgres.ensure_database(DATABASE)
         own_folder(self.report_dir)
-        lines = [f"{name}={shlex.quote(value)}\n" for name, value in self.env().items()]
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.env().items()]
         write_private(self.folder / "env", "".join(lines))
         database.upgrade(self.settings())
         client = boto3.client(

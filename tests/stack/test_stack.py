@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from dotenv import dotenv_values
 
 from fer_batch.stack import Stack, StackError, default_stack_dir
 from fer_batch.stack.files import own_folder
@@ -112,8 +112,13 @@ def test_the_settings_are_written_down_for_ourselves_only(folder):
     with stack.running(with_airflow=False):
         file = folder / "env"
         assert file.stat().st_mode & 0o777 == 0o600
-        written = dict(word.split("=", 1) for word in shlex.split(file.read_text()))
-        assert written == stack.env()
+        assert dotenv_values(file) == stack.env()
+        shell = subprocess.run(
+            ["sh", "-c", '. "$1"; env', "sh", file], env={}, capture_output=True, text=True
+        )
+        assert set(stack.env().items()) <= {
+            tuple(line.split("=", 1)) for line in shell.stdout.splitlines()
+        }
 
 
 def test_a_stack_that_was_never_up_says_so(tmp_path):

@@ -84,4 +84,3 @@ def read(path: Path) -> list[Announcement]:
             image = IMAGE.validate_json(data[start : start + length])
             found.append(Announcement(image, since_s))
     return found
-

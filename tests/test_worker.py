@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -170,7 +169,7 @@ def _state(pid: int) -> str:
 def test_announced_images_survive_any_key(tmp_path: Path) -> None:
     slots = tmp_path / "slots"
     announce.create(slots, 1)
-    image = Image(BATCH, "\x01é\\\"" * 250, '"etag"', 5)
+    image = Image(BATCH, '\x01é\\"' * 250, '"etag"', 5)
     with announce.Announcer(slots).decoding(image):
         assert [a.image for a in announce.read(slots)] == [image]
     assert announce.read(slots) == []

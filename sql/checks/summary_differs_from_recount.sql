@@ -44,7 +44,8 @@ compared AS (
             coalesce(i.images, 0), coalesce(i.images_scored, 0), coalesce(i.images_pending, 0),
             coalesce(f.faces, 0), coalesce(f.happy, 0), coalesce(f.sad, 0)
         ] AS recount
-    FROM fer.satisfaction_daily AS d
+    FROM fer.satisfaction_daily AS newest
+    JOIN fer.satisfaction_summary AS d USING (facility_id, capture_day, revision)
     LEFT JOIN images AS i USING (facility_id, capture_day)
     LEFT JOIN faces AS f USING (facility_id, capture_day)
     WHERE d.facility_id = ANY(:facility_ids) AND d.capture_day = ANY(:capture_days)

@@ -19,10 +19,10 @@ SELECT
     newest.images_pending,
     newest.not_scored,
     newest.faces,
-    newest.happy,
-    newest.sad,
-    newest.uncertain,
-    newest.neither,
+    CASE WHEN newest.verdict <> 'suppressed' THEN newest.happy END AS happy,
+    CASE WHEN newest.verdict <> 'suppressed' THEN newest.sad END AS sad,
+    CASE WHEN newest.verdict <> 'suppressed' THEN newest.uncertain END AS uncertain,
+    CASE WHEN newest.verdict <> 'suppressed' THEN newest.neither END AS neither,
     newest.interval_method,
     newest.confidence,
     newest.time_zone,
@@ -55,10 +55,10 @@ COMMENT ON COLUMN fer.satisfaction_daily.images_scored IS 'Images in which faces
 COMMENT ON COLUMN fer.satisfaction_daily.images_pending IS 'Images without a final outcome: the next run tries them';
 COMMENT ON COLUMN fer.satisfaction_daily.not_scored IS 'Images that will not be scored, counted by outcome. As rows: view not_scored_daily';
 COMMENT ON COLUMN fer.satisfaction_daily.faces IS 'Faces in the scored images: happy, sad and uncertain together';
-COMMENT ON COLUMN fer.satisfaction_daily.happy IS 'Faces that are Happy and not uncertain';
-COMMENT ON COLUMN fer.satisfaction_daily.sad IS 'Faces that are Sad and not uncertain';
-COMMENT ON COLUMN fer.satisfaction_daily.uncertain IS 'Faces that are uncertain and so not counted in the happy share';
-COMMENT ON COLUMN fer.satisfaction_daily.neither IS 'Faces, uncertain or not, whose largest probability is p_neither';
+COMMENT ON COLUMN fer.satisfaction_daily.happy IS 'Faces that are Happy and not uncertain; null: suppressed';
+COMMENT ON COLUMN fer.satisfaction_daily.sad IS 'Faces that are Sad and not uncertain; null: suppressed';
+COMMENT ON COLUMN fer.satisfaction_daily.uncertain IS 'Faces that are uncertain and so not counted in the happy share; null: suppressed';
+COMMENT ON COLUMN fer.satisfaction_daily.neither IS 'Faces, uncertain or not, whose largest probability is p_neither; null: suppressed';
 COMMENT ON COLUMN fer.satisfaction_daily.interval_method IS 'How the interval was computed. wilson: score interval of Wilson (1927), which takes faces as independent';
 COMMENT ON COLUMN fer.satisfaction_daily.confidence IS 'Confidence of the interval, such as 0.95';
 COMMENT ON COLUMN fer.satisfaction_daily.time_zone IS 'IANA time zone that decided when the day was over';

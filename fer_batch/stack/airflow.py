@@ -14,7 +14,6 @@ import importlib.util
 import io
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -197,18 +196,29 @@ class AirflowStack:
         port = free_port(kept)
         write_private(self._port_file, str(port))
         write_private(self.folder / "passwords.json", json.dumps({USER: self.password}))
-        fernet = self.folder / "fernet_key"
-        if not fernet.exists():
-            write_private(fernet, base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
         self._postgres.ensure_role(DATABASE)
+        config = ConfigParser(interpolation=None)
+        config.read_dict(
+            {
+                section: {name: str(value).replace("%", "%%") for name, value in options.items()}
+                for section, options in self._sections(port).items()
+            }
+        )
+        text = io.StringIO()
+        config.write(text)
+        write_private(self.folder / "airflow.cfg", text.getvalue())
+        write_private(self.folder / "configured", self._digest(env))
+
+    def _sections(self, port: int) -> dict[str, dict[str, object]]:
+        """What airflow.cfg says, by section."""
         database = self._postgres.url(DATABASE, role=DATABASE)
-        sections: dict[str, dict[str, object]] = {
+        return {
             "core": {
                 "dags_folder": self.dags_folder,
                 "executor": "LocalExecutor",
                 "parallelism": PARALLELISM,
                 "load_examples": False,
-                "fernet_key": fernet.read_text(),
+                "fernet_key": self._fernet_key(),
                 "execution_api_server_url": f"http://127.0.0.1:{port}/execution/",
                 "simple_auth_manager_users": f"{USER}:admin",
                 "simple_auth_manager_passwords_file": self.folder / "passwords.json",
@@ -237,17 +247,12 @@ class AirflowStack:
             "scheduler": {"task_instance_heartbeat_timeout": 60},
             "usage_data_collection": {"enabled": False},
         }
-        config = ConfigParser(interpolation=None)
-        config.read_dict(
-            {
-                section: {name: str(value).replace("%", "%%") for name, value in options.items()}
-                for section, options in sections.items()
-            }
-        )
-        text = io.StringIO()
-        config.write(text)
-        write_private(self.folder / "airflow.cfg", text.getvalue())
-        write_private(self.folder / "configured", self._digest(env))
+
+    def _fernet_key(self) -> str:
+        """A key in Fernet's form, which insists on its padding."""
+        return base64.urlsafe_b64encode(
+            hashlib.sha256(kept_secret(self.folder / "fernet_secret", 32).encode()).digest()
+        ).decode()
 
     def _is_same(self, env: Mapping[str, str]) -> bool:
         noted = self.folder / "configured"

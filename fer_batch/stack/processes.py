@@ -83,8 +83,9 @@ class Server:
 
     def processes(self) -> list[psutil.Process]:
         """Every live process with the mark, the oldest first."""
-        found = [p for p in psutil.process_iter() if _is_marked(p, self.mark, self._uids())]
-        return sorted(found, key=lambda process: process.create_time())
+        uids = self._uids()
+        born = {process: _born(process, self.mark, uids) for process in psutil.process_iter()}
+        return sorted((p for p in born if born[p]), key=lambda process: born[process])
 
     def is_running(self) -> bool:
         if self._child is not None and self._child.poll() is None:
@@ -165,13 +166,15 @@ class Server:
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
 
 
-def _is_marked(process: psutil.Process, mark: str, uids: set[int]) -> bool:
+def _born(process: psutil.Process, mark: str, uids: set[int]) -> float:
+    """When a process with the mark began, in seconds; 0 if it has no mark or is gone."""
     try:
         if Path(f"/proc/{process.pid}").stat().st_uid not in uids:
-            return False
-        return mark in process.cmdline() or process.environ().get(MARK) == mark
+            return 0
+        is_marked = mark in process.cmdline() or process.environ().get(MARK) == mark
+        return process.create_time() if is_marked else 0
     except (psutil.Error, OSError):  # gone meanwhile, or another user's and so not ours
-        return False
+        return 0
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import sys
-import tempfile
 import urllib.request
 from pathlib import Path
 
@@ -37,6 +36,7 @@ master.volumeSizeLimitMB=1024
 volume.preStopSeconds=0
 """
 START_S = 60.0
+SOCKETS = Path("/tmp")  # noqa: S108 - SeaweedFS's choice; only we can connect to them
 # All of it is on this machine: a proxy for the outside world would only be in the way.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -132,10 +132,9 @@ class SeaweedServer:
         chosen = {
             "dir": self._data,
             "s3.config": self.folder / "s3.json",
-            "filer.localSocket": self.folder / "filer.sock",
-            "s3.localSocket": self.folder / "s3.sock",
             "admin.password": secrets.token_urlsafe(24),
             **{f"{part}.port": port for part, port in ports.items()},
+            **{f"{part}.localSocket": path for part, path in self._sockets().items()},
         }
         lines = "".join(f"{name}={value}\n" for name, value in chosen.items())
         write_private(self._options, OPTIONS + lines)
@@ -156,14 +155,18 @@ class SeaweedServer:
             return False
         return '"DataNodes":[{' in topology.replace(" ", "")
 
+    def _sockets(self) -> dict[str, Path]:
+        """Unix sockets in our own folder, unless its name is too long for one."""
+        paths = {part: self.folder / f"{part}.sock" for part in ("filer", "s3")}
+        return {part: path for part, path in paths.items() if len(os.fsencode(path)) < 108}
+
     def _remove_sockets(self) -> None:
-        """Remove the sockets that a killed server left; SeaweedFS puts some of them in /tmp."""
-        left = [self.folder / "filer.sock", self.folder / "s3.sock"]
+        """Remove the sockets that a killed server left; SeaweedFS puts most of them in /tmp."""
+        left = list(self._sockets().values())
         if self._ports_file.exists():
-            left += [
-                Path(tempfile.gettempdir()) / f"seaweedfs-{part}-grpc-{port + GRPC}.sock"
-                for part, port in self._ports().items()
-            ]
+            for part, port in self._ports().items():
+                left.append(SOCKETS / f"seaweedfs-{part}-{port}.sock")
+                left.append(SOCKETS / f"seaweedfs-{part}-grpc-{port + GRPC}.sock")
         for path in left:
             if path.is_socket() and path.lstat().st_uid == os.geteuid():
                 path.unlink()

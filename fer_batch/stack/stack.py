@@ -165,6 +165,8 @@ class Stack:
         own_folder(self.folder, PASSABLE)
         with self._locked(on_progress), ending_on_signals():
             ran = {server: server.is_running() for server in self._servers()}
+            if not any(ran.values()):  # whatever stayed up did not survive a restart of the machine
+                self._stays_up.unlink(missing_ok=True)
             try:
                 on_progress("starting PostgreSQL and the S3 server")
                 self.postgres.start()

@@ -29,6 +29,7 @@ from fer_batch.settings import Settings
 from fer_batch.stack.files import PASSABLE, own_folder
 from fer_batch.stack.postgres import ADMIN, PostgresServer
 from fer_batch.stack.seaweed import SeaweedServer
+from tests.support.processes import kill_all
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 SERVERS = "FER_TEST_SERVERS"
@@ -99,8 +100,8 @@ def _sweep() -> None:
 
 def _remove(folder: Path) -> None:
     if folder.exists():
-        PostgresServer(folder / "postgres").kill()
-        SeaweedServer(folder / "s3").kill()
+        SeaweedServer(folder / "s3").kill()  # its sockets in /tmp as well
+        kill_all(folder)
         shutil.rmtree(folder)
 
 

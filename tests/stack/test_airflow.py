@@ -13,8 +13,7 @@ import pytest
 from fer_batch.stack.airflow import AirflowStack
 from fer_batch.stack.airflow_api import AirflowApi, NotFoundError
 from fer_batch.stack.files import StackError
-
-from .conftest import kill_all, listening, processes_in
+from tests.support.processes import kill_all, listening, processes_in
 
 DAG = """
     import os

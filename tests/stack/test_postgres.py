@@ -14,8 +14,7 @@ import pytest
 
 from fer_batch.stack import StackError
 from fer_batch.stack.postgres import PostgresServer
-
-from .conftest import kill_all, listening, main_process, modes, processes_in
+from tests.support.processes import kill_all, listening, main_process, modes, processes_in
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root hands the server to another")
 

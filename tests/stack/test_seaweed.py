@@ -8,8 +8,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from fer_batch.stack.seaweed import SeaweedServer
+from tests.support.processes import kill_all, listening, main_process, modes, processes_in
 
-from .conftest import kill_all, listening, main_process, modes, processes_in, s3_client
+from .conftest import s3_client
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from dotenv import dotenv_values
 
 from fer_batch.stack import Stack, StackError, default_stack_dir
 from fer_batch.stack.files import own_folder
+from tests.support.processes import kill_all, processes_in
 
-from .conftest import kill_all, processes_in, s3_client
+from .conftest import s3_client
 
 USE = """
 import sys, time

@@ -169,8 +169,8 @@ def work(
         | {
             "model_version": model_version,
             "rescore_before": rescore_before,
-            "first_key": key_range.first_key,
-            "last_key": key_range.last_key,
+            "from_key": after_key or key_range.first_key,
+            "to_key": key_range.last_key,
             "after_key": after_key or "",
             "page_size": limit,
         },

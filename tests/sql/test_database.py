@@ -102,6 +102,15 @@ def test_newer_database_is_left_alone(tables: Any) -> None:
             call(tables.url)
 
 
+def test_server_that_is_too_old_is_refused(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "_OLDEST_SERVER", (99,))
+    with pytest.raises(DatabaseError, match="needs PostgreSQL 99"):
+        database.upgrade(postgres_url)
+    assert not has_schema(postgres_url)
+
+
 def test_connection_cut_by_the_server_may_be_tried_again(tables: Any) -> None:
     with pytest.raises(DatabaseUnavailableError), database.transaction(tables.engine) as connection:
         connection.execute(sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
@@ -188,12 +197,14 @@ def test_each_day_goes_to_its_own_partition_and_a_question_reads_only_that(table
     tables.list(["a.jpg"])
     tables.list(["b.jpg"], type(tables.batch)("north-mall", DAY + timedelta(1)))
     assert tables.rows("SELECT image_key FROM fer.image_2026_03_02") == [("b.jpg",)]
-    question = {"first_key": "a", "last_key": "z", "after_key": "", "page_size": 10}
+    question = {"from_key": "a", "to_key": "z", "after_key": "", "page_size": 10}
     question |= {"facility_id": "north-mall", "capture_day": DAY, "model_version": "a" * 64}
     plan = tables.rows("EXPLAIN " + database.script("work"), rescore_before=None, **question)
     text = "\n".join(line for (line,) in plan)
     assert "image_2026_03_01" in text
     assert "2026_03_02" not in text
+    # The bounds of the page reach both tables, else each page reads one from the day's start.
+    assert text.count("image_key >= ") == 2
 
 
 # Words

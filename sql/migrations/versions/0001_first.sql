@@ -184,9 +184,12 @@ COMMENT ON FUNCTION fer.is_final IS
     'Whether a result settles its image, so that the next run leaves it alone. rescore_before: results older than this do not count; null for none.';
 
 -- The work of a batch, in one place. Inlined into the statement that asks, so its ORDER BY and
--- LIMIT reach the index.
+-- LIMIT reach the index. Both tables get the bounds of the keys: bounds on one only would have a
+-- merge join read the other from the day's first key, for every page anew.
 CREATE FUNCTION fer.unfinished_image(
-    facility_id text, capture_day date, model_version text, rescore_before timestamptz DEFAULT NULL
+    facility_id text, capture_day date, model_version text,
+    rescore_before timestamptz DEFAULT NULL,
+    from_key text DEFAULT '', to_key text DEFAULT NULL
 ) RETURNS SETOF fer.image LANGUAGE sql STABLE PARALLEL SAFE AS $body$
     SELECT i.*
     FROM fer.image AS i
@@ -196,12 +199,18 @@ CREATE FUNCTION fer.unfinished_image(
         AND r.image_key = i.image_key
         AND r.member = i.member
         AND r.model_version = $3
+        AND r.facility_id = $1
+        AND r.capture_day = $2
+        AND r.image_key >= $5 COLLATE "C"
+        AND ($6 IS NULL OR r.image_key <= $6 COLLATE "C")
     WHERE i.facility_id = $1
         AND i.capture_day = $2
+        AND i.image_key >= $5 COLLATE "C"
+        AND ($6 IS NULL OR i.image_key <= $6 COLLATE "C")
         AND NOT fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at, $4)
 $body$;
 COMMENT ON FUNCTION fer.unfinished_image IS
-    'The images of a facility and capture day that have no final result of this model version. rescore_before: results older than this do not count; null for none.';
+    'The images of a facility and capture day that have no final result of this model version. rescore_before: results older than this do not count; null for none. from_key, to_key: only keys between these, both included.';
 
 -- Create, then ATTACH: CREATE TABLE … PARTITION OF takes a lock on the parent that stops every
 -- reader, ATTACH does not. Sessions that do it at once wait for each other; the second finds

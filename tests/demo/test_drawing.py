@@ -99,16 +99,16 @@ def is_same(found: Box, drawn: Box) -> bool:
 
 def test_the_shipped_cnn_sees_happy_in_smiles() -> None:
     probabilities, threshold = answers("smile")
-    assert ((probabilities[:, 0] > probabilities[:, 1]).mean()) >= 0.95
+    assert (probabilities[:, 0] > probabilities[:, 1]).mean() >= 0.95
     assert (probabilities[:, 0] >= threshold).mean() >= 0.95
 
 
 def test_the_shipped_cnn_sees_sad_in_drooping_mouths() -> None:
     probabilities, threshold = answers("droop")
     assert (probabilities[:, 1] > probabilities[:, 0]).mean() >= 0.95
-    assert (probabilities[:, 1] >= threshold).mean() >= 0.85
+    assert (probabilities[:, 1] >= threshold).mean() >= 0.95
 
 
 def test_the_shipped_cnn_is_uncertain_of_level_mouths() -> None:
     probabilities, threshold = answers("level")
-    assert (probabilities[:, :2].max(axis=1) < threshold).mean() >= 0.5
+    assert (probabilities[:, :2].max(axis=1) < threshold).mean() >= 0.9

@@ -14,12 +14,13 @@ import jsonschema
 import pytest
 import yaml
 
+from fer_batch import __version__
 from fer_batch.settings import Settings
 from tests.docker.compose_file import DOCKER, example, variables
 
 FILES = ("compose.yaml", "compose.console.yaml")
-ENDS = {"init", "minio-init"}
-OURS = {"init", "api-server", "scheduler", "dag-processor", "triggerer", "worker"}
+ENDS = {"init", "minio-init", "fer-batch"}
+OURS = {"init", "api-server", "scheduler", "dag-processor", "triggerer", "worker", "fer-batch"}
 SECRET = re.compile(r"PASSWORD|SECRET|KEY|CONN|BROKER|BACKEND|DATABASE_URL")
 NOT_SECRET = re.compile(r"ACCESS_KEY_ID$|PASSWORDS_FILE$")
 
@@ -67,6 +68,19 @@ def test_images_are_pinned(stack: dict[str, Any]) -> None:
         name, _, tag = service["image"].rpartition(":")
         assert name
         assert re.search(r"\d+[.-]\d+", tag), f"{service['image']} is no fixed version"
+
+
+def test_the_image_has_the_version_that_is_in_it(stack: dict[str, Any]) -> None:
+    ours = {stack["services"][name]["image"] for name in OURS}
+    assert ours == {f"fer-batch:{__version__}"}
+    assert f"fer-batch:{__version__}" in (DOCKER / "Dockerfile").read_text()
+
+
+def test_the_manual_knows_every_service_and_nothing_starts_unasked(stack: dict[str, Any]) -> None:
+    manual = (DOCKER.parent / "docs" / "deploy.md").read_text()
+    for name, service in stack["services"].items():
+        assert f"`{name}`" in manual
+        assert service.get("profiles") == (["by-hand"] if name == "fer-batch" else None)
 
 
 def test_every_service_is_watched_bounded_and_restarted(stack: dict[str, Any]) -> None:
@@ -134,13 +148,13 @@ def test_workers_can_neither_sign_tokens_nor_read_airflows_database(stack: dict[
     assert "secret-MINIO_ROOT_PASSWORD" not in worker
 
 
-def test_only_init_and_workers_reach_the_results(stack: dict[str, Any]) -> None:
+def test_only_what_runs_fer_batch_reaches_the_results(stack: dict[str, Any]) -> None:
     knows = {
         name
         for name, environment in environments(stack).items()
         if "secret-FER_DB_PASSWORD" in " ".join(environment.values())
     }
-    assert knows == {"postgres", "init", "worker"}
+    assert knows == {"postgres", "init", "worker", "fer-batch"}
 
 
 def test_the_default_sizes_fit_together(stack: dict[str, Any]) -> None:
@@ -155,9 +169,8 @@ def test_the_default_sizes_fit_together(stack: dict[str, Any]) -> None:
 def test_settings_have_the_names_that_fer_batch_reads(stack: dict[str, Any]) -> None:
     text = (DOCKER / "Dockerfile").read_text()
     names = set(re.findall(r"\b(FER_[A-Z0-9_]+)=", text))
-    names |= {n for n in environments(stack)["worker"] if n.startswith("FER_")}
-    names.add("FER_DATABASE_URL")
-    assert "FER_DATABASE_URL" in environments(stack)["init"]
+    for service in ("worker", "fer-batch"):
+        names |= {n for n in environments(stack)[service] if n.startswith("FER_")}
     known = {f"FER_{name.upper()}" for name in Settings.model_fields}
     assert names <= known
 

@@ -8,6 +8,7 @@ caller's transaction and raises what `database.translate_errors` translates.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
 from typing import Any, Literal
@@ -103,7 +104,7 @@ def merge_listing(
         return 0, 0
     database.ensure_partitions(connection, [batch.capture_day])
     database.lock(connection, f"listing:{batch.facility_id}:{batch.capture_day}")
-    merged = connection.execute(statement("merge_listing"), _of(batch))
+    merged = connection.execute(statement("merge_listing"), asdict(batch))
     return int(listed), merged.rowcount
 
 
@@ -142,7 +143,7 @@ def record_batch(
         row |= {"images_listed": images, "bytes_listed": size_bytes, "listed_at": attempted_at}
     connection.execute(
         insert(tables.batch)
-        .values(_of(batch) | row)
+        .values(asdict(batch) | row)
         .on_conflict_do_update(
             index_elements=[tables.batch.c.facility_id, tables.batch.c.capture_day], set_=row
         )
@@ -165,7 +166,7 @@ def work(
     """
     rows = connection.execute(
         statement("work"),
-        _of(key_range.batch)
+        asdict(key_range.batch)
         | {
             "model_version": model_version,
             "rescore_before": rescore_before,
@@ -178,7 +179,3 @@ def work(
     return [
         Image(key_range.batch, row.image_key, row.etag, row.size_bytes, row.member) for row in rows
     ]
-
-
-def _of(batch: Batch) -> dict[str, Any]:
-    return {"facility_id": batch.facility_id, "capture_day": batch.capture_day}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from itertools import accumulate, chain, pairwise
 from typing import Any
@@ -117,7 +117,7 @@ def plan(
     question = {"model_version": model_version, "rescore_before": rescore_before}
     whole: dict[Batch, KeyRange] = {}
     for batch in batches:
-        found = connection.execute(statement("measure_work"), question | _of(batch)).one()
+        found = connection.execute(statement("measure_work"), question | asdict(batch)).one()
         if found.images:
             whole[batch] = KeyRange(batch, found.first_key, found.last_key, found.images)
     work = (
@@ -149,16 +149,12 @@ def _ranges(
     """The key range of each slice of a batch, by the slice's start."""
     rows = connection.execute(
         statement("cut_work"),
-        question | _of(batch) | {"first_places": [start + 1 for start in starts[1:]]},
+        question | asdict(batch) | {"first_places": [start + 1 for start in starts[1:]]},
     )
     return {
         (batch, starts[row.slice]): KeyRange(batch, row.first_key, row.last_key, row.images)
         for row in rows
     }
-
-
-def _of(batch: Batch) -> dict[str, Any]:
-    return {"facility_id": batch.facility_id, "capture_day": batch.capture_day}
 
 
 def _named(shards: list[list[KeyRange]]) -> list[Shard]:

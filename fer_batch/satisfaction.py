@@ -8,6 +8,7 @@ How the numbers are shown is for report.py.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import date
 from statistics import NormalDist
 from typing import Any
@@ -133,7 +134,7 @@ def _count(
 ) -> dict[str, Any] | None:
     """What is counted in a batch, and what the facility adds; None if there is nothing to say."""
     database.lock(connection, f"summary:{batch.facility_id}:{batch.capture_day}")
-    question = _of(batch) | {"model_version": model_version}
+    question = asdict(batch) | {"model_version": model_version}
     found = connection.execute(statement("count_batch"), question).mappings().one_or_none()
     if found is None:
         return None
@@ -190,7 +191,3 @@ def daily(
     found = connection.execute(statement("daily"), question)
     rows = pd.DataFrame(found.mappings().all(), columns=list(found.keys()))
     return rows.astype(dict.fromkeys((*SHARES, "target_share", "confidence"), np.float64))
-
-
-def _of(batch: Batch) -> dict[str, Any]:
-    return {"facility_id": batch.facility_id, "capture_day": batch.capture_day}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -92,13 +92,14 @@ class Plan:
     time_zone: str
     image_kind: ImageKind
     scene: Scene
-    empty_frames: int = field(default=0)
+    target_share: float
+    empty_frames: int = 0
 
 
 PLANS = (
-    Plan("harbour-cafe", "Harbour Café", "Europe/Berlin", "crops", Scene(238, 42, 20)),
-    Plan("maple-clinic", "Maple Clinic", "America/Toronto", "crops", Scene(143, 117, 20)),
-    Plan("lotus-mall", "Lotus Mall", "Asia/Tokyo", "frames", Scene(140, 60, 12), 6),
+    Plan("harbour-cafe", "Harbour Café", "Europe/Berlin", "crops", Scene(238, 42, 20), 0.75),
+    Plan("maple-clinic", "Maple Clinic", "America/Toronto", "crops", Scene(143, 117, 20), 0.7),
+    Plan("lotus-mall", "Lotus Mall", "Asia/Tokyo", "frames", Scene(140, 60, 12), 0.7, 6),
 )
 
 
@@ -116,7 +117,8 @@ def drawn_day() -> list[DemoFacility]:
                 plan.time_zone,
                 plan.image_kind,
                 images,
-                true_share=plan.scene.true_share,
+                plan.target_share,
+                plan.scene.true_share,
             )
         )
     return facilities

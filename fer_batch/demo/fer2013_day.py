@@ -53,6 +53,7 @@ def figures(labels: Mapping[int, Emotion], rows: Iterable[Mapping[str, Any]]) ->
     """
     seen: set[int] = set()
     right: Counter[Emotion] = Counter()
+    wrong: Counter[Emotion] = Counter()
     certain = certain_right = 0
     for row in rows:
         number = int(str(row["image_key"]).rsplit("/", 1)[-1].split(".")[0])
@@ -60,6 +61,7 @@ def figures(labels: Mapping[int, Emotion], rows: Iterable[Mapping[str, Any]]) ->
         label = labels[number]
         is_right = row["emotion"] == label.value
         right[label] += is_right
+        wrong[label] += not is_right
         certain += not row["is_uncertain"]
         certain_right += is_right and not row["is_uncertain"]
     total = Counter(labels.values())
@@ -69,6 +71,8 @@ def figures(labels: Mapping[int, Emotion], rows: Iterable[Mapping[str, Any]]) ->
         "accuracy": round(right.total() / len(labels), 4),
         "recall Happy": round(right[Emotion.HAPPY] / total[Emotion.HAPPY], 4),
         "recall Sad": round(right[Emotion.SAD] / total[Emotion.SAD], 4),
+        "Happy called Sad": wrong[Emotion.HAPPY],
+        "Sad called Happy": wrong[Emotion.SAD],
         "uncertain share": round(1 - certain / max(len(seen), 1), 4),
         "accuracy of the others": round(certain_right / max(certain, 1), 4),
     }

@@ -1,12 +1,13 @@
 """The demo from start to end: stack up, images in, the DAG run, tables compared with the truth.
 
-The capture day is chosen at the first run and kept in the stack's folder, so that a second run
-finds everything done and prints the same table.
+The capture day of a source of images is chosen at its first run and kept in the stack's folder, so
+that a second run finds everything done and prints the same table.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
 import time
 from collections import Counter
@@ -51,7 +52,7 @@ def run_demo(settings: Settings, *, images: Path | None = None, fer2013: Path | 
     stack = Stack(settings.stack_dir)
     stack.write_registry(registry_text(facilities))
     with stack.running(with_airflow=True, on_progress=say):
-        demo = _Demo(stack, facilities, _day_of(stack))
+        demo = _Demo(stack, facilities, _day_of(stack, fer2013 or images))
         demo.upload()
         run_id = demo.run()
         problems = demo.show(run_id)
@@ -71,12 +72,18 @@ def say(text: str) -> None:
     print(f"  {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _day_of(stack: Stack) -> date:
-    """The capture day of the stack's demo: a day that is over everywhere on earth."""
-    file = stack.folder / "demo-day"
-    if not file.exists():
-        file.write_text((datetime.now(UTC).date() - timedelta(days=2)).isoformat())
-    return date.fromisoformat(file.read_text())
+def _day_of(stack: Stack, source: Path | None) -> date:
+    """The capture day of a source of images: over everywhere on earth, and of no other source."""
+    days = stack.folder / "demo-days.json"
+    known: dict[str, str] = json.loads(days.read_text()) if days.exists() else {}
+    name = str(source.resolve()) if source else "drawn"
+    if name not in known:
+        day = datetime.now(UTC).date() - timedelta(days=2)
+        while day.isoformat() in known.values():
+            day -= timedelta(days=1)
+        known[name] = day.isoformat()
+        days.write_text(json.dumps(known))
+    return date.fromisoformat(known[name])
 
 
 class _Demo:
@@ -188,12 +195,17 @@ def _tell(now: RunState, told: set[tuple[str, int]]) -> None:
 
 
 def _why(api: AirflowApi, state: RunState) -> str:
-    """The end of the log of the first task that failed."""
-    failed: list[TaskState] = [t for t in state.tasks if t.state == "failed"]
-    for task in failed:
-        if task.task_id != "watcher":
-            return "\n".join(api.task_log(state.dag_id, state.run_id, task).splitlines()[-12:])
-    return "no task says why"
+    """The end of the log of the task that failed first; the ones after it only follow."""
+    order = ["sync_facilities", "list_images", "plan_shards", "score", "summarise", "check_data"]
+    failed: list[TaskState] = [
+        task
+        for name in order
+        for task in state.tasks
+        if (task.task_id, task.state) == (name, "failed")
+    ]
+    if not failed:
+        return "no task says why"
+    return "\n".join(api.task_log(state.dag_id, state.run_id, failed[0]).splitlines()[-12:])
 
 
 def _print_pairs(title: str, pairs: dict[str, Any]) -> None:

@@ -146,6 +146,8 @@ def test_labels_and_results_are_compared_row_by_row() -> None:
         "accuracy": 0.5,
         "recall Happy": 0.5,
         "recall Sad": 0.5,
+        "Happy called Sad": 0,
+        "Sad called Happy": 1,
         "uncertain share": 0.3333,
         "accuracy of the others": 0.5,
     }

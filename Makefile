@@ -24,7 +24,7 @@ lint: $(MADE) ## Check style, types and import rules
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --strict fer_batch
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 up: $(MADE) ## Start PostgreSQL, the S3 server and Airflow, and leave them running
 	@$(BIN)/fer-batch stack up

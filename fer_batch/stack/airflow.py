@@ -278,22 +278,21 @@ class AirflowStack:
             if not missing:
                 return
             if time.monotonic() > end:
-                name = min(missing).replace("_", "-")
-                raise self._servers[name].error(f"was not healthy after {START_S:.0f} s")
+                raise self._servers[min(missing)].error(f"was not healthy after {START_S:.0f} s")
             time.sleep(0.2)
 
 
 def _not_healthy(api: AirflowApi, since: datetime) -> set[str]:
-    """The components without a heartbeat since then, in the API's spelling."""
+    """The components without a heartbeat since then."""
     try:
         health = api.health()
     except AirflowUnavailableError:
-        return {"api_server"}
+        return {"api-server"}
     missing = set()
     for name in ("scheduler", "triggerer", "dag_processor"):
         beat = (health.get(name) or {}).get(f"latest_{name}_heartbeat")
         if beat is None or datetime.fromisoformat(beat) < since:
-            missing.add(name)
+            missing.add(name.replace("_", "-"))
     return missing
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Connection
+from airflow.sdk.api.datamodels._generated import DagRunType  # what a task gets
 
 
 def context(
@@ -24,7 +25,7 @@ def context(
     return {
         "params": {"capture_day": None, "lookback_days": 3, **params},
         "logical_date": logical,
-        "dag_run": SimpleNamespace(run_after=run_after, run_type=run_type),
+        "dag_run": SimpleNamespace(run_after=run_after, run_type=DagRunType(run_type)),
     }
 
 

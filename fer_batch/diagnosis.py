@@ -34,7 +34,7 @@ def _check(settings: Settings) -> Iterator[Finding]:
     yield _try("CNN", lambda: _cnn(settings))
     yield _try("face detector", lambda: _detector(settings))
     try:
-        facilities = registry.load(settings.facilities_file)
+        facilities = registry.load(settings.facilities_file, settings)
     except FerError as error:
         yield Finding("facility registry", False, str(error))
         return

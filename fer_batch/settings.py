@@ -9,15 +9,17 @@ environment.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
     EnvSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from fer_batch.errors import ConfigurationError
@@ -35,7 +37,11 @@ class Settings(BaseSettings):
     """The settings, with their defaults. Units are part of the names."""
 
     model_config = SettingsConfigDict(
-        env_prefix="FER_", env_nested_delimiter="__", extra="ignore", frozen=True
+        env_prefix="FER_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,  # FER_S3_ENDPOINT= in a compose file means none
+        extra="ignore",
+        frozen=True,
     )
 
     database_url: SecretStr | None = Field(
@@ -85,7 +91,8 @@ class Settings(BaseSettings):
     threads: int = Field(
         default_factory=lambda: min(4, os.cpu_count() or 1),
         ge=1,
-        description="Threads of the runtime, OpenCV and BLAS in one scoring process",
+        description="Threads of the runtime, OpenCV and BLAS in one scoring process; "
+        "unset, as many as there are cores, at most 4",
     )
     chunk_images: int = Field(default=1024, ge=1, le=65536, description="Images per transaction")
     shard_images: int = Field(
@@ -110,7 +117,14 @@ class Settings(BaseSettings):
         default=None, description="Data of the local stack; none means a folder in /var/tmp"
     )
     log_format: Literal["console", "json"] = Field(default="console", description="Log lines")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Lines below it are left out"
+    )
+
+    @field_validator("s3_credentials")
+    @classmethod
+    def _lower_names(cls, by_name: dict[str, S3Credentials]) -> dict[str, S3Credentials]:
+        return {name.lower(): keys for name, keys in by_name.items()}
 
     def credentials_for(self, name: str | None) -> S3Credentials | None:
         """The keys of a credentials name, or the default ones; None means the AWS chain.
@@ -140,16 +154,30 @@ def env_file() -> Path:
     return Path(os.environ.get("FER_ENV_FILE", ".env"))
 
 
+def log_format() -> Literal["console", "json"]:
+    """The form of log lines for a process whose other settings may be wrong."""
+    return "json" if os.environ.get("FER_LOG_FORMAT") == "json" else "console"
+
+
 def load() -> Settings:
     """Read the settings once, at the edge. Raises ConfigurationError naming each wrong one."""
+    file = env_file()
+    if "FER_ENV_FILE" in os.environ and not file.exists():
+        raise ConfigurationError(f"there is no file {file}", "Correct FER_ENV_FILE")
     try:
-        return Settings(_env_file=env_file())
+        return Settings(_env_file=file)
     except ValidationError as error:
         wrong = "; ".join(
             f"FER_{'__'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
             for e in error.errors()
         )
-        raise ConfigurationError(f"settings are wrong: {wrong}", "See `fer-batch config`") from None
+    except SettingsError:  # its cause holds the text, which may be a secret
+        wrong = "FER_S3_CREDENTIALS: must be JSON; or set FER_S3_CREDENTIALS__NAME__ACCESS_KEY_ID …"
+    except UnicodeDecodeError:
+        wrong = f"{file} is not UTF-8"
+    raise ConfigurationError(
+        f"settings are wrong: {wrong}", f"Correct that in the environment or in {file}"
+    )
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
@@ -188,9 +216,14 @@ def sources(settings: Settings) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": f"FER_{name.upper()}",
-                "value": shown[name],
+                "value": _masked(shown[name]),
                 "source": source,
                 "description": field.description or "",
             }
         )
     return rows
+
+
+def _masked(value: Any) -> Any:
+    """A URL's login is masked as secrets are; nobody should put one there, but people do."""
+    return re.sub("//[^/]*@", "//**********@", value) if isinstance(value, str) else value

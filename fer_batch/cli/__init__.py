@@ -7,20 +7,29 @@ Modules that take long to import are imported by the subcommand that needs them,
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 from cyclopts import App, Parameter
 
-from fer_batch import __version__
+from fer_batch import __version__, log
 from fer_batch.cli import admin, demonstration, model, nightly, stack
-from fer_batch.errors import FerError
-from fer_batch.log import logger
+from fer_batch.cli.common import DEFAULTS
+from fer_batch.errors import EXIT_PERMANENT, FerError
+
+# ONNX Runtime would report to its makers what it runs, as soon as it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+EXIT_INTERRUPTED = 128 + 2
+EXIT_NOBODY_READS = 128 + 13
+"""As shells report an end by SIGINT and by SIGPIPE."""
 
 app = App(
     name="fer-batch",
     version=__version__,
-    default_parameter=Parameter(negative=()),
+    default_parameter=DEFAULTS,
+    help_on_error=True,
     help="The nightly batch that says, facility by facility: did people leave with a happy "
     "expression?",
     help_epilogue="Exit codes: 0 done, 2 failed until somebody changes something, 3 done with "
@@ -45,10 +54,25 @@ def launch(
 
 def main() -> None:
     """Run the command; an error of ours becomes one line and its exit code."""
+    log.configure()  # until the settings say how
     try:
-        sys.exit(app.meta(result_action="return_value") or 0)
+        code: int = app.meta(result_action="return_value") or 0
+        sys.stdout.flush()
     except FerError as error:
-        logger(__name__).error(str(error))
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # `fer-batch config | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_NOBODY_READS)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A path that the caller gave, or that a setting names.
+        _fail(f"{error.filename}: {error.strerror}", EXIT_PERMANENT)
+    sys.exit(code)
+
+
+def _fail(what: str, exit_code: int) -> NoReturn:
+    log.logger(__name__).error(what)
+    sys.exit(exit_code)

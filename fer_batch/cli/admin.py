@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App, Group
 
-from fer_batch.cli.common import Json, settings, show
-from fer_batch.cli.psql import open_psql
-from fer_batch.errors import EXIT_FINDINGS, ConfigurationError
+from fer_batch.cli.common import DEFAULTS, Json, settings, show
+from fer_batch.cli.psql import ForPsql, open_psql
+from fer_batch.errors import EXIT_FINDINGS
 
 if TYPE_CHECKING:
     from fer_batch.settings import Settings
 
 GROUP = Group("Set up and look after", sort_key=3)
 
-db = App(name="db", help="The database: upgrade its schema, open a prompt.", group=GROUP)
-facilities = App(name="facilities", help="The facility registry.", group=GROUP)
+db = App(
+    name="db",
+    help="The database: upgrade its schema, open a prompt.",
+    group=GROUP,
+    default_parameter=DEFAULTS,
+)
+facilities = App(
+    name="facilities", help="The facility registry.", group=GROUP, default_parameter=DEFAULTS
+)
 
 
 def register(app: App) -> None:
@@ -57,12 +64,9 @@ def upgrade() -> None:
 
 
 @db.command
-def psql(*arguments: str) -> None:
-    """Open psql on the database; further arguments go to psql (`-- -c 'select 1'`)."""
-    loaded = settings()
-    if loaded.database_url is None:
-        raise ConfigurationError("no database is set", "Set FER_DATABASE_URL")
-    open_psql(loaded.database_url.get_secret_value(), arguments)
+def psql(*arguments: ForPsql) -> None:
+    """Open psql on the database."""
+    open_psql(settings(), arguments)
 
 
 @facilities.command(name="list")
@@ -72,6 +76,7 @@ def list_facilities(*, json: Json = False) -> None:
 
     from fer_batch import registry
 
+    loaded = settings()
     now = datetime.now(UTC)
     rows = [
         {
@@ -83,7 +88,7 @@ def list_facilities(*, json: Json = False) -> None:
             "target_share": facility.target_share,
             "problem": facility.refusal(facility.local_day(now), now),
         }
-        for facility in registry.load(settings().facilities_file).values()
+        for facility in registry.load(loaded.facilities_file, loaded).values()
     ]
     show("Facilities", rows, json)
 
@@ -94,7 +99,7 @@ def sync(*, json: Json = False) -> None:
     from fer_batch import database, ledger, registry
 
     loaded: Settings = settings()
-    known = registry.load(loaded.facilities_file)
+    known = registry.load(loaded.facilities_file, loaded)
     engine = database.engine(loaded)
     database.check_migrated(engine)
     with database.transaction(engine) as connection:

@@ -14,6 +14,12 @@ from fer_batch import log
 if TYPE_CHECKING:
     from fer_batch.settings import Settings
 
+_NAME_WIDTH = 24
+"""The first column names the row: as wide as the longest setting, it is not broken."""
+
+DEFAULTS = Parameter(negative=(), show_default=lambda value: str(value) if value else None)
+"""For the parameters of every command: a default that is no, none or zero is not worth a word."""
+
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON for a script.")]
 
 
@@ -21,6 +27,7 @@ def settings() -> Settings:
     """The settings, with the logs in the form that they ask for."""
     from fer_batch import settings as module
 
+    log.configure(module.log_format())  # for what is wrong with the settings themselves
     loaded = module.load()
     log.configure(loaded.log_format, loaded.log_level)
     return loaded
@@ -41,8 +48,13 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         sys.stdout.write(f"{title}: none\n")
         return
     table = Table(title=title, title_justify="left")
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "))
+    for number, name in enumerate(rows[0]):
+        longest = max(len(str(row[name])) for row in rows)
+        table.add_column(
+            name.replace("_", " "),
+            overflow="fold",  # nothing is cut off
+            min_width=min(longest, _NAME_WIDTH) if number == 0 else None,
+        )
     for row in rows:
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row.values()))
     Console().print(table)

@@ -29,6 +29,7 @@ def register(app: App) -> None:
 
 def predict(
     source: Annotated[str, Parameter(help="A file, a folder, an http(s) URL or s3://bucket/key.")],
+    /,
     *,
     crop: Annotated[
         bool, Parameter(help="The whole picture is the face; none is looked for.")
@@ -76,15 +77,16 @@ def train(
     json: Json = False,
 ) -> None:
     """Train the CNN on FER2013 and write the ONNX artefact with its card (extra `train`)."""
+    from fer_batch.training import recipe as recipes
+
+    loaded = settings()
+    chosen = recipes.load(recipe) if recipe else recipes.Recipe()
     try:
         from fer_batch.training import run
-        from fer_batch.training.recipe import Recipe
     except ImportError as error:
         raise ConfigurationError(
             f"training needs {error.name}", "Install it with `pip install 'fer-batch[train]'`"
         ) from None
-    loaded = settings()
-    chosen = Recipe.model_validate_json(recipe.read_text()) if recipe else Recipe()
     card = run.train(data, votes, out, name, chosen, resume, threads or loaded.threads)
     if json:
         print_json(card)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Group, Parameter
 
 from fer_batch.cli.common import Json, print_json, settings, show
-from fer_batch.errors import EXIT_FINDINGS, FerError
+from fer_batch.errors import EXIT_FINDINGS, ConfigurationError, FerError
 
 if TYPE_CHECKING:
     from fer_batch.nightly import Run
+    from fer_batch.records import Shard
 
 GROUP = Group("The nightly job", sort_key=1)
 
@@ -133,11 +134,9 @@ def shards(selected: Selected, *, json: Json = False) -> None:
 
 def score(selected: Selected, *, json: Json = False) -> None:
     """Score the shard given as JSON on stdin, or, without input, all that is left."""
-    from fer_batch.jobs import SHARD
-
     job = selected.open()
     given = "" if sys.stdin.isatty() else sys.stdin.read()
-    todo = [SHARD.validate_json(given)] if given.strip() else job.plan_shards()
+    todo = [_shard(given)] if given.strip() else job.plan_shards()
     rows = []
     for shard in todo:
         result = job.score(shard)
@@ -150,6 +149,22 @@ def score(selected: Selected, *, json: Json = False) -> None:
             }
         )
     show("Scored", rows, json)
+
+
+def _shard(text: str) -> Shard:
+    from pydantic import ValidationError
+
+    from fer_batch.jobs import SHARD
+
+    try:
+        return SHARD.validate_json(text)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'shard'}: {e['msg']}" for e in error.errors()
+        )
+        raise ConfigurationError(
+            f"the shard on stdin is wrong: {wrong}", "Give one that `fer-batch shards --json` made"
+        ) from None
 
 
 def summarize(selected: Selected, *, json: Json = False) -> None:

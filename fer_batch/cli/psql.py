@@ -6,30 +6,42 @@ import os
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+from cyclopts import Parameter
 
 from fer_batch.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from fer_batch.settings import Settings
 
-def open_psql(url: str, arguments: tuple[str, ...]) -> NoReturn:
+ForPsql = Annotated[str, Parameter(help="What psql gets, after `--`: `-- -c 'select 1'`.")]
+
+
+def open_psql(source: Settings | str, arguments: tuple[str, ...]) -> NoReturn:
     """Become psql: the machine's own, else the one of the local stack's wheel.
 
     The login goes through the environment, not the command line, where every user of the machine
-    would see it.
+    would see it. Raises ConfigurationError for a missing or malformed URL.
     """
-    from sqlalchemy import make_url
+    from psycopg.conninfo import make_conninfo
 
-    parts = make_url(url)
+    from fer_batch import database
+
+    parts = database.engine(source).url
+    options = {k: v if isinstance(v, str) else v[-1] for k, v in parts.query.items()}
     login = {
         "PGHOST": parts.host,
         "PGPORT": parts.port,
         "PGUSER": parts.username,
-        "PGPASSWORD": parts.password,
+        "PGPASSWORD": options.pop("password", parts.password),
         "PGDATABASE": parts.database,
     }
     given = {name: str(value) for name, value in login.items() if value is not None}
     program = shutil.which("psql") or _embedded_psql()
-    os.execve(program, [program, *arguments], {**os.environ, **given})  # noqa: S606
+    # What else the URL asks for, such as sslmode=verify-full, holds for psql as well.
+    command = [program, "--dbname", make_conninfo(**options), *arguments]
+    os.execve(program, command, {**os.environ, **given})  # noqa: S606
 
 
 def _embedded_psql() -> str:

@@ -8,8 +8,8 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
-from fer_batch.cli.common import Json, settings, show
-from fer_batch.cli.psql import open_psql
+from fer_batch.cli.common import DEFAULTS, Json, settings, show
+from fer_batch.cli.psql import ForPsql, open_psql
 
 GROUP = Group("Try it on this machine", sort_key=4)
 
@@ -17,6 +17,7 @@ stack = App(
     name="stack",
     help="PostgreSQL, an S3 server and Airflow on this machine (extras local and airflow).",
     group=GROUP,
+    default_parameter=DEFAULTS,
 )
 
 
@@ -79,8 +80,8 @@ def env() -> None:
 
 
 @stack.command
-def psql(*arguments: str) -> None:
-    """Open psql on the stack's database; further arguments go to psql (`-- -c 'select 1'`)."""
+def psql(*arguments: ForPsql) -> None:
+    """Open psql on the stack's database."""
     from fer_batch.stack import Stack
 
     open_psql(Stack(settings().stack_dir).env()["FER_DATABASE_URL"], arguments)

@@ -113,7 +113,7 @@ def cells(summary: Mapping[str, Any]) -> dict[str, str]:
     is_suppressed = summary["verdict"] == "suppressed"
     counts = {
         name: _NOTHING if is_suppressed else f"{summary[name]:,}"
-        for name in ("happy", "sad", "uncertain")
+        for name in ("happy", "sad", "uncertain", "neither")
     }
     not_scored = ", ".join(f"{n} {reason}" for reason, n in sorted(summary["not_scored"].items()))
     if summary["images_pending"]:
@@ -125,6 +125,7 @@ def cells(summary: Mapping[str, Any]) -> dict[str, str]:
         "Happy": counts["happy"],
         "Sad": counts["sad"],
         "uncertain": counts["uncertain"],
+        "neither": counts["neither"],
         "not scored": not_scored or "none",
         "happy share": _share(summary),
         "verdict": summary["verdict"],
@@ -184,7 +185,7 @@ def print_summaries(
     if not summaries:
         Console().print("no summaries")
         return
-    right = {"images", "faces", "Happy", "Sad", "uncertain", "true share"}
+    right = {"images", "faces", "Happy", "Sad", "uncertain", "neither", "true share"}
     table = Table()
     rows = []
     for summary in summaries:

@@ -136,6 +136,7 @@ class ShardScorer:
     def score(self, shard: Shard) -> ShardResult:
         """Score what is left of a shard. One facility's trouble does not stop the next."""
         progress = Progress(shard)
+        progress.say("scoring")
         result = ShardResult()
         for key_range in shard.ranges:
             facility_id = key_range.batch.facility_id

@@ -29,6 +29,7 @@ def summary(facility_id: str = "north-mall", **changes: Any) -> dict[str, Any]:
         "happy": 1_000,
         "sad": 200,
         "uncertain": 47,
+        "neither": 31,
         "happy_share": 0.8333,
         "happy_share_low": 0.8112,
         "happy_share_high": 0.8533,
@@ -45,6 +46,7 @@ def suppressed(facility_id: str = "quiet-shop") -> dict[str, Any]:
         happy=17,
         sad=4,
         uncertain=2,
+        neither=1,
         happy_share=None,
         happy_share_low=None,
         happy_share_high=None,
@@ -74,7 +76,7 @@ class Tags(HTMLParser):
 def test_a_facility_shows_its_counts_its_share_with_interval_and_its_verdict() -> None:
     text = re.sub(r"\s+", " ", Tags(report.render(data(summary()))).text)
     for expected in (
-        "North-Mall 1,250 1,247 1,000 200 47 2 empty, 1 unreadable",
+        "North-Mall 1,250 1,247 1,000 200 47 31 2 empty, 1 unreadable",
         "0.833 (0.811 to 0.853)",
         "satisfied",
         "ab" * 6,
@@ -94,7 +96,7 @@ def test_the_file_needs_no_other_file_or_host() -> None:
 def test_few_faces_show_neither_a_share_nor_how_they_divide() -> None:
     html = report.render(data(suppressed()))
     text = re.sub(r"\s+", " ", Tags(html).text)
-    assert "Quiet-Shop 1,250 23 – – – 2 empty, 1 unreadable – 0.80 suppressed" in text
+    assert "Quiet-Shop 1,250 23 – – – – 2 empty, 1 unreadable – 0.80 suppressed" in text
     assert "<svg" not in html
 
 

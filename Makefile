@@ -6,6 +6,11 @@ IMAGES ?=
 BIN    := $(VENV)/bin
 MADE   := $(VENV)/.made
 
+# uv brings certificates of its own; a machine may need those that its owner added.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
+export UV_SYSTEM_CERTS ?= true
+endif
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
@@ -78,7 +78,7 @@ def run(selected: Selected, *, json: Json = False) -> int:
     findings = nightly.run_all(job := selected.open())
     summaries = job.summarize()
     if json:
-        print_json({"summaries": summaries, "findings": findings})
+        print_json({"summaries": _published(summaries), "findings": findings})
     else:
         report.print_summaries(summaries)
         show("Findings", findings, as_json=False)
@@ -106,6 +106,8 @@ def plan(selected: Selected, *, json: Json = False) -> None:
 
 def list_images(selected: Selected, *, json: Json = False) -> None:
     """List the images of each facility and day into the ledger."""
+    job = selected.open()
+    job.sync_facilities()  # a batch belongs to a facility of the tables
     rows = [
         {
             "facility": listed.batch.facility_id,
@@ -116,7 +118,7 @@ def list_images(selected: Selected, *, json: Json = False) -> None:
             "bytes": listed.bytes,
             "reason": listed.reason,
         }
-        for listed in selected.open().list_images()
+        for listed in job.list_images()
     ]
     show("Listed", rows, json)
 
@@ -173,7 +175,7 @@ def summarize(selected: Selected, *, json: Json = False) -> None:
 
     summaries = selected.open().summarize()
     if json:
-        print_json(summaries)
+        print_json(_published(summaries))
     else:
         report.print_summaries(summaries)
 
@@ -214,6 +216,12 @@ def worker(*, announce: Path, parent: int) -> int:
         except FerError as error:
             sys.stdout.write(str(error))  # for the process that started this one
             return error.exit_code
+
+
+def _published(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Summaries as analysts may see them: how few faces divide is nobody's business."""
+    hidden = dict.fromkeys(("happy", "sad", "uncertain", "neither"))
+    return [{**row, **(hidden if row["verdict"] == "suppressed" else {})} for row in summaries]
 
 
 def _exit_code(findings: Sequence[Mapping[str, object]]) -> int:

@@ -7,7 +7,7 @@ child gets the arguments, environment, folder and streams of the call and then d
 
 from __future__ import annotations
 
-import contextlib
+import importlib
 import json
 import os
 import subprocess
@@ -20,8 +20,9 @@ from types import TracebackType
 from typing import Any
 
 # Nothing that starts threads, which do not survive a fork: so not onnxruntime.
-IMPORTED = ("boto3", "cv2", "jinja2", "obstore", "pandas", "psycopg", "rich", "sqlalchemy",
-            "fer_batch.cli", "fer_batch.settings")  # fmt: skip
+IMPORTED = ("rich.table", "matplotlib.figure", "fer_batch.cli", "fer_batch.checks",
+            "fer_batch.diagnosis", "fer_batch.listing", "fer_batch.nightly", "fer_batch.planning",
+            "fer_batch.predict", "fer_batch.report", "fer_batch.results")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def _become(call: dict[str, Any]) -> None:
 
 def _serve() -> None:
     for name in IMPORTED:
-        with contextlib.suppress(ImportError):
-            __import__(name)
+        importlib.import_module(name)
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a thread would not be forked"
     answers = os.fdopen(os.dup(1), "w")
     while line := sys.stdin.readline():
         child = os.fork()
@@ -114,7 +115,12 @@ def _serve() -> None:
             _become(json.loads(line))
             from fer_batch.cli import main
 
-            main()
+            try:
+                main()
+            except SystemExit as end:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(int(end.code or 0))  # without taking all that was imported apart
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         answers.write(f"{code}\n")
         answers.flush()

@@ -1,0 +1,179 @@
+"""The nightly job by its commands: whole, step by step, twice at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.end_to_end.conftest import DAY, Night, facility
+from tests.support.command import only_ours
+
+ON_DAY = ("--capture-day", DAY.isoformat())
+TABLES = ("batch", "facility", "image", "image_result", "face_result", "satisfaction_summary",
+          "model_version")  # fmt: skip
+
+
+def row_counts(night: Night) -> dict[str, int]:
+    return {name: night.rows(f"select count(*) as n from fer.{name}")[0]["n"]  # noqa: S608
+            for name in TABLES}  # fmt: skip
+
+
+def has_only_json_types(row: Mapping[str, Any]) -> bool:
+    """Whether no number went out as a string."""
+    texts = {"facility_id", "capture_day", "model_version", "time_zone", "interval_method",
+             "verdict", "run_id", "created_at"}  # fmt: skip
+    return all(isinstance(value, str) == (name in texts) for name, value in row.items())
+
+
+def test_a_whole_day(nightly: Command, night: Night) -> None:
+    night.registry(facility("north-mall"), facility("kiosk"))
+    night.fill("north-mall", happy=40, sad=10)
+    night.fill("kiosk", happy=2, sad=1)
+    ended = nightly("run", *ON_DAY, "--run-id", "first", "--json")
+    assert ended.code == 0
+    assert ended.json["findings"] == []
+    kiosk, mall = sorted(ended.json["summaries"], key=lambda row: row["facility_id"])
+    assert (mall["faces"], mall["happy"], mall["sad"]) == (50, 40, 10)
+    assert mall["happy_share"] == pytest.approx(0.8)
+    assert (mall["verdict"], mall["run_id"]) == ("satisfied", "first")
+    assert mall["capture_day"] == DAY.isoformat()
+    assert has_only_json_types(mall)
+    assert kiosk["verdict"] == "suppressed"
+    assert kiosk["images_scored"] == 3
+    assert {kiosk[name] for name in ("happy", "sad", "uncertain", "neither")} == {None}
+    assert "summarised" in ended.err
+    (report,) = night.settings.report_dir.iterdir()
+    assert "north-mall" in report.read_text()
+
+    again = nightly("run", *ON_DAY)
+    assert again.code == 0
+    assert "satisfied" in again.out
+    assert "suppressed" in again.out
+    assert "Findings: none" in again.out
+    assert row_counts(night)["satisfaction_summary"] == 2
+
+
+def test_two_runs_of_a_day_at_once_leave_one_set_of_rows(nightly: Command, night: Night) -> None:
+    night.registry(facility("a"), facility("b"))
+    night.fill("a", happy=30, sad=10)
+    night.fill("b", happy=5, sad=30)
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "fer_batch", "run", *ON_DAY, "--run-id", name, "--json"],
+            env=only_ours(nightly.env | {"FER_CHUNK_IMAGES": "8"}),
+            cwd=nightly.folder, stdout=subprocess.PIPE, text=True,
+        )
+        for name in ("one", "two")
+    ]  # fmt: skip
+    printed = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert row_counts(night) == {
+        "batch": 2, "facility": 2, "image": 75, "image_result": 75, "face_result": 75,
+        "satisfaction_summary": 2, "model_version": 1,
+    }  # fmt: skip
+    for name, happy, sad in (("a", 30, 10), ("b", 5, 30)):
+        summary = night.summary(name)
+        assert (summary["happy"], summary["sad"], summary["revision"]) == (happy, sad, 1)
+    said = [json.loads(text)["summaries"] for text in printed]
+    assert [row["happy"] for row in said[0]] == [row["happy"] for row in said[1]]
+
+
+def test_the_steps_of_a_run_one_by_one(nightly: Command, night: Night) -> None:
+    night.registry(facility("a"))
+    night.fill("a", happy=25, sad=10)
+
+    listed = nightly("list", *ON_DAY, "--json")
+    assert listed.code == 0
+    assert [(r["status"], r["images"], r["new"]) for r in listed.json] == [("listed", 35, 35)]
+
+    shards = nightly("shards", *ON_DAY, "--json").json
+    assert sum(part["image_count"] for shard in shards for part in shard["ranges"]) == 35
+
+    unfinished = nightly("checks", *ON_DAY, "--json")
+    assert unfinished.code == 3
+    assert "images_without_outcome" in {finding["check"] for finding in unfinished.json}
+    assert "images_without_outcome" in unfinished.err  # the scheduler shows what is logged
+
+    (shard,) = shards
+    scored = nightly("score", *ON_DAY, "--json", stdin=json.dumps(shard))
+    assert scored.code == 0
+    assert [(r["images"], r["outcomes"]) for r in scored.json] == [(35, {"scored": 35})]
+
+    (summary,) = nightly("summarize", *ON_DAY, "--json").json
+    assert (summary["happy"], summary["sad"], summary["is_complete"]) == (25, 10, True)
+    assert has_only_json_types(summary)
+    assert nightly("checks", *ON_DAY, "--json").json == []
+    report = Path(nightly("report", *ON_DAY, "--json").json["report"])
+    assert "35" in report.read_text()
+    assert nightly("report", *ON_DAY).out == f"{report}\n"
+    assert nightly("shards", *ON_DAY, "--json").json == []
+
+
+def test_a_plan_writes_nothing(nightly: Command, night: Night) -> None:
+    night.registry(facility("a"), facility("b", kind="frames"), facility("c", permission=""))
+    night.fill("a", happy=3, sad=2)
+    before = row_counts(night)
+    ended = nightly("plan", *ON_DAY, "--lookback-days", "1", "--json")
+    assert ended.code == 0
+    found = {(r["facility"], r["capture_day"]): r for r in ended.json}
+    assert len(found) == 6
+    assert found["a", DAY.isoformat()]["images"] == 5
+    assert found["a", DAY.isoformat()]["bytes"] > 0
+    assert found["a", DAY.isoformat()]["expected_s"] > 0
+    assert found["b", DAY.isoformat()] == {
+        "facility": "b", "capture_day": DAY.isoformat(),
+        "images": 0, "bytes": 0, "expected_s": 0, "problem": "",
+    }  # fmt: skip
+    assert found["c", DAY.isoformat()]["problem"] == "no permission is recorded"
+    assert row_counts(night) == before == dict.fromkeys(TABLES, 0)
+    assert not night.settings.report_dir.exists()
+    assert list(nightly.folder.iterdir()) == []
+    # So it needs no database at all.
+    without = nightly("plan", *ON_DAY, "--lookback-days", "1", "--json", FER_DATABASE_URL=None)
+    assert without.json == ended.json
+
+
+def test_a_day_without_images_is_a_result(nightly: Command, night: Night) -> None:
+    night.registry(facility("a"))
+    ended = nightly("run", *ON_DAY, "--json")
+    assert ended.code == 0
+    (summary,) = ended.json["summaries"]
+    assert (summary["images"], summary["is_complete"]) == (0, True)
+    assert summary["verdict"] == "suppressed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--facility", "north-mal"], "Did you mean north-mall?"),
+        (["--facility", "zoo"], "It knows north-mall"),
+        (["--time-zone", "Asia/Tokyo"], "no facility is selected"),
+        (["--model-version", "abcdef"], "Set FER_MODEL_CARD"),
+    ],
+)
+def test_what_does_not_exist_is_named(
+    nightly: Command, night: Night, arguments: list[str], said: str
+) -> None:
+    night.registry(facility("north-mall"))
+    ended = nightly("shards", *ON_DAY, *arguments, "--json")
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
+    assert row_counts(night)["image"] == 0
+
+
+@pytest.mark.parametrize(
+    "given", ["{", '{"name": "a", "ranges": [{}]}', '[{"name": "a", "ranges": []}]']
+)
+def test_a_wrong_shard_is_refused(nightly: Command, night: Night, given: str) -> None:
+    night.registry(facility("a"))
+    ended = nightly("score", *ON_DAY, stdin=given)
+    assert (ended.code, ended.out) == (2, "")
+    assert "the shard on stdin is wrong" in ended.err
+    assert "fer-batch shards --json" in ended.err

@@ -83,11 +83,11 @@ def load_card(path: Path) -> Card:
 
     Raises ModelError for a card that is missing or wrong and for another artefact than it names.
     """
-    return _load(path)[0]
+    return load_artefact(path)[0]
 
 
-def _load(path: Path) -> tuple[Card, bytes]:
-    """The card, and its artefact as the very bytes that were hashed."""
+def load_artefact(path: Path) -> tuple[Card, bytes]:
+    """The card, and its artefact as the very bytes that were hashed. Raises as `load_card` does."""
     try:
         card = Card.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -177,19 +177,17 @@ class Classifier:
 
     def __init__(self, settings: Settings) -> None:
         path = card_in_use(settings)
-        self.card, artefact = _load(path)
+        self.card, artefact = load_artefact(path)
         self.manifest = manifest_of(self.card, settings)
         self.model_version = version_of(self.manifest)
-        self._run = _open(artefact, path.with_name(self.card.artefact), settings.threads)
+        self._network = open_artefact(artefact, self.card.artefact, settings.threads)
 
     def classify(self, crops: Pixels) -> Probabilities:
         """Crops uint8 N×48×48 to probabilities float32 N×3; neither the number of crops nor
         their company changes a probability by more than 1e-4. N may be 0."""
         if crops.dtype != np.uint8 or crops.shape[1:] != (CROP_PX, CROP_PX):
             raise ValueError(f"crops must be uint8 N×48×48, not {crops.dtype} {crops.shape}")
-        parts = [self._run(crops[start : start + BATCH]) for start in range(0, len(crops), BATCH)]
-        seven = np.concatenate(parts) if parts else np.empty((0, len(CLASSES)), np.float32)
-        return _three_of(seven)
+        return _three_of(self._network(crops))
 
     def score_faces(
         self,
@@ -233,8 +231,14 @@ def _three_of(seven: npt.NDArray[np.float32]) -> Probabilities:
 _TRIAL = np.linspace(0, 255, 2 * CROP_PX**2).astype(np.uint8).reshape(2, CROP_PX, CROP_PX)
 
 
-def _open(content: bytes, path: Path, threads: int) -> Callable[[Pixels], npt.NDArray[np.float32]]:
-    """Open the artefact and try it. Raises ModelError unless it does what every card promises."""
+def open_artefact(
+    content: bytes, name: str, threads: int
+) -> Callable[[Pixels], npt.NDArray[np.float32]]:
+    """An artefact as a function: crops uint8 N×48×48 to the seven probabilities float32 N×7.
+
+    It is tried first. Raises ModelError unless it does what every card promises; `name` is what
+    the error calls it.
+    """
     import onnxruntime as ort  # takes a third of a second: only who scores pays for it
 
     options = ort.SessionOptions()
@@ -246,21 +250,28 @@ def _open(content: bytes, path: Path, threads: int) -> Callable[[Pixels], npt.ND
     todo = "Use a CNN made by `fer-batch train`"
 
     def network(crops: Pixels) -> npt.NDArray[np.float32]:
-        return np.asarray(session.run(["probabilities"], {"crops": crops})[0], np.float32)
+        parts = [
+            np.asarray(
+                session.run(["probabilities"], {"crops": crops[start : start + BATCH]})[0],
+                np.float32,
+            )
+            for start in range(0, len(crops), BATCH)
+        ]
+        return np.concatenate(parts) if parts else np.empty((0, len(CLASSES)), np.float32)
 
     try:
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         inputs = [(i.name, i.type, *i.shape[1:]) for i in session.get_inputs()]
         if inputs != [("crops", "tensor(uint8)", CROP_PX, CROP_PX)]:
-            raise ModelError(f"{path} takes {inputs}, expected uint8 crops of N×48×48", todo)
+            raise ModelError(f"{name} takes {inputs}, expected uint8 crops of N×48×48", todo)
         trial = network(_TRIAL)
     except ModelError:
         raise
     except Exception as error:  # ONNX Runtime's own errors share no better base
         raise ModelError(
-            f"{path} cannot be run by ONNX Runtime {ort.__version__}: {type(error).__name__}", todo
+            f"{name} cannot be run by ONNX Runtime {ort.__version__}: {type(error).__name__}", todo
         ) from error
     is_right = trial.shape == (2, len(CLASSES)) and np.isfinite(trial).all() and trial.min() >= 0
     if not is_right or np.abs(trial.sum(axis=1) - 1).max() > 1e-3:
-        raise ModelError(f"{path} gives no probabilities of the seven expressions", todo)
+        raise ModelError(f"{name} gives no probabilities of the seven expressions", todo)
     return network

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_batch import fer2013
-from fer_batch.classifier import DEFAULT_CARD, load_card
+from fer_batch.classifier import DEFAULT_CARD, load_artefact, open_artefact
 from fer_batch.errors import ConfigurationError
 from fer_batch.fer2013 import HAPPY, NEUTRAL, SAD, Split
 from fer_batch.log import logger
@@ -45,7 +45,7 @@ def evaluate(
     its card, ConfigurationError for a file that is not FER2013 or a split that it lacks.
     """
     path = card_path or artefacts_dir() / DEFAULT_CARD
-    card = load_card(path)
+    card, artefact = load_artefact(path)
     if split not in fer2013.USAGES:
         raise ConfigurationError(
             f"there is no split {split!r}", f"Choose one of {', '.join(fer2013.USAGES)}"
@@ -54,7 +54,7 @@ def evaluate(
     if len(rows) == 0:
         raise ConfigurationError(f"{data} has no rows of {split}", "Give the whole of FER2013")
     log.info("evaluating", card=path.name, split=split, rows=len(rows))
-    classify = onnx_session(path.with_name(card.artefact).read_bytes(), threads)
+    classify = open_artefact(artefact, card.artefact, threads)
     return {
         "card": card.name,
         "artefact_sha256": card.artefact_sha256,
@@ -62,25 +62,6 @@ def evaluate(
         "rows": len(rows),
         **figures(classify(rows.pixels), rows, card.uncertain_below),
     }
-
-
-def onnx_session(artefact: bytes, threads: int = 2) -> Classify:
-    """An ONNX file in memory as a function of crops uint8 [N,48,48], 64 at a time."""
-    # Loading the runtime takes half a second: only who runs an artefact pays for it.
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(artefact, options, providers=["CPUExecutionProvider"])
-
-    def classify(crops: NDArray[np.uint8]) -> Probabilities:
-        parts = [
-            session.run(["probabilities"], {"crops": crops[start : start + 64]})[0]
-            for start in range(0, len(crops), 64)
-        ]
-        return np.concatenate(parts) if parts else np.empty((0, 7), np.float32)
-
-    return classify
 
 
 def figures(probabilities: Probabilities, split: Split, uncertain_below: float) -> dict[str, Any]:

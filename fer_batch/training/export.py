@@ -18,8 +18,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from fer_batch.classifier import open_artefact
 from fer_batch.errors import ModelError
-from fer_batch.evaluation import Classify, onnx_session
+from fer_batch.evaluation import Classify
 from fer_batch.fer2013 import CLASSES, CROP_PX
 from fer_batch.training.fit import predict
 
@@ -37,7 +38,7 @@ def to_onnx(model: Any, crops: NDArray[np.uint8]) -> tuple[bytes, Classify, floa
         crops_in = keras.InputSpec(shape=(None, CROP_PX, CROP_PX), dtype="uint8", name="crops")
         model.export(path, format="onnx", verbose=False, input_signature=[crops_in])
         artefact = _named(onnx.load(path))
-    classify = onnx_session(artefact)
+    classify = open_artefact(artefact, "the exported network", threads=2)
     # Batches of several sizes, one alone among them: none may change a probability.
     expected = predict(model, crops)
     found = np.concatenate([classify(crops[:1]), classify(crops[1:])])

@@ -135,8 +135,10 @@ def test_a_killed_run_goes_on_and_ends_where_an_undisturbed_one_does(
     assert "2/3" in log
     assert "3/3" in log
     pixels = fer2013.read(files[0])["PublicTest"].pixels
-    undisturbed = evaluation.onnx_session((trained[0] / "tiny.onnx").read_bytes())(pixels)
-    resumed = evaluation.onnx_session((tmp_path / "tiny.onnx").read_bytes())(pixels)
+    undisturbed = classifier.open_artefact((trained[0] / "tiny.onnx").read_bytes(), "artefact", 2)(
+        pixels
+    )
+    resumed = classifier.open_artefact((tmp_path / "tiny.onnx").read_bytes(), "artefact", 2)(pixels)
     assert np.abs(resumed - undisturbed).max() < 1e-4
     assert card["recipe"] == trained[1]["recipe"]
 

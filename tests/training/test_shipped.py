@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fer_batch import evaluation, fer2013
+from fer_batch import classifier, evaluation, fer2013
 from fer_batch.resources import artefacts_dir
 from fer_batch.training.recipe import Recipe
 
@@ -50,7 +50,7 @@ def test_the_card_reaches_the_bar(card: dict[str, Any]) -> None:
 def test_the_figures_of_the_card_hold_on_the_real_data(
     card: dict[str, Any], artefact: bytes
 ) -> None:
-    classify = evaluation.onnx_session(artefact)
+    classify = classifier.open_artefact(artefact, "artefact", 2)
     splits = fer2013.read(REAL / "fer2013.tar.gz", REAL / "fer2013new.csv")
     assert {usage: len(split) for usage, split in splits.items()} == card["data"]["rows"]
     for usage in ("PublicTest", "PrivateTest"):

@@ -159,8 +159,12 @@ class _Demo:
 
     def compare_manifest(self, faces: dict[str, int]) -> None:
         """Print faces found beside faces in the photographs, where a manifest says."""
-        for line in photographs.compared(faces, self._results()):
+        lines = list(photographs.compared(faces, self._results()))
+        for line in lines:
             sys.stdout.write("{photograph}: {faces} faces, {found} found\n".format(**line))
+        if any(line["same"] == "no" for line in lines):
+            smallest = self._settings.min_face_px
+            sys.stdout.write(f"faces under {smallest} px are not counted (FER_MIN_FACE_PX)\n")
 
     def show_ways(self, run_id: str) -> None:
         """Say where the report is and how to look further."""

@@ -18,9 +18,6 @@ from fer_batch.cli import admin, demonstration, model, nightly, stack
 from fer_batch.cli.common import DEFAULTS
 from fer_batch.errors import EXIT_PERMANENT, FerError
 
-# ONNX Runtime would report to its makers what it runs, as soon as it is imported.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
 EXIT_INTERRUPTED = 128 + 2
 EXIT_NOBODY_READS = 128 + 13
 """As shells report an end by SIGINT and by SIGPIPE."""
@@ -55,6 +52,8 @@ def launch(
 def main() -> None:
     """Run the command; an error of ours becomes one line and its exit code."""
     log.configure()  # until the settings say how
+    # ONNX Runtime would tell its makers what it runs, from the moment that it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         code: int = app.meta(result_action="return_value") or 0
         sys.stdout.flush()

@@ -1,0 +1,158 @@
+"""Setting up and looking after: database, facilities, model versions, a look at everything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.cli.conftest import Command
+from tests.end_to_end.conftest import Night, facility
+
+
+def test_an_empty_database_is_upgraded_and_again(fer: Command, postgres_url: str) -> None:
+    for _ in range(2):
+        ended = fer("db", "upgrade", FER_DATABASE_URL=postgres_url)
+        assert (ended.code, ended.out) == (0, "the database is up to date\n")
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.execute("select count(*) from fer.satisfaction_daily").fetchone() == (0,)
+
+
+def test_psql_opens_the_database_with_what_the_url_asks_for(
+    fer: Command, database_url: str
+) -> None:
+    question = "select current_database(), current_setting('application_name')"
+    url = f"{database_url}?application_name=of%20the%20url"
+    ended = fer("db", "psql", "--", "-XAtc", question, FER_DATABASE_URL=url)
+    assert ended.code == 0
+    assert ended.out == f"{database_url.rpartition('/')[2]}|of the url\n"
+
+
+def test_psql_gets_the_password_where_other_users_do_not_see_it(fer: Command) -> None:
+    programs = fer.folder / "bin"
+    programs.mkdir()
+    psql = programs / "psql"
+    psql.write_text('#!/bin/sh\nprintf "%s " "$@"\nprintf "password %s" "$PGPASSWORD"\n')
+    psql.chmod(0o755)
+    ended = fer(
+        "db", "psql", "--", "-l", PATH=f"{programs}:/usr/bin:/bin",
+        FER_DATABASE_URL="postgresql://fer:canary%2F7@127.0.0.1:9/fer?sslmode=require",
+    )  # fmt: skip
+    assert ended.out == "--dbname sslmode=require -l password canary/7"
+
+
+@pytest.mark.parametrize("url", [None, "mysql://a:canary@b/c", "nonsense canary"])
+@pytest.mark.parametrize("command", [("db", "psql"), ("db", "upgrade")])
+def test_without_a_right_database_url_it_is_named(
+    fer: Command, command: tuple[str, ...], url: str | None
+) -> None:
+    ended = fer(*command, FER_DATABASE_URL=url)
+    assert (ended.code, ended.out) == (2, "")
+    assert "FER_DATABASE_URL" in ended.err
+    assert "canary" not in ended.err
+
+
+def test_the_facilities_with_what_keeps_one_from_being_processed(
+    nightly: Command, night: Night
+) -> None:
+    night.registry(facility("a"), facility("b", permission=""))
+    ended = nightly("facilities", "list", "--json")
+    assert ended.code == 0
+    assert {row["facility"]: row["problem"] for row in ended.json} == {
+        "a": None,
+        "b": "no permission is recorded",
+    }
+    assert "permission" in nightly("facilities", "list").out
+
+
+def test_a_registry_with_a_typo_names_file_facility_and_field(
+    nightly: Command, night: Night
+) -> None:
+    night.registry(facility("a", more="expected_image_min = 3\n"))
+    for command in ("facilities list", "facilities sync", "run --capture-day 2026-01-01"):
+        ended = nightly(*command.split())
+        assert (ended.code, ended.out) == (2, "")
+        assert str(night.settings.facilities_file) in ended.err
+        assert "facility a: unknown field expected_image_min" in ended.err
+        assert "did you mean expected_images_min?" in ended.err
+
+
+def test_facilities_are_written_to_the_tables(nightly: Command, night: Night) -> None:
+    night.registry(facility("a"), facility("b"))
+    assert nightly("facilities", "sync").code == 0
+    night.registry(facility("b"))
+    assert nightly("facilities", "sync", "--json").json == [{"facility": "b"}]
+    rows = night.rows("select facility_id, is_in_registry from fer.facility order by 1")
+    assert [tuple(row.values()) for row in rows] == [("a", False), ("b", True)]
+
+
+def test_model_versions(nightly: Command, night: Night) -> None:
+    (alone,) = nightly("models", "--json", FER_DATABASE_URL=None).json
+    assert (alone["in_use"], alone["cnn"], alone["registered_at"]) == (True, "tiny", None)
+    night.registry(facility("a"))
+    nightly("shards", "--capture-day", "2026-11-20")
+    (registered,) = nightly("models", "--json").json
+    assert registered["model_version"] == alone["model_version"]
+    assert registered["registered_at"]
+    both = nightly("models", "--json", FER_MIN_FACE_PX="99").json
+    assert [row["in_use"] for row in both] == [False, True]
+    assert alone["model_version"][:20] in nightly("models").out
+
+
+def test_a_look_at_everything_that_works(nightly: Command, night: Night) -> None:
+    night.registry(facility("a"), facility("b", permission=""))
+    ended = nightly("check", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert [(row["what"], row["ok"]) for row in ended.json] == [
+        ("database", True), ("CNN", True), ("face detector", True), ("facility registry", True),
+        ("facility a", True), ("facility b", True),
+    ]  # fmt: skip
+    assert ended.json[-1]["detail"] == "skipped: no permission is recorded"
+    assert "NO" not in nightly("check").out
+
+
+def test_a_look_at_nothing_set_up_names_each_part_and_what_to_do(fer: Command) -> None:
+    ended = fer("check", "--json", FER_MODEL_CARD="gone.json", FER_DETECTOR_FILE="gone.onnx")
+    assert ended.code == 3
+    failed = {row["what"]: row["detail"] for row in ended.json if not row["ok"]}
+    assert set(failed) == {"database", "CNN", "face detector", "facility registry"}
+    assert "FER_DATABASE_URL" in failed["database"]
+    assert "gone.json" in failed["CNN"]
+    assert "FER_DETECTOR_FILE" in failed["face detector"]
+    assert "FER_FACILITIES_FILE" in failed["facility registry"]
+    assert " NO " in fer("check").out
+
+
+def test_the_local_stack_before_it_was_started(fer: Command, tmp_path: Path) -> None:
+    env = {"FER_STACK_DIR": str(tmp_path / "stack")}
+    ended = fer("stack", "status", "--json", **env)
+    assert ended.code == 0
+    assert {row["running"] for row in ended.json} == {False}
+    assert fer("stack", "down", **env).code == 0
+
+
+def test_a_recipe_that_is_wrong_is_named_before_tensorflow_is_loaded(fer: Command) -> None:
+    (fer.folder / "recipe.json").write_text(json.dumps({"epochs": 0, "batsh": 1}))
+    ended = fer("train", "--data", "nowhere.csv", "--recipe", "recipe.json")
+    assert (ended.code, ended.out) == (2, "")
+    assert "epochs" in ended.err
+    assert "batsh" in ended.err
+    assert fer("train", "--data", "a.csv", "--recipe", "gone.json").code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "nowhere.csv"], "nowhere.csv"),
+        (["--data", "here.csv", "--split", "Test"], "PrivateTest"),
+        (["--data", "here.csv", "--card", "gone.json"], "gone.json"),
+    ],
+)
+def test_an_evaluation_of_what_is_not_there(fer: Command, arguments: list[str], said: str) -> None:
+    (fer.folder / "here.csv").write_text("emotion,pixels,Usage\n")
+    ended = fer("evaluate", *arguments, "--json")
+    assert (ended.code, ended.out) == (2, "")
+    assert said in ended.err
+    assert "Traceback" not in ended.err

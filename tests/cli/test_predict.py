@@ -1,0 +1,170 @@
+"""`fer-batch predict` as a person and a script use it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Command
+from tests.conftest import S3
+from tests.end_to_end.conftest import crop
+from tests.support import pictures
+
+PREDICTION = r"^Prediction: \[\[[01]\.\d{4} [01]\.\d{4}\]\]$"
+
+
+@pytest.fixture
+def happy(fer: Command) -> str:
+    (fer.folder / "happy.png").write_bytes(crop(True))
+    return "happy.png"
+
+
+def test_a_file(fer: Command, happy: str) -> None:
+    ended = fer("predict", happy)
+    assert (ended.code, ended.err) == (0, "")
+    assert re.search(PREDICTION, ended.out, re.MULTILINE)
+    assert "Image Emotion is: Happy\n" in ended.out
+    assert "whole picture is the face" in ended.out  # it is 48×48 and shows no face
+
+
+def test_nothing_is_left_behind_or_sent(fer: Command, happy: str) -> None:
+    """ONNX Runtime would make itself a folder for what it tells its makers."""
+    fer("predict", happy)
+    assert [path.name for path in fer.folder.iterdir()] == [happy]
+
+
+def test_a_crop_is_not_searched_for_faces(fer: Command, happy: str) -> None:
+    said = fer("predict", happy, "--crop").out
+    assert "as a crop" in said
+    assert "no face was found" not in said
+
+
+def test_a_folder(fer: Command) -> None:
+    (fer.folder / "day").mkdir()
+    for name, data in (("a.png", crop(True)), ("b.png", crop(False)), ("c.jpg", b"")):
+        (fer.folder / "day" / name).write_bytes(data)
+    ended = fer("predict", "day", "--crop")
+    assert ended.code == 0
+    assert re.findall(r"Image Emotion is: (\w+)", ended.out) == ["Happy", "Sad"]
+    assert "day/c.jpg: not scored, empty" in ended.out
+
+
+def test_json(fer: Command, happy: str) -> None:
+    (fer.folder / "sad.png").write_bytes(crop(False))
+    ended = fer("predict", ".", "--crop", "--json")
+    assert ended.code == 0
+    assert [(p["source"], p["emotion"], p["outcome"]) for p in ended.json] == [
+        (happy, "Happy", "scored"),
+        ("sad.png", "Sad", "scored"),
+    ]
+    assert ended.json[0]["p_happy"] > 0.9
+    assert ended.json[0]["faces"][0]["box"] == {"x": 0, "y": 0, "width": 48, "height": 48}
+
+
+def test_the_annotated_picture(fer: Command, happy: str) -> None:
+    assert fer("predict", happy, "--annotate", "marked.png").code == 0
+    marked = cv2.imdecode(
+        np.frombuffer((fer.folder / "marked.png").read_bytes(), np.uint8), cv2.IMREAD_COLOR
+    )
+    assert marked is not None
+    assert max(marked.shape) == 480
+
+
+def test_an_annotated_picture_that_cannot_be_written(fer: Command, happy: str) -> None:
+    ended = fer("predict", happy, "--annotate", "no/such/folder/marked.png")
+    assert ended.code == 2
+    assert "no/such/folder/marked.png: No such file or directory" in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_picture_that_cannot_be_scored_is_a_finding(fer: Command, form: list[str]) -> None:
+    (fer.folder / "page.jpg").write_bytes(b"<!DOCTYPE html><html></html>")
+    ended = fer("predict", "page.jpg", *form)
+    assert (ended.code, ended.err) == (3, "")
+    assert "unsupported" in ended.out
+    if form:
+        assert ended.json[0]["emotion"] is None
+
+
+@pytest.mark.parametrize("source", ["nowhere.png", "ftp://host/a.png", "s3://"])
+def test_a_source_that_cannot_be(fer: Command, source: str) -> None:
+    ended = fer("predict", source, "--json")
+    assert (ended.code, ended.out) == (2, "")
+    assert re.search(r"Check|Give", ended.err)
+
+
+def test_objects_in_s3(fer: Command, s3: S3) -> None:
+    s3.client.put_object(Bucket=s3.bucket, Key="day/a b.png", Body=crop(False))
+    ended = fer("predict", f"s3://{s3.bucket}/day/", "--crop", **s3.settings_env)
+    assert ended.code == 0
+    assert f"s3://{s3.bucket}/day/a b.png" in ended.out
+    assert "Image Emotion is: Sad" in ended.out
+    missing = fer("predict", f"s3://{s3.bucket}/night/", **s3.settings_env)
+    assert missing.code == 2
+    assert "there is no object" in missing.err
+    wrong = fer("predict", "s3://no-such-bucket/a.png", **s3.settings_env)
+    assert wrong.code == 2
+    assert "no-such-bucket" in wrong.err
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Nothing on the test's stderr."""
+
+
+@pytest.fixture
+def address(fer: Command, happy: str) -> Iterator[str]:
+    handler = partial(_Quiet, directory=str(fer.folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/{happy}"
+        server.shutdown()
+
+
+def test_an_address_of_this_machine_is_asked_only_where_that_is_allowed(
+    fer: Command, address: str
+) -> None:
+    refused = fer("predict", address)
+    assert refused.code == 3
+    assert "private" in refused.out
+    assert "Prediction" not in refused.out
+    allowed = fer("predict", address, "--allow-private-addresses")
+    assert allowed.code == 0
+    assert "Image Emotion is: Happy" in allowed.out
+
+
+def test_an_altered_cnn_is_not_opened(fer: Command, happy: str) -> None:
+    artefact = Path(fer.env["FER_MODEL_CARD"]).with_suffix(".onnx")
+    artefact.write_bytes(artefact.read_bytes() + b"\0")
+    ended = fer("predict", happy)
+    assert (ended.code, ended.out) == (2, "")
+    assert "SHA-256" in ended.err
+    assert str(artefact) in ended.err
+
+
+@pytest.mark.parametrize("name", ["monalisa_518x799.jpg", "monalisa_197x197.jpg"])
+def test_the_mona_lisa_by_the_shipped_cnn(fer: Command, shared_dir: Path, name: str) -> None:
+    picture = shared_dir / "data" / "photos" / name
+    ended = fer("predict", str(picture), "--annotate", "marked.png", FER_MODEL_CARD=None)
+    assert ended.code == 0
+    assert "1 face\n" in ended.out
+    assert re.search(PREDICTION, ended.out, re.MULTILINE)
+    assert re.search(r"^Image Emotion is: (Happy|Sad)( \(uncertain\))?$", ended.out, re.MULTILINE)
+    assert (fer.folder / "marked.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_frame_without_a_face(fer: Command) -> None:
+    (fer.folder / "wall.jpg").write_bytes(pictures.encoded(pictures.scene(320, 240)))
+    ended = fer("predict", "wall.jpg", "--annotate", "marked.png")
+    assert ended.code == 3
+    assert "not scored, no_face" in ended.out
+    assert not (fer.folder / "marked.png").exists()

@@ -158,7 +158,7 @@ class AirflowApi:
             f"/logs/{task.try_number}?map_index={task.map_index}"
         )
         content = self.call("GET", path)["content"]
-        return "\n".join(str(e.get("event", e)) if isinstance(e, dict) else e for e in content)
+        return "\n".join(_line(entry) for entry in content)
 
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """One request to /api/v2; returns the answer's JSON, None if it is empty.
@@ -200,6 +200,16 @@ class AirflowApi:
 
 class NotFoundError(StackError):
     """Airflow has no such thing."""
+
+
+def _line(entry: dict[str, Any] | str) -> str:
+    """An entry of a log as text; an exception as its type and what it says."""
+    if isinstance(entry, str):
+        return entry
+    raised = [
+        f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or ()
+    ]
+    return "\n".join([str(entry.get("event", entry)), *raised])
 
 
 def _task_state(instance: dict[str, Any]) -> TaskState:

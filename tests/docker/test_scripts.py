@@ -9,6 +9,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,7 +87,8 @@ class TestMakeEnv:
 class TestInit:
     def env(self, tmp_path: Path) -> dict[str, str]:
         return {
-            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            # The image has a `python`; a machine may call it python3 alone.
+            "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "FER_POOL_SLOTS": "4",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": f"{tmp_path}/passwords.json",
             "AIRFLOW_ADMIN_PASSWORD": 'it"s',

@@ -38,7 +38,7 @@ def _check(settings: Settings) -> Iterator[Finding]:
     except FerError as error:
         yield Finding("facility registry", False, str(error))
         return
-    yield Finding("facility registry", True, f"{len(facilities)} facilities")
+    yield Finding("facility registry", True, ", ".join(facilities))
     for facility in facilities.values():
         yield _try(f"facility {facility.facility_id}", lambda f=facility: _facility(settings, f))  # type: ignore[misc]
 

@@ -165,7 +165,11 @@ def load() -> Settings:
     if "FER_ENV_FILE" in os.environ and not file.exists():
         raise ConfigurationError(f"there is no file {file}", "Correct FER_ENV_FILE")
     try:
-        return Settings(_env_file=file)
+        settings = Settings(_env_file=file)
+        if (settings.s3_access_key_id is None) == (settings.s3_secret_access_key is None):
+            return settings
+        # Not the AWS chain, whose keys may be those of another account.
+        wrong = "only one of FER_S3_ACCESS_KEY_ID and FER_S3_SECRET_ACCESS_KEY is set"
     except ValidationError as error:
         wrong = "; ".join(
             f"FER_{'__'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"

@@ -9,7 +9,7 @@ from typing import Annotated
 from cyclopts import App, Group, Parameter
 
 from fer_batch.cli.common import Json, print_json, print_table, settings, show
-from fer_batch.errors import EXIT_FINDINGS, ConfigurationError
+from fer_batch.errors import EXIT_FINDINGS
 
 GROUP = Group("The CNN", sort_key=2)
 
@@ -78,15 +78,10 @@ def train(
 ) -> None:
     """Train the CNN on FER2013 and write the ONNX artefact with its card (extra `train`)."""
     from fer_batch.training import recipe as recipes
+    from fer_batch.training import run
 
     loaded = settings()
     chosen = recipes.load(recipe) if recipe else recipes.Recipe()
-    try:
-        from fer_batch.training import run
-    except ImportError as error:
-        raise ConfigurationError(
-            f"training needs {error.name}", "Install it with `pip install 'fer-batch[train]'`"
-        ) from None
     card = run.train(data, votes, out, name, chosen, resume, threads or loaded.threads)
     if json:
         print_json(card)

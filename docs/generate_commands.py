@@ -7,6 +7,7 @@ A test fails while the file in the repository is not what this writes.
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -34,7 +35,10 @@ masked.
 
 def page() -> str:
     """The whole page. In a process of its own: its name must be one word, or the page holds it."""
-    _, _, commands = app.generate_docs().partition("\n")
+    before, _, rest = app.generate_docs().partition("\n")[2].partition("## Table of Contents")
+    _, _, commands = rest.partition("\n**")  # the groups after it list the commands as well
+    commands = re.sub(r"```console\n(.*)\n```", r"    \1", f"{before}**{commands}")
+    commands = re.sub(r"\*\*(Parameters|Arguments)\*\*:\n\n", "", commands)
     head = HEAD.format(epilogue=app.help_epilogue)
     return f"{head}{commands.rstrip()}\n\n{SETTINGS}\n{_settings()}\n"
 

@@ -23,7 +23,7 @@ demo: $(MADE) ## Run a demo day through Airflow; IMAGES=folder takes your own (f
 	@$(BIN)/fer-batch demo $(if $(IMAGES),--images "$(IMAGES)")
 
 test: lint ## Run lint and every test
-	@$(BIN)/pytest -n 2 --dist loadgroup
+	@$(BIN)/pytest
 
 lint: $(MADE) ## Check style, types and import rules
 	@$(BIN)/ruff check --quiet .

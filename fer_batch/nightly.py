@@ -73,7 +73,7 @@ class Run:
     def __init__(self, settings: Settings, selection: Selection) -> None:
         self.settings = settings
         self.selection = selection
-        self.registry = registry.load(settings.facilities_file)
+        self.registry = registry.load(settings.facilities_file, settings)
         self.facilities = selection.facilities(self.registry)
         self.batches = [Batch(f, day) for day in selection.days() for f in self.facilities]
 
@@ -115,6 +115,15 @@ class Run:
 
         with database.transaction(self.engine) as connection:
             ledger.sync_facilities(connection, self.registry)
+
+    def count_finished(self) -> dict[Batch, int]:
+        """How many images of each batch have a final result; none where no database is set."""
+        if self.settings.database_url is None:
+            return {}
+        from fer_batch import database, results
+
+        with database.translate_errors(), self.engine.connect() as connection:
+            return results.count_finished(connection, self.batches, self.model_version)
 
     def list_images(self) -> list[BatchListing]:
         """List every batch into the ledger; a facility's failure is its own."""
@@ -203,7 +212,7 @@ class Run:
         """Write the report of the capture day and return its path."""
         from fer_batch import report
 
-        scope = self.selection.time_zone or "-".join(self.selection.facility_ids[:3])
+        scope = self.selection.time_zone or "-".join(sorted(self.selection.facility_ids)[:3])
         name = re.sub("[^A-Za-z0-9_-]+", "_", f"{self.selection.capture_day}-{scope or 'all'}")
         return report.write_day(self.engine, self.settings, self.batches, self.model_version, name)
 

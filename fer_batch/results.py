@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from fer_batch import database, tables
 from fer_batch.database import statement
 from fer_batch.errors import DatabaseError
-from fer_batch.records import Image, ImageScore
+from fer_batch.records import Batch, Image, ImageScore
 
 _REASON_CHARACTERS = 200
 
@@ -50,6 +50,19 @@ def model_versions(connection: sa.Connection) -> list[dict[str, Any]]:
         ).order_by(table.c.registered_at.desc())
     )
     return [dict(row) for row in rows.mappings()]
+
+
+def count_finished(
+    connection: sa.Connection, batches: Sequence[Batch], model_version: str
+) -> dict[Batch, int]:
+    """How many images of each batch have a final result of this version."""
+    question = {
+        "facility_ids": sorted({batch.facility_id for batch in batches}),
+        "capture_days": sorted({batch.capture_day for batch in batches}),
+        "model_version": model_version,
+    }
+    rows = connection.execute(statement("count_finished"), question)
+    return {Batch(row.facility_id, row.capture_day): row.images for row in rows}
 
 
 def write_chunk(

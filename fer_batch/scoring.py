@@ -258,7 +258,7 @@ def run_job(settings: Settings, text: str, slots: Path) -> int:
     scorer = ShardScorer(
         database.engine(settings),
         settings,
-        registry.load(settings.facilities_file),
+        registry.load(settings.facilities_file, settings),
         classifier,
         job.run_id,
         job.rescore_before,

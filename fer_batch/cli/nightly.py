@@ -85,23 +85,34 @@ def run(selected: Selected, *, json: Json = False) -> int:
     return _exit_code(findings)
 
 
-def plan(selected: Selected, *, json: Json = False) -> None:
-    """Say what a run would do: images, bytes and expected time. Writes nothing."""
+def plan(selected: Selected, *, json: Json = False) -> int:
+    """Say what a run would do: images, those left to score, bytes, expected time. Writes nothing.
+
+    Without a database, every image counts as left. Ends with exit code 3 if a facility could not
+    be listed.
+    """
     from fer_batch import listing
 
     job = selected.open()
-    rows = [
-        {
-            "facility": preview.batch.facility_id,
-            "capture_day": preview.batch.capture_day,
-            "images": preview.images,
-            "bytes": preview.bytes,
-            "expected_s": preview.expected_s,
-            "problem": preview.reason,
-        }
-        for preview in listing.preview(job.settings, job.facilities, job.batches, datetime.now(UTC))
-    ]
+    finished = job.count_finished()
+    now = datetime.now(UTC)
+    previews = listing.preview(job.settings, job.facilities, job.batches, now)
+    rows = []
+    for preview in previews:
+        left = max(preview.images - finished.get(preview.batch, 0), 0)
+        rows.append(
+            {
+                "facility": preview.batch.facility_id,
+                "capture_day": preview.batch.capture_day,
+                "images": preview.images,
+                "left": left,
+                "bytes": preview.bytes,
+                "expected_s": round(preview.expected_s * left / max(preview.images, 1), 3),
+                "problem": preview.reason,
+            }
+        )
     show("What a run would do", rows, json)
+    return EXIT_FINDINGS if any(preview.status == "failed" for preview in previews) else 0
 
 
 def list_images(selected: Selected, *, json: Json = False) -> None:

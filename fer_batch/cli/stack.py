@@ -43,7 +43,9 @@ def up(
     local = Stack(settings().stack_dir)
     local.up(with_airflow=airflow, on_progress=say)
     lines = [
-        f"settings    source {local.folder}/env  (then `fer-batch check`, `fer-batch db psql`)"
+        f"tables      {sys.argv[0]} stack psql",
+        f"settings    source {local.folder}/env, then {sys.argv[0]} check, plan, run …",
+        f"data        {local.folder}; `{sys.argv[0]} stack delete` removes it",
     ]
     if airflow:
         lines.insert(
@@ -58,6 +60,16 @@ def down() -> None:
     from fer_batch.stack import Stack
 
     Stack(settings().stack_dir).down(say)
+
+
+@stack.command
+def delete() -> None:
+    """Stop the stack and delete all its data: images, tables, reports, Airflow's history."""
+    from fer_batch.stack import Stack
+
+    local = Stack(settings().stack_dir)
+    local.delete(say)
+    sys.stdout.write(f"{local.folder} is deleted\n")
 
 
 @stack.command

@@ -175,6 +175,7 @@ class _Demo:
             f"Airflow UI  `make up` prints the address and the login; the run is {name}\n"
             "tables      `make up`, then `.venv/bin/fer-batch stack psql`; begin with "
             "fer.satisfaction_daily\n"
+            f"data        {self._stack.folder}; `.venv/bin/fer-batch stack delete` removes it\n"
         )
 
     def _results(self) -> list[dict[str, Any]]:

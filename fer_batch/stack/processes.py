@@ -53,6 +53,7 @@ class Server:
         self.log = log
         self.run_as = run_as
         self._child: subprocess.Popen[bytes] | None = None
+        self._family: set[psutil.Process] = set()
         self._log_start = 0
 
     def start(self, command: Sequence[str | Path], env: Mapping[str, str], cwd: Path) -> None:
@@ -140,19 +141,22 @@ class Server:
     def ask_to_end(self) -> None:
         """Send SIGTERM to the oldest process and do not wait; for servers that end together."""
         for process in self.processes()[:1]:
+            self._family |= _descendants(process)
             _signal(process, signal.SIGTERM)
 
     def stop(self, polite: signal.Signals = signal.SIGTERM, wait_s: float = 15.0) -> None:
         """Ask the oldest process to end, and kill whatever is left when the time is over."""
         with deferred_signals():
             if asked := self.processes()[:1]:
+                self._family |= _descendants(asked[0])
                 _signal(asked[0], polite)
                 psutil.wait_procs(asked, timeout=wait_s)
             # Waited for by their ids: a process that is dying no longer shows its mark.
-            left = {*asked, *self.processes()}
+            left = {*asked, *self._family, *self.processes()}
             for process in left:
                 _signal(process, signal.SIGKILL)
             psutil.wait_procs(left, timeout=10)
+            self._family.clear()
             if self._child is not None:
                 self._child.wait()
                 self._child = None
@@ -175,6 +179,15 @@ def _born(process: psutil.Process, mark: str, uids: set[int]) -> float:
         return process.create_time() if is_marked else 0
     except (psutil.Error, OSError):  # gone meanwhile, or another user's and so not ours
         return 0
+
+
+def _descendants(process: psutil.Process) -> set[psutil.Process]:
+    """Children and theirs. Airflow's workers hide their environment, and so the mark, from an
+    ordinary user: they are known by their parent alone, and only while it lives."""
+    try:
+        return set(process.children(recursive=True))
+    except psutil.Error:
+        return set()
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

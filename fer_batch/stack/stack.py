@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shlex
+import shutil
 import signal
 import threading
 import time
@@ -103,6 +104,12 @@ class Stack:
         with self._locked(on_progress):
             self._stays_up.unlink(missing_ok=True)
             self._stop(on_progress)
+
+    def delete(self, on_progress: Progress = quiet) -> None:
+        """End everything that runs and remove the folder with all its data."""
+        self.down(on_progress)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
 
     @contextmanager
     def running(self, *, with_airflow: bool, on_progress: Progress = quiet) -> Iterator[None]:

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from fer_batch.errors import ConfigurationError, ModelError, PermanentError
+from fer_batch.records import Batch
 from tests.end_to_end.conftest import DAY, PERMISSION, Night, crop, facility
 from tests.support import pictures
 
@@ -81,6 +82,16 @@ def test_a_second_run_scores_nothing_and_changes_no_row(night: Night) -> None:
     assert night.open("second").plan_shards() == []
     night.run("second")
     assert night.snapshot() == before
+
+
+def test_what_is_left_is_what_has_no_final_result(night: Night) -> None:
+    night.registry(facility("a"), facility("b"))
+    night.fill("a", happy=2, sad=1)
+    night.put(f"a/{DAY}/empty.jpg", b"")
+    run = night.open()
+    assert run.count_finished() == {}
+    night.run(facility_ids=("a",))
+    assert run.count_finished() == {Batch("a", DAY): 4}
 
 
 def test_few_faces_are_not_published(night: Night) -> None:

@@ -108,6 +108,16 @@ def test_up_is_ready_to_use_survives_a_crash_and_goes_down(folder):
     assert not any(server.is_running for server in stack.status())
 
 
+def test_delete_ends_the_servers_and_leaves_no_data(folder):
+    stack = Stack(folder)
+    stack.up(with_airflow=False)
+    stack.delete()
+    assert not folder.exists()
+    assert processes_in(folder) == []
+    stack.delete()  # nothing to delete is no error
+    folder.mkdir()  # the fixture removes it
+
+
 def test_the_settings_are_written_down_for_ourselves_only(folder):
     stack = Stack(folder)
     with stack.running(with_airflow=False):

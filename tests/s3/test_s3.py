@@ -95,7 +95,7 @@ def test_a_server_that_hangs_is_given_up(one_attempt, scripted, read):
     leave = threading.Event()
     scripted.answer = lambda _: leave.wait(60) and None
     try:
-        with pytest.raises(StorageUnavailableError, match="does not answer: (Read|Connect)TimeoutError"):
+        with pytest.raises(StorageUnavailableError, match=r"not answer: \w+TimeoutError"):
             read(scripted.settings(s3_timeout_s=0.3))
     finally:
         leave.set()

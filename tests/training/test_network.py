@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -17,6 +18,7 @@ TINY = Recipe(stem_width=3, stages=(Stage(width=4, blocks=1), Stage(width=5, blo
 @pytest.fixture(scope="module")
 def model() -> object:
     """A tiny network with the statistics of a trained one, so that folding them is tested."""
+    keras.utils.set_random_seed(7)
     made = network.build(TINY)
     rng = np.random.default_rng(5)
     made.set_weights(
@@ -66,11 +68,12 @@ def test_onnx_answers_like_keras_whatever_the_batch(model: object) -> None:
 
 
 def test_light_and_contrast_hardly_matter(model: object) -> None:
-    face = np.random.default_rng(4).integers(100, 140, (1, 48, 48)).astype(np.uint8)
+    face = np.random.default_rng(4).integers(80, 160, (1, 48, 48)).astype(np.uint8)
     brighter = face + 80
-    stronger = ((face.astype(int) - 120) * 3 + 120).astype(np.uint8)
-    for changed in (brighter, stronger):
-        assert np.abs(predict(model, changed) - predict(model, face)).max() < 0.02
+    stronger = ((face.astype(int) - 120) * 3 + 120).clip(0, 255).astype(np.uint8)
+    assert np.abs(predict(model, brighter) - predict(model, face)).max() < 1e-5
+    # The contrast of the noise, 23 grey values, is far over the floor under the variance.
+    assert np.abs(predict(model, stronger) - predict(model, face)).max() < 0.02
 
 
 def test_an_export_that_answers_otherwise_is_never_written(

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from fer_batch import __version__
@@ -25,6 +26,12 @@ from fer_batch.records import Outcome
 MAX_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Everything else of IPv6 is local, reserved, or wraps an IPv4 address in a way of its own.
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+# Not public by IANA's registries, but not known to every Python of 3.11.
+_RESERVED = tuple(
+    ipaddress.ip_network(text) for text in ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")
+)
 _READ_BYTES = 65_536
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -40,7 +47,10 @@ def is_public(address: Address) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
         if inner is not None:
             return is_public(inner)
-    return address.is_global and not address.is_multicast
+        if address not in _GLOBAL_UNICAST:
+            return False
+    is_reserved = any(address in network for network in _RESERVED)
+    return address.is_global and not address.is_multicast and not is_reserved
 
 
 def download(
@@ -129,11 +139,7 @@ def _get(
 def _connect(
     host: str, port: int, deadline: float, is_allowed: Callable[[Address], bool]
 ) -> socket.socket:
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (socket.gaierror, UnicodeError) as error:
-        raise _failed("the host is not known") from error
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    addresses = _addresses(host, port, deadline)
     for address in addresses:
         if not is_allowed(ipaddress.ip_address(address.partition("%")[0])):
             raise _failed("refused: the host is on a private network")
@@ -146,6 +152,28 @@ def _connect(
         except OSError as error:
             trouble = error
     raise trouble
+
+
+def _addresses(host: str, port: int, deadline: float) -> list[str]:
+    """Every address of a host. The resolver knows no time limit, so it is asked in a thread,
+    which is left behind when the time is over."""
+    answers: SimpleQueue[list[str] | Exception] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            answers.put(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
+        except Exception as error:
+            answers.put(error)
+
+    threading.Thread(target=ask, name="resolve", daemon=True).start()
+    try:
+        answer = answers.get(timeout=max(deadline - time.monotonic(), 0.001))
+    except Empty:
+        raise _failed("the name service does not answer") from None
+    if isinstance(answer, Exception):
+        raise _failed("the host is not known") from answer
+    return answer
 
 
 def _hang_up(connected: socket.socket) -> None:

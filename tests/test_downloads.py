@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -188,6 +189,7 @@ def test_wrong_addresses_are_refused(url: str, word: str) -> None:
         "http://localhost",
         "http://0.0.0.0",
         "http://[::1]",
+        "http://[::ffff:127.0.0.1]",
         "http://169.254.169.254/latest/meta-data",
     ],
 )
@@ -198,6 +200,73 @@ def test_without_leave_no_private_address_is_asked(server: str, url: str) -> Non
             max_bytes=1000,
             timeout_s=5,
         )
+
+
+Answers = Callable[[list[str]], list[str]]
+
+
+@pytest.fixture
+def name_service(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """Sets the answers for `shop.example`: one text a question, the last one from then on, with
+    all addresses of that answer. Gives back the list of questions, which grows."""
+    real = socket.getaddrinfo
+    asked: list[str] = []
+
+    def set_up(answers: list[str]) -> list[str]:
+        def ask(host: str, port: int, *rest: Any, **options: Any) -> Any:
+            if host != "shop.example":
+                return real(host, port, *rest, **options)
+            asked.append(host)
+            return [
+                entry
+                for address in answers[min(len(asked), len(answers)) - 1].split()
+                for entry in real(address, port, *rest, **options)
+            ]
+
+        monkeypatch.setattr(socket, "getaddrinfo", ask)
+        return asked
+
+    return set_up
+
+
+@pytest.mark.parametrize(
+    "address", ["10.0.0.1", "::ffff:10.0.0.1", "127.0.0.1", "93.184.216.34 127.0.0.1", "::1"]
+)
+def test_a_name_that_leads_into_a_private_network_is_refused(
+    server: str, name_service: Answers, address: str
+) -> None:
+    name_service([address])
+    url = f"http://shop.example:{server.rpartition(':')[2]}/picture"
+    with pytest.raises(UndecodableImageError, match="private network"):
+        download(url, max_bytes=100_000, timeout_s=5)
+
+
+def test_a_name_is_asked_for_once_and_the_checked_address_is_called(
+    server: str, name_service: Answers
+) -> None:
+    asked = name_service(["127.0.0.1", "127.0.0.2"])  # 127.0.0.2 stands for what is private
+    assert fetch(f"http://shop.example:{server.rpartition(':')[2]}/picture") == BODY
+    assert asked == ["shop.example"]
+
+
+def test_a_name_that_changes_before_a_redirect_is_checked_again(
+    server: str, name_service: Answers
+) -> None:
+    asked = name_service(["127.0.0.1", "127.0.0.2"])
+    error = refused(f"http://shop.example:{server.rpartition(':')[2]}/moved")
+    assert "private network" in error.reason
+    assert len(asked) == 2
+
+
+def test_a_name_service_that_does_not_answer_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    is_over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: is_over.wait(60))
+    began = time.monotonic()
+    assert "took longer" in refused("http://shop.example/a.jpg", timeout_s=0.2).reason
+    is_over.set()
+    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(
@@ -222,6 +291,13 @@ def test_without_leave_no_private_address_is_asked(server: str, url: str) -> Non
         ("64:ff9b::7f00:1", False),
         ("64:ff9b::a9fe:a9fe", False),
         ("2002:7f00:1::", False),
+        ("::127.0.0.1", False),
+        ("::ffff:0:7f00:1", False),
+        ("64:ff9b:1::7f00:1", False),
+        ("fec0::1", False),
+        ("5f00::1", False),
+        ("3fff::1", False),
+        ("192.0.0.8", False),
     ],
 )
 def test_public_and_private_addresses(address: str, expected: bool) -> None:

@@ -83,15 +83,18 @@ def test_votes_of_other_rows_are_refused(tmp_path: Path) -> None:
         fer2013.read(data, tmp_path / "none.csv")
 
 
-def test_copies_of_test_rows_are_found_pixel_for_pixel(tmp_path: Path) -> None:
+def test_copies_of_test_rows_are_found_and_near_copies_too(tmp_path: Path) -> None:
     made = list(MADE)
-    almost = made[30][1].copy()
-    almost[0, 0] ^= 1
-    made[3] = (made[3][0], made[22][1], "Training")  # of PublicTest, under another label
-    made[5] = (made[5][0], made[30][1], "Training")  # of PrivateTest
-    made[6] = (made[6][0], almost, "Training")
+    of_public, of_private = made[22][1], made[30][1]
+    darker = (of_private * 0.6 + 10).astype(np.uint8)
+    darker[:4] = 0  # a watermark
+    made[3] = (made[3][0], of_public, "Training")  # under another label
+    made[5] = (made[5][0], of_private, "Training")
+    made[6] = (made[6][0], darker, "Training")
+    made[8] = (made[8][0], darker[:, ::-1], "Training")
+    made[9] = (made[9][0], np.full((48, 48), 90, np.uint8), "Training")
     splits = fer2013.read(kaggle.write_csv(tmp_path / "fer2013.csv", made))
-    assert np.flatnonzero(fer2013.training_copies(splits)).tolist() == [3, 5]
+    assert np.flatnonzero(fer2013.training_copies(splits)).tolist() == [3, 5, 6, 8]
 
 
 def altered(line: int, text: str) -> str:

@@ -11,35 +11,53 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_batch.fer2013 import CLASSES, CROP_PX, VOTES_OF_CLASS, Split
+from fer_batch.fer2013 import CLASSES, CROP_PX, HAPPY, SAD, VOTES_OF_CLASS, Split
 from fer_batch.training.recipe import Augmentation, Recipe
 
+POLAR = [HAPPY, SAD]
+"""Columns of the two classes that the product reports."""
 
-def targets(split: Split, recipe: Recipe) -> NDArray[np.float32]:
-    """[N,7], rows sum to 1: the label, mixed with the share of the FER+ votes where there are any.
 
-    Label smoothing goes on the label's part; voters who disagree need none.
+def targets(
+    split: Split, recipe: Recipe, soft_labels: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """[N,9] float32: seven classes, then Happy against Sad for the rows with one of those labels.
+
+    The seven sum to 1: the label, mixed with the share of the FER+ votes where there are any, then
+    with the teacher's `soft_labels` [N,7] if given. The pair sums to 1, or is 0, 0 in rows of the
+    other labels; it knows no votes. Label smoothing goes on the label's part; voters who disagree
+    need none.
     """
     classes = len(CLASSES)
-    label = np.eye(classes, dtype=np.float32)[split.labels]
-    label = label * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
-    if split.votes is None:
-        return label
-    votes = split.votes[:, VOTES_OF_CLASS]
-    cast = votes.sum(axis=1, keepdims=True)
-    # Rows whose voters all said contempt, unknown or no face keep their label alone.
-    weight = np.where(cast > 0, recipe.votes_weight, 0).astype(np.float32)
-    mixed: NDArray[np.float32] = label * (1 - weight) + votes / np.maximum(cast, 1) * weight
-    return mixed
+    one_hot: NDArray[np.float32] = np.eye(classes, dtype=np.float32)[split.labels]
+    seven = one_hot * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
+    if split.votes is not None:
+        votes = split.votes[:, VOTES_OF_CLASS]
+        cast = votes.sum(axis=1, keepdims=True)
+        # Rows whose voters all said contempt, unknown or no face keep their label alone.
+        weight = np.where(cast > 0, recipe.votes_weight, 0).astype(np.float32)
+        seven = seven * (1 - weight) + votes / np.maximum(cast, 1) * weight
+    pair = one_hot[:, POLAR]
+    is_polar = pair.any(axis=1, keepdims=True)
+    pair = pair * (1 - recipe.label_smoothing) + is_polar * np.float32(recipe.label_smoothing / 2)
+    if soft_labels is not None:
+        taught = soft_labels[:, POLAR]
+        taught = is_polar * taught / np.maximum(taught.sum(axis=1, keepdims=True), 1e-6)
+        share = recipe.teacher_weight
+        seven = seven * (1 - share) + soft_labels * share
+        pair = pair * (1 - share) + taught * share
+    return np.concatenate([seven, pair], axis=1).astype(np.float32)
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """Shuffled, augmented batches of one epoch after the other, for `keras.Model.fit`."""
 
-    def __init__(self, split: Split, recipe: Recipe) -> None:
+    def __init__(
+        self, split: Split, recipe: Recipe, soft_labels: NDArray[np.float32] | None = None
+    ) -> None:
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
         self._pixels = split.pixels
-        self._targets = targets(split, recipe)
+        self._targets = targets(split, recipe, soft_labels)
         self._recipe = recipe
         self.start(0)
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from fer_batch.errors import ConfigurationError
 from fer_batch.evaluation import figures
-from fer_batch.fer2013 import Split
+from fer_batch.fer2013 import CLASSES, Split
 from fer_batch.log import logger
 from fer_batch.training import network
-from fer_batch.training.data import Batches
+from fer_batch.training.data import POLAR, Batches
 from fer_batch.training.recipe import Recipe
 
 log = logger(__name__)
@@ -59,16 +59,20 @@ def fit(
     data_hash: str,
     *,
     resume: bool,
+    soft_labels: NDArray[np.float32] | None = None,
 ) -> tuple[Any, float]:
     """The trained Keras model (with the averaged weights), and the seconds that it took in all.
+
+    `soft_labels` [N of training,7] are a teacher's probabilities for the same rows.
 
     Writes `checkpoint` after every epoch; with `resume` and such a file, goes on from there.
     Raises ConfigurationError where the checkpoint is of another recipe or other data.
     """
     keras.utils.set_random_seed(recipe.seed)
+    keras.config.set_dtype_policy(recipe.precision)
     model = network.build(recipe)
     run = _Run(model, recipe, public, checkpoint, f"{recipe.fingerprint()} {data_hash}")
-    batches = Batches(training, recipe)
+    batches = Batches(training, recipe, soft_labels)
     steps = len(batches)
     optimizer = keras.optimizers.SGD(
         WarmCosine(recipe.learning_rate, recipe.warmup_epochs * steps, recipe.epochs * steps),
@@ -79,7 +83,7 @@ def fit(
     # Scales and offsets are not what overfits.
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     # XLA's convolutions are slower than oneDNN's on a CPU.
-    model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], jit_compile=False)
+    model.compile(optimizer, _loss(recipe.pair_weight), metrics=[accuracy], jit_compile=False)
     optimizer.build(model.trainable_variables)
     first_epoch = run.restore() if resume and checkpoint.exists() else 0
     if first_epoch < recipe.epochs:
@@ -95,6 +99,26 @@ def fit(
     return run.averaged(), run.seconds
 
 
+def _loss(pair_weight: float) -> Any:
+    """Cross-entropy of the seven classes, and of Happy against Sad where the row has a pair."""
+
+    def loss(wanted: Any, found: Any) -> Any:
+        likely = ops.log(ops.clip(found, 1e-7, 1.0))
+        seven = -ops.sum(wanted[:, : len(CLASSES)] * likely, axis=1)
+        pair = ops.take(found, POLAR, axis=1)
+        pair = pair / ops.maximum(ops.sum(pair, axis=1, keepdims=True), 1e-7)
+        both = -ops.sum(wanted[:, len(CLASSES) :] * ops.log(ops.clip(pair, 1e-7, 1.0)), axis=1)
+        return ops.mean(seven + pair_weight * both)
+
+    return loss
+
+
+def accuracy(wanted: Any, found: Any) -> Any:
+    """Share of rows whose likeliest class is that of the target."""
+    same = ops.argmax(wanted[:, : len(CLASSES)], axis=1) == ops.argmax(found, axis=1)
+    return ops.mean(ops.cast(same, "float32"))
+
+
 class _Run(keras.callbacks.Callback):  # type: ignore[misc]
     """Averages the weights, logs progress and keeps the checkpoint."""
 
@@ -108,6 +132,7 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
         self._checkpoint = checkpoint
         self._identity = identity
         self._average: list[NDArray[np.float32]] = [np.array(w) for w in model.get_weights()]
+        keras.config.set_dtype_policy("float32")
         self._measured = network.build(recipe)
         self._step = 0
         self._epoch_began = 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -65,6 +66,15 @@ class Recipe(BaseModel):
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     votes_weight: float = Field(
         default=0.5, ge=0, le=1, description="Weight of the FER+ votes beside the label"
+    )
+    pair_weight: float = Field(
+        default=1.0, ge=0, description="Weight of Happy against Sad alone, beside the seven classes"
+    )
+    teacher_weight: float = Field(
+        default=0.0, ge=0, le=1, description="Weight of the teacher's soft labels, where given"
+    )
+    precision: Literal["float32", "mixed_bfloat16"] = Field(
+        default="float32", description="Of the training's arithmetic; what is exported is float32"
     )
     average_decay: float = Field(
         default=0.998, ge=0, lt=1, description="Of the running average of the weights, per step"

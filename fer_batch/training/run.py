@@ -20,9 +20,13 @@ from fer_batch.errors import ConfigurationError
 from fer_batch.evaluation import Classify, choose_uncertain_below, figures
 from fer_batch.fer2013 import Split
 from fer_batch.log import logger
+from fer_batch.resources import artefacts_dir
+from fer_batch.training import teacher
 from fer_batch.training.recipe import Recipe
 
 log = logger(__name__)
+
+SHIPPED_SOFT_LABELS = artefacts_dir() / "fer48.soft_labels.npz"
 
 
 def train(
@@ -33,11 +37,13 @@ def train(
     recipe: Recipe | None = None,
     resume: bool = False,
     threads: int | None = None,
+    soft_labels: Path | None = None,
 ) -> dict[str, Any]:
     """Train on FER2013 and write `<name>.onnx`, `<name>.json` into `out_dir`; the card.
 
     `<name>.checkpoint.npz` beside them lets `resume` go on after a kill. `threads` None means
-    every core. Raises ConfigurationError for data, votes, a name or a checkpoint that do not fit
+    every core. `soft_labels` None means those that ship, where the recipe has a weight for them.
+    Raises ConfigurationError for data, votes, a name or a checkpoint that do not fit
     and where the extra [train] is not installed, ModelError where the export fails its check.
     """
     recipe = recipe or Recipe()
@@ -50,6 +56,9 @@ def train(
             f"{data} has {len(training)} rows to train on and {len(public)} of PublicTest",
             f"Give the whole of FER2013; a batch takes {recipe.batch}",
         )
+    taught, teacher_sha256 = None, None
+    if recipe.teacher_weight > 0:
+        taught, teacher_sha256 = teacher.read(soft_labels or SHIPPED_SOFT_LABELS, training)
     log.info("data read", training=len(training), copies_left_out=int(copies.sum()))
 
     # TensorFlow takes long to import and takes its threads only once: wrong data is told before.
@@ -59,12 +68,18 @@ def train(
 
     out_dir.mkdir(parents=True, exist_ok=True)
     facts = _data_facts(data, votes, splits, int(copies.sum()))
-    hashes = f"{facts['sha256']} {facts['votes_sha256']}"
+    facts["teacher_sha256"] = teacher_sha256
     model, seconds = fit(
-        training, public, recipe, out_dir / f"{name}.checkpoint.npz", hashes, resume=resume
+        training,
+        public,
+        recipe,
+        out_dir / f"{name}.checkpoint.npz",
+        f"{facts['sha256']} {facts['votes_sha256']} {teacher_sha256}",
+        resume=resume,
+        soft_labels=taught,
     )
-    offset = balance.sad_offset(predict(model, public.pixels), public.labels)
-    balance.apply(model, offset)
+    balanced = balance.fit(predict(model, public.pixels), public.labels)
+    balance.apply(model, balanced)
     artefact, classify, difference = export.to_onnx(model, public.pixels)
     uncertain_below = choose_uncertain_below(classify(public.pixels), public.labels)
     card = export.write(
@@ -77,7 +92,7 @@ def train(
             "parameters": network.parameters(model),
             "recipe": recipe.model_dump(mode="json"),
             "data": facts,
-            "training": _training_facts(seconds, difference, offset),
+            "training": _training_facts(seconds, difference, balanced),
             "metrics": _metrics(classify, splits, uncertain_below),
         },
     )
@@ -126,14 +141,17 @@ def _data_facts(
     }
 
 
-def _training_facts(seconds: float, difference: float, offset: float) -> dict[str, Any]:
+def _training_facts(
+    seconds: float, difference: float, balanced: tuple[float, float]
+) -> dict[str, Any]:
     packages = ("keras", "tensorflow-cpu", "tf2onnx", "numpy")
     return {
         "seconds": round(seconds),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "packages": {package: version(package) for package in packages},
-        "sad_offset": round(offset, 4),
+        "sad_scale": round(balanced[0], 4),
+        "sad_offset": round(balanced[1], 4),
         "largest_difference_keras_onnx": difference,
     }
 

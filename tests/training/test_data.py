@@ -38,29 +38,43 @@ def split(labels: list[int], votes: list[dict[str, int]] | None = None) -> Split
 def test_votes_are_mixed_with_the_label() -> None:
     rows = split([4], [{"neutral": 6, "sadness": 2, "unknown": 2}])
     recipe = Recipe(votes_weight=0.5, label_smoothing=0)
-    assert targets(rows, recipe)[0].tolist() == [0, 0, 0, 0, 0.5 + 0.125, 0, 0.375]
+    # The pair, Happy against Sad, knows the label alone.
+    assert targets(rows, recipe)[0].tolist() == [0, 0, 0, 0, 0.5 + 0.125, 0, 0.375, 0, 1]
 
 
 def test_a_row_whose_voters_named_no_expression_keeps_its_label() -> None:
     rows = split([4, 3], [{"NF": 10}, {"unknown": 7, "contempt": 3}])
     recipe = Recipe(votes_weight=0.5, label_smoothing=0)
-    assert targets(rows, recipe).argmax(axis=1).tolist() == [4, 3]
-    assert targets(rows, recipe).max(axis=1).tolist() == [1, 1]
+    assert targets(rows, recipe)[:, :7].argmax(axis=1).tolist() == [4, 3]
+    assert targets(rows, recipe)[:, :7].max(axis=1).tolist() == [1, 1]
 
 
 @settings(deadline=None, max_examples=30)
 @given(
     smoothing=st.floats(0, 0.9),
     weight=st.floats(0, 1),
+    taught=st.floats(0, 1),
     has_votes=st.booleans(),
 )
-def test_targets_are_probabilities(smoothing: float, weight: float, has_votes: bool) -> None:
+def test_targets_are_probabilities(
+    smoothing: float, weight: float, taught: float, has_votes: bool
+) -> None:
     votes = [{"happiness": 7, "NF": 3}, {"NF": 10}, {"fear": 1, "anger": 9}]
     rows = split([3, 6, 2], votes if has_votes else None)
-    found = targets(rows, Recipe(label_smoothing=smoothing, votes_weight=weight))
+    recipe = Recipe(label_smoothing=smoothing, votes_weight=weight, teacher_weight=taught)
+    soft_labels = np.random.default_rng(1).dirichlet(np.ones(7), 3).astype(np.float32)
+    found = targets(rows, recipe, soft_labels)
     assert found.dtype == np.float32
     assert found.min() >= 0
-    assert found.sum(axis=1) == pytest.approx(1, abs=1e-6)
+    assert found[:, :7].sum(axis=1) == pytest.approx(1, abs=1e-6)
+    # Happy against Sad is asked of the first row alone: the others have other labels.
+    assert found[:, 7:].sum(axis=1) == pytest.approx([1, 0, 0], abs=1e-6)
+
+
+def test_with_all_the_weight_the_teacher_is_repeated() -> None:
+    soft_labels = np.array([[0.1, 0, 0, 0.6, 0.2, 0, 0.1]], np.float32)
+    found = targets(split([4]), Recipe(teacher_weight=1), soft_labels)
+    assert found[0] == pytest.approx([0.1, 0, 0, 0.6, 0.2, 0, 0.1, 0.75, 0.25])
 
 
 def test_nothing_to_change_changes_nothing() -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.dialects.postgresql import insert
 from fer_batch import database, tables
 from fer_batch.database import statement
 from fer_batch.errors import DatabaseError
+from fer_batch.failpoints import reach
 from fer_batch.records import Batch, Image, KeyRange
 from fer_batch.registry import Facility
 
@@ -93,18 +94,22 @@ def merge_listing(
     """
     connection.execute(statement("stage_listing"))
     connection.execute(statement("empty_listing"))
+    reach("list.copy.before")
     driver = database.driver_connection(connection)
     remaining = iter(objects)
     while rows := list(islice(remaining, _COPY_ROWS)):
         with driver.cursor() as cursor, cursor.copy(database.script("copy_listing")) as copy:
             for key, etag, size_bytes in rows:
                 copy.write_row((_storable(key), etag, size_bytes))
+            reach("list.copy.during")
+    reach("list.copy.after")
     listed = connection.execute(statement("count_listing")).scalar_one()
     if listed == 0:
         return 0, 0
     database.ensure_partitions(connection, [batch.capture_day])
     database.lock(connection, f"listing:{batch.facility_id}:{batch.capture_day}")
     merged = connection.execute(statement("merge_listing"), asdict(batch))
+    reach("list.upsert.after")
     return int(listed), merged.rowcount
 
 

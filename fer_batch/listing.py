@@ -23,6 +23,7 @@ from fer_batch.errors import (
     StorageError,
     StorageUnavailableError,
 )
+from fer_batch.failpoints import reach
 from fer_batch.ledger import BatchStatus
 from fer_batch.log import logger
 from fer_batch.records import Batch
@@ -126,6 +127,7 @@ class _Look:
         if silence:
             return BatchListing(batch, "failed", silence, is_retryable=True)
         seen = _Seen()
+        reach("list.before")
         try:
             with BucketReader(self.settings, facility) as reader:
                 images = self._images(reader, facility, batch, seen)
@@ -194,6 +196,8 @@ def list_batches(
                 images=listed,
                 size_bytes=seen.bytes,
             )
+            reach("list.commit.before")
+        reach("list.commit.after")
         return listed, new_images
 
     def record(listing: BatchListing) -> None:

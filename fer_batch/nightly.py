@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fer_batch import registry
 from fer_batch.errors import ConfigurationError, ModelError, PermanentError, RetryableError
+from fer_batch.failpoints import reach
 from fer_batch.jobs import Job, ShardResult
 from fer_batch.log import logger
 from fer_batch.records import Batch, Shard
@@ -142,9 +143,10 @@ class Run:
         """Cut the images without a final result into shards."""
         from fer_batch import database, planning
 
+        reach("plan.before")
         with database.transaction(self.engine) as connection:
             self._register_model_version(connection)
-            return planning.plan(
+            shards = planning.plan(
                 connection,
                 [batch for batch in self.batches if self._is_permitted(batch)],
                 self.facilities,
@@ -152,6 +154,8 @@ class Run:
                 self.model_version,
                 self.rescore_before,
             )
+        reach("plan.after")
+        return shards
 
     def score(self, shard: Shard) -> ShardResult:
         """Score a shard in a process of its own.
@@ -167,7 +171,9 @@ class Run:
             image_s=IMAGE_DEADLINE_S,
             decoding_threads=self.settings.threads,
         )
+        reach("score.before")
         result = worker.score_shard(job, limits, to_environment(self.settings))
+        reach("score.after")
         if result.failures:
             what = "; ".join(f"{name}: {why}" for name, why in result.failures.items())
             kind = RetryableError if result.is_retryable else PermanentError
@@ -178,15 +184,19 @@ class Run:
         """Write a new revision of each summary that changed; returns the newest of each batch."""
         from fer_batch import database, satisfaction
 
+        reach("summary.before")
         with database.transaction(self.engine) as connection:
             self._register_model_version(connection)
-            return satisfaction.write_summaries(
+            summaries = satisfaction.write_summaries(
                 connection,
                 self.batches,
                 self.model_version,
                 self.facilities,
                 self.selection.run_id,
             )
+            reach("summary.commit.before")
+        reach("summary.commit.after")
+        return summaries
 
     def _is_permitted(self, batch: Batch) -> bool:
         """Images that were listed while a permission held are not read after it has ended."""
@@ -214,7 +224,12 @@ class Run:
 
         scope = self.selection.time_zone or "-".join(sorted(self.selection.facility_ids)[:3])
         name = re.sub("[^A-Za-z0-9_-]+", "_", f"{self.selection.capture_day}-{scope or 'all'}")
-        return report.write_day(self.engine, self.settings, self.batches, self.model_version, name)
+        reach("report.before")
+        path = report.write_day(
+            self.engine, self.settings, self.batches, self.model_version, name
+        )
+        reach("report.after")
+        return path
 
 
 def run_all(run: Run) -> Sequence[dict[str, Any]]:

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 
 from fer_batch import checks, database, satisfaction
 from fer_batch.database import statement
+from fer_batch.failpoints import reach
 from fer_batch.records import Batch
 from fer_batch.settings import Settings
 
@@ -85,6 +86,7 @@ def write(path: Path, html: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(html, encoding="utf-8")
+    reach("report.during")
     unfinished.replace(path)
 
 

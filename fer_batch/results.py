@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 from fer_batch import database, tables
 from fer_batch.database import statement
 from fer_batch.errors import DatabaseError
+from fer_batch.failpoints import reach
 from fer_batch.records import Batch, Image, ImageScore
 
 _REASON_CHARACTERS = 200
@@ -93,12 +94,17 @@ def write_chunk(
         database.lock(connection, f"results:{facility_id}:{capture_day}")
     for name in ("stage_images", "stage_faces", "empty_staging"):
         connection.execute(statement(name))
+    reach("copy.before")
     _copy(connection, "copy_images", (_image_row(score) for score in scores))
     _copy(connection, "copy_faces", (row for score in scores for row in _face_rows(score)))
+    reach("copy.after")
     connection.execute(statement("discard_staged"), version | {"rescore_before": rescore_before})
+    reach("upsert.before")
     written = connection.execute(statement("merge_images"), version | {"run_id": run_id})
     connection.execute(statement("delete_faces"), version)
+    reach("upsert.during")
     connection.execute(statement("merge_faces"), version)
+    reach("upsert.after")
     return written.rowcount
 
 
@@ -109,6 +115,7 @@ def _copy(connection: sa.Connection, name: str, rows: Iterable[tuple[object, ...
     ):
         for row in rows:
             copy.write_row(row)
+        reach("copy.during")
 
 
 def _image_row(score: ImageScore) -> tuple[object, ...]:

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from fer_batch import database, tables
 from fer_batch.database import statement
 from fer_batch.errors import DatabaseError
+from fer_batch.failpoints import reach
 from fer_batch.log import logger
 from fer_batch.records import Batch
 from fer_batch.registry import Facility
@@ -177,6 +178,7 @@ def _write_revision(
         )
         .returning(table)
     )
+    reach("summary.during")
     return dict(written.mappings().one()) | {"is_new_revision": True}
 
 

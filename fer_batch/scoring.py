@@ -32,6 +32,7 @@ from fer_batch.announce import Announcer
 from fer_batch.classifier import Classifier
 from fer_batch.errors import FerError, ModelError, PermanentError, RetryableError
 from fer_batch.faces import FaceFinder, ImageKind, Prepared, prepare
+from fer_batch.failpoints import reach
 from fer_batch.images import Limits, UndecodableImageError
 from fer_batch.jobs import JOB, RESULT, ShardResult
 from fer_batch.log import logger
@@ -199,14 +200,18 @@ class ShardScorer:
     def _prepare(self, fetched: Fetched, kind: ImageKind) -> Readied:
         """From an image's bytes to its crops, or to the outcome that stands in their place."""
         image = fetched.image
+        reach("fetch.after")
         if fetched.data is None:
             outcome = fetched.outcome or Outcome.FETCH_FAILED
             return Readied(image, score=ImageScore(image, outcome, fetched.reason))
         try:
+            reach("decode.before")
             with self._announcer.decoding(image):
+                reach("decode.during")
                 prepared = prepare(fetched.data, kind, self._limits, self._finder(kind))
         except UndecodableImageError as error:
             return Readied(image, score=ImageScore(image, error.outcome, error.reason))
+        reach("decode.after")
         return Readied(image, prepared)
 
     def _finder(self, kind: ImageKind) -> FaceFinder | None:
@@ -222,12 +227,14 @@ class ShardScorer:
         """Put all faces of a chunk through the CNN at once."""
         prepared = [item.prepared for item in chunk if item.prepared is not None]
         faces: list[FaceScore] = []
+        reach("classify.before")
         if prepared:
             faces = self._classifier.score_faces(
                 np.concatenate([p.crops for p in prepared]),
                 [box for p in prepared for box in p.boxes],
                 [score for p in prepared for score in p.detector_scores],
             )
+        reach("classify.after")
         remaining = iter(faces)
         return [item.scored(remaining) for item in chunk]
 
@@ -241,6 +248,8 @@ class ShardScorer:
                 self._run_id,
                 self._rescore_before,
             )
+            reach("commit.before")
+        reach("commit.after")
         return scores
 
 

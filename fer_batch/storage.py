@@ -22,6 +22,7 @@ from botocore.exceptions import ClientError
 from obstore.exceptions import BaseError, PreconditionError
 
 from fer_batch.errors import FerError, StorageError
+from fer_batch.failpoints import reach
 from fer_batch.log import logger
 from fer_batch.readahead import in_threads
 from fer_batch.records import Image, Outcome
@@ -138,6 +139,7 @@ class BucketReader:
         token = ""
         while True:
             page = self._page(prefix, token)
+            reach("list.page")
             for entry in page.get("Contents", ()):
                 key = self._decoded(entry["Key"], page)
                 if not key.startswith(prefix):
@@ -210,6 +212,7 @@ class BucketReader:
             ) from None
 
     def _fetch(self, image: Image) -> Fetched | _Trouble:
+        reach("fetch.before")
         if image.size_bytes == 0:
             return Fetched(image, outcome=Outcome.EMPTY, reason="the object has no bytes")
         if image.size_bytes > self._settings.max_image_bytes:

@@ -225,9 +225,7 @@ class Run:
         scope = self.selection.time_zone or "-".join(sorted(self.selection.facility_ids)[:3])
         name = re.sub("[^A-Za-z0-9_-]+", "_", f"{self.selection.capture_day}-{scope or 'all'}")
         reach("report.before")
-        path = report.write_day(
-            self.engine, self.settings, self.batches, self.model_version, name
-        )
+        path = report.write_day(self.engine, self.settings, self.batches, self.model_version, name)
         reach("report.after")
         return path
 

@@ -3,7 +3,7 @@
 The same steps as at night, from bytes to probabilities, but nothing is written anywhere. A
 picture is taken as a frame and its faces are found; or, where that is asked for, the whole
 picture is the face. What a person or a script reads of it is made here as well; printing it is
-left to the command.
+left to the command, marking faces in a picture to annotation.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from fer_batch import downloads
@@ -28,7 +27,6 @@ from fer_batch.images import (
     UndecodableImageError,
     check_bytes,
     quiet_decoders,
-    read_image,
 )
 from fer_batch.records import Batch, Emotion, FaceScore, Image, Outcome
 from fer_batch.settings import Settings
@@ -111,6 +109,14 @@ def pictures(
     )
 
 
+def is_of_several(source: str) -> bool:
+    """Whether a source may hold several pictures: a folder, or a prefix of keys."""
+    if source.lower().startswith("s3://"):
+        _, _, key = source[len("s3://") :].partition("/")
+        return not key or key.endswith("/")
+    return "://" not in source and Path(source).is_dir()
+
+
 def _files(path: Path, limits: Limits) -> Iterator[Picture]:
     if path.is_dir():
         found = sorted(
@@ -157,7 +163,7 @@ def _objects(source: str, settings: Settings) -> Iterator[Picture]:
     bucket, _, key = source[len("s3://") :].partition("/")
     if not bucket:
         raise ConfigurationError(f"{printable(source)} names no bucket", "Give s3://bucket/key")
-    is_folder = not key or key.endswith("/")
+    is_folder = is_of_several(source)
     batch = Batch("", date.min)  # the reader wants one; these belong to no facility
     with BucketReader(settings, bucket=bucket) as reader:
         images = sorted(
@@ -292,36 +298,6 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "is_uncertain": prediction.is_uncertain if means else None,
         "faces": [asdict(face) | {"emotion": face.emotion.value} for face in prediction.faces],
     }
-
-
-def annotate(data: bytes, prediction: Prediction, settings: Settings) -> bytes:
-    """The picture with its faces marked and named, as PNG. Small pictures are enlarged so that
-    the words can be read. Raises UndecodableImageError as `read_image` does."""
-    pixels = read_image(data, Limits.of(settings)).pixels
-    zoom = max(1, round(480 / max(pixels.shape[:2])))
-    drawn = cv2.resize(pixels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_NEAREST)
-    thick = max(1, round(max(drawn.shape[:2]) / 600))
-    for number, face in enumerate(prediction.faces, start=1):
-        colour = _COLOURS[None if face.is_uncertain else face.emotion]
-        left, top = face.box.x * zoom, face.box.y * zoom
-        right, bottom = left + face.box.width * zoom - 1, top + face.box.height * zoom - 1
-        cv2.rectangle(drawn, (left, top), (right, bottom), colour, thick)
-        chance = max(face.p_happy, face.p_sad)
-        label = f"{number} {face.emotion} {chance:.2f}{'?' if face.is_uncertain else ''}"
-        (_, height), below = cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, 0.5 * thick, thick)
-        place = (left + 2 * thick, max(top - below, height + below))
-        for ink, width in ((_OUTLINE, 3 * thick), (colour, thick)):
-            cv2.putText(drawn, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5 * thick, ink, width)
-    return cv2.imencode(".png", drawn)[1].tobytes()
-
-
-# Blue, green, red.
-_OUTLINE = (0, 0, 0)
-_COLOURS: dict[Emotion | None, tuple[int, int, int]] = {
-    Emotion.HAPPY: (80, 220, 80),
-    Emotion.SAD: (240, 160, 80),
-    None: (200, 200, 200),
-}
 
 
 def printable(text: str) -> str:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
 
+from fer_batch.demo.drawing import draw_face
+from fer_batch.demo.heads import Mouth
 from fer_batch.errors import ConfigurationError
 from fer_batch.predict import (
     CROP_LIKE_PX,
     Prediction,
     Predictor,
-    annotate,
     as_json,
     as_text,
     pictures,
@@ -223,6 +224,61 @@ def test_damaged_pictures_leave_no_word_of_the_decoders(
     assert capfd.readouterr().err == ""
 
 
+# ---------------------------------------------------------------- every kind of picture
+
+
+def varieties(face: drawn.Pixels) -> dict[str, bytes]:
+    """The same face (H×W×3) in every form in which a picture may come."""
+    grey = np.asarray(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY), np.uint8)
+    wide = (face.astype(np.uint16) << 8) | face
+    see_through = np.dstack([face, np.full(face.shape[:2], 255, np.uint8)])
+    turned = np.asarray(cv2.rotate(face, cv2.ROTATE_90_COUNTERCLOCKWISE), np.uint8)
+    larger = np.asarray(cv2.resize(face, None, fx=9, fy=9, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return {
+        "grey": drawn.encoded(grey, ".png"),
+        "16 bits": cv2.imencode(".png", wide)[1].tobytes(),
+        "16 bits and grey": cv2.imencode(".png", (grey.astype(np.uint16) << 8) | grey)[1].tobytes(),
+        "alpha": drawn.encoded(np.asarray(see_through, np.uint8), ".png"),
+        "palette": drawn.saved(face, "PNG", "P", colors=256),
+        "jpeg": drawn.encoded(face, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 98),
+        "progressive jpeg": drawn.saved(face, "JPEG", quality=98, progressive=True),
+        "cmyk jpeg": drawn.saved(face, "JPEG", "CMYK", quality=98),
+        "webp": drawn.saved(face, "WEBP", lossless=True),
+        "turned jpeg": drawn.with_orientation(turned, "JPEG", 6),
+        "turned png": drawn.with_orientation(turned, "PNG", 6),
+        "turned webp": drawn.with_orientation(turned, "WEBP", 6),
+        "larger": drawn.encoded(larger, ".png"),
+    }
+
+
+@pytest.mark.parametrize("mouth", ["smile", "droop"])
+def test_a_face_is_the_same_in_whatever_form_it_comes(tmp_path: Path, mouth: Mouth) -> None:
+    shipped = Settings(_env_file=None, threads=1)
+    face = np.asarray(draw_face(np.random.default_rng(1), mouth, 96), np.uint8)
+    (tmp_path / "0 plain").write_bytes(drawn.encoded(face, ".png"))
+    for name, data in varieties(face).items():
+        (tmp_path / f"1 {name}").write_bytes(data)
+    plain, *others = predict(tmp_path, shipped, is_crop=True)
+    assert plain.emotion is (Emotion.HAPPY if mouth == "smile" else Emotion.SAD)
+    assert len(others) == 13
+    for found in others:
+        assert found.emotion is plain.emotion, found.source
+        assert found.probabilities == pytest.approx(plain.probabilities, abs=0.05), found.source
+
+
+def test_a_photograph_that_says_how_it_is_turned_is_turned(
+    photos: Path, tmp_path: Path, settings: Settings
+) -> None:
+    pixels = drawn.read_photo(photos / "monalisa_518x799.jpg")
+    turned = np.asarray(cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE), np.uint8)
+    (tmp_path / "a.jpg").write_bytes(drawn.with_orientation(turned, "JPEG", 6))
+    (found,) = predict(tmp_path / "a.jpg", settings)
+    (upright,) = predict(photos / "monalisa_518x799.jpg", settings)
+    assert (found.width_px, found.height_px) == (518, 799)
+    box, expected = found.faces[0].box, upright.faces[0].box
+    assert (box.x, box.y) == pytest.approx((expected.x, expected.y), abs=4)
+
+
 # ---------------------------------------------------------------- what is said
 
 
@@ -289,29 +345,3 @@ def test_names_can_be_printed_whatever_they_hold(name: str) -> None:
     assert "\x1b" not in text
     json.dumps(as_json(scored(HAPPY, source=name)), ensure_ascii=False).encode()
     assert printable("ü 笑.jpg") == "ü 笑.jpg"
-
-
-def test_marks_are_drawn_where_the_faces_are(settings: Settings) -> None:
-    data = drawn.encoded(np.full((480, 640, 3), 40, np.uint8), ".png")
-    found = scored(HAPPY, FaceScore(Box(300, 200, 100, 120), 0.1, 0.85, 0.05, False))
-    marked: Any = cv2.imdecode(
-        np.frombuffer(annotate(data, found, settings), np.uint8), cv2.IMREAD_COLOR
-    )
-    assert marked.shape == (480, 640, 3)
-    changed = (marked != 40).any(axis=2)
-    assert changed[200, 300:400].all()
-    assert changed[200:320, 300].all()
-    assert not changed[230:310, 310:390].any()
-    assert not changed[400:].any()
-
-
-def test_a_small_crop_is_enlarged_so_that_its_mark_can_be_read(
-    tmp_path: Path, settings: Settings
-) -> None:
-    path = tmp_path / "crop.png"
-    path.write_bytes(flat(240))
-    (found,) = predict(path, settings, is_crop=True)
-    marked: Any = cv2.imdecode(
-        np.frombuffer(annotate(flat(240), found, settings), np.uint8), cv2.IMREAD_COLOR
-    )
-    assert marked.shape == (480, 480, 3)

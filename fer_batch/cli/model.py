@@ -35,7 +35,11 @@ def predict(
         bool, Parameter(help="The whole picture is the face; none is looked for.")
     ] = False,
     annotate: Annotated[
-        Path | None, Parameter(help="Write the picture with its faces marked, as PNG.")
+        Path | None,
+        Parameter(
+            help="Write the picture with its faces marked: a file (PNG or JPEG) for one picture, "
+            "a folder for several. Pictures without a face are left out."
+        ),
     ] = None,
     allow_private_addresses: Annotated[
         bool, Parameter(help="Let a URL lead to an address of this machine or network.")
@@ -43,9 +47,11 @@ def predict(
     json: Json = False,
 ) -> int:
     """Say for each picture whether a happy or a sad expression is seen. Nothing is stored."""
+    from fer_batch import annotation
     from fer_batch import predict as module
 
     loaded = settings()
+    marked = annotation.AnnotatedPictures(annotate, source, loaded) if annotate else None
     predictor = module.Predictor(loaded, is_crop=crop)
     found = module.pictures(source, loaded, is_private_allowed=allow_private_addresses)
     predictions = []
@@ -54,9 +60,8 @@ def predict(
         predictions.append(prediction)
         if not json:
             sys.stdout.write(module.as_text(prediction) + "\n")
-        if annotate is not None and prediction.faces:
-            annotate.write_bytes(module.annotate(picture.data, prediction, loaded))
-            annotate = None  # one picture is annotated: the first with a face
+        if marked is not None:
+            marked.write(picture, prediction)
     if json:
         print_json([module.as_json(prediction) for prediction in predictions])
     is_scored = any(prediction.faces for prediction in predictions)

@@ -4,16 +4,16 @@ The CNN is an ONNX file, pinned by the SHA-256 in the card beside it and refused
 opened if that does not match. It knows the seven expressions of FER2013; here they become
 p_happy, p_sad and p_neither. Everything that decides a result stands in the manifest, and the
 manifest's hash names the model version; both are known without loading the CNN. Which crops
-there are is decided in faces.py.
+there are is decided in faces.py, which CNN is used in choice.py.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from fer_batch.resources import artefacts_dir
 from fer_batch.settings import Settings
 
 DEFAULT_CARD = "fer48.json"
-"""The card that is used where no setting names another."""
+"""The card that ships."""
 
 BATCH = 64
 """Crops that go through the CNN at once: as fast as any larger number, and a bound on memory."""
@@ -73,9 +73,22 @@ class Card(BaseModel):
     uncertain_below: Annotated[float, Field(ge=0, le=1)]
 
 
-def card_in_use(settings: Settings) -> Path:
-    """The card that the setting names, else the one that ships."""
-    return settings.model_card or artefacts_dir() / DEFAULT_CARD
+class Cnn(NamedTuple):
+    """A CNN that may be opened: its card, and its artefact as the very bytes that were hashed."""
+
+    card: Card
+    artefact: bytes
+
+    @property
+    def cnn_sha256(self) -> str:
+        """What names it: the SHA-256 of its part of the manifest, and so of artefact and
+        threshold. 64 hexadecimal digits."""
+        return version_of(_part_of_cnn(self.card))
+
+
+def shipped_card() -> Path:
+    """The card of the CNN that ships."""
+    return artefacts_dir() / DEFAULT_CARD
 
 
 def load_card(path: Path) -> Card:
@@ -83,27 +96,16 @@ def load_card(path: Path) -> Card:
 
     Raises ModelError for a card that is missing or wrong and for another artefact than it names.
     """
-    return load_artefact(path)[0]
+    return load_artefact(path).card
 
 
-def load_artefact(path: Path) -> tuple[Card, bytes]:
-    """The card, and its artefact as the very bytes that were hashed. Raises as `load_card` does."""
+def load_artefact(path: Path) -> Cnn:
+    """The card with its artefact. Raises as `load_card` does."""
     try:
-        card = Card.model_validate_json(path.read_bytes())
+        text = path.read_bytes()
     except OSError as error:
         raise ModelError(f"the card {path} cannot be read: {error.strerror}", _RESTORE) from error
-    except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(str(part) for part in e['loc']) or 'card'}: {e['msg']}"
-            for e in error.errors()
-        )
-        raise ModelError(f"the card {path} is wrong: {wrong}", _RESTORE) from None
-    if card.output.classes != CLASSES:
-        raise ModelError(
-            f"the card {path} names the classes {', '.join(card.output.classes)}, "
-            f"expected {', '.join(CLASSES)}",
-            "Use a CNN made by `fer-batch train`",
-        )
+    card = _read_card(text, f"the card {path}")
     artefact = path.with_name(card.artefact)
     try:
         content = artefact.read_bytes()
@@ -111,14 +113,42 @@ def load_artefact(path: Path) -> tuple[Card, bytes]:
         raise ModelError(
             f"the artefact {artefact} cannot be read: {error.strerror}", _RESTORE
         ) from error
+    return _checked(card, content, str(artefact), _RESTORE)
+
+
+def from_table(card: Mapping[str, Any], artefact: bytes) -> Cnn:
+    """A card and an artefact as the database gives them. Raises as `load_card` does."""
+    name = f"the registered CNN {card.get('name', 'without a name')}"
+    found = _read_card(json.dumps(dict(card)).encode(), f"the card of {name}")
+    return _checked(found, artefact, name, "Promote another, and register this one from its files")
+
+
+def _read_card(text: bytes, what: str) -> Card:
+    try:
+        card = Card.model_validate_json(text)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in e['loc']) or 'card'}: {e['msg']}"
+            for e in error.errors()
+        )
+        raise ModelError(f"{what} is wrong: {wrong}", _RESTORE) from None
+    if card.output.classes != CLASSES:
+        raise ModelError(
+            f"{what} names the classes {', '.join(card.output.classes)}, "
+            f"expected {', '.join(CLASSES)}",
+            "Use a CNN made by `fer-batch train`",
+        )
+    return card
+
+
+def _checked(card: Card, content: bytes, what: str, todo: str) -> Cnn:
     found = hashlib.sha256(content).hexdigest()
     if found != card.artefact_sha256:
         raise ModelError(
-            f"{artefact} has SHA-256 {found}, its card says {card.artefact_sha256}; "
-            "it was not opened",
-            _RESTORE,
+            f"{what} has SHA-256 {found}, its card says {card.artefact_sha256}; it was not opened",
+            todo,
         )
-    return card, content
+    return Cnn(card, content)
 
 
 # ---------------------------------------------------------------- model version
@@ -132,13 +162,7 @@ def manifest_of(card: Card, settings: Settings) -> dict[str, Any]:
     own_detector = settings.detector_file
     return {
         "format": 1,
-        "cnn": {
-            "sha256": card.artefact_sha256,
-            "p_happy": "happy",
-            "p_sad": "sad",
-            "p_neither": "sum of the others",
-            "uncertain_below": card.uncertain_below,
-        },
+        "cnn": _part_of_cnn(card),
         "detector": {
             "sha256": read_detector(own_detector)[1] if own_detector else YUNET_SHA256,
             "min_face_px": settings.min_face_px,
@@ -153,31 +177,35 @@ def manifest_of(card: Card, settings: Settings) -> dict[str, Any]:
     }
 
 
-def version_of(manifest: dict[str, Any]) -> str:
+def _part_of_cnn(card: Card) -> dict[str, Any]:
+    return {
+        "sha256": card.artefact_sha256,
+        "p_happy": "happy",
+        "p_sad": "sad",
+        "p_neither": "sum of the others",
+        "uncertain_below": card.uncertain_below,
+    }
+
+
+def version_of(manifest: Mapping[str, Any]) -> str:
     """The SHA-256 (64 hexadecimal digits) of the manifest as canonical JSON: sorted keys, no
     blanks, ASCII."""
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def version_in_use(settings: Settings) -> str:
-    """The model version of these settings. Raises ModelError as `load_card` does."""
-    return version_of(manifest_of(load_card(card_in_use(settings)), settings))
-
-
 # ---------------------------------------------------------------- classification
 
 
 class Classifier:
-    """The CNN of these settings, loaded into ONNX Runtime with `settings.threads` threads.
+    """A CNN, loaded into ONNX Runtime with `settings.threads` threads.
 
     `model_version` and `manifest` say what it is, `card` where it comes from. Raises ModelError
-    for a card or artefact that does not fit.
+    for an artefact that does not do what every card promises.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        path = card_in_use(settings)
-        self.card, artefact = load_artefact(path)
+    def __init__(self, settings: Settings, cnn: Cnn) -> None:
+        self.card, artefact = cnn
         self.manifest = manifest_of(self.card, settings)
         self.model_version = version_of(self.manifest)
         self._network = open_artefact(artefact, self.card.artefact, settings.threads)

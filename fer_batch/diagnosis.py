@@ -59,9 +59,12 @@ def _database(settings: Settings) -> str:
 
 
 def _cnn(settings: Settings) -> str:
+    from fer_batch import choice
     from fer_batch.classifier import Classifier
 
-    return f"model version {Classifier(settings).model_version[:12]}"
+    chosen = choice.in_use(settings)
+    used = Classifier(settings, chosen.cnn)
+    return f"{used.card.name}, model version {used.model_version[:12]}: {chosen.why}"
 
 
 def _detector(settings: Settings) -> str:

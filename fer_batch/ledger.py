@@ -18,7 +18,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from fer_batch import database, tables
 from fer_batch.database import statement
-from fer_batch.errors import DatabaseError
+from fer_batch.errors import DatabaseError, RetryableError
 from fer_batch.failpoints import reach
 from fer_batch.records import Batch, Image, KeyRange
 from fer_batch.registry import Facility
@@ -76,10 +76,31 @@ def _facility_row(facility: Facility) -> dict[str, Any]:
     }
 
 
-def begin_run(connection: sa.Connection, run_id: str) -> datetime:
-    """When this run began, by the database's clock; the first call of a run decides it."""
-    began: datetime = connection.execute(statement("begin_run"), {"run_id": run_id}).scalar_one()
-    return began
+def begin_run(connection: sa.Connection, run_id: str, model_version: str | None = None) -> datetime:
+    """When this run began, by the database's clock; the first call of a run decides it, and the
+    first one with a model version decides that for all of the run.
+
+    Raises RetryableError where another process began it with another version meanwhile.
+    """
+    began = connection.execute(
+        statement("begin_run"), {"run_id": run_id, "model_version": model_version}
+    ).one()
+    if model_version not in (None, began.model_version):
+        raise RetryableError(
+            f"run {run_id} was begun with model version {began.model_version[:12]} at the same "
+            f"moment, not with {model_version[:12] if model_version else ''}",
+            "Try again",
+        )
+    began_at: datetime = began.began_at
+    return began_at
+
+
+def version_of_run(connection: sa.Connection, run_id: str) -> str | None:
+    """The model version that a run was begun with; None if it was not."""
+    found: str | None = connection.execute(
+        statement("version_of_run"), {"run_id": run_id}
+    ).scalar_one_or_none()
+    return found
 
 
 def merge_listing(

@@ -27,6 +27,7 @@ from fer_batch.settings import Settings, to_environment
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from fer_batch.classifier import Cnn
     from fer_batch.listing import BatchListing
 
 log = logger(__name__)
@@ -39,8 +40,9 @@ IMAGE_DEADLINE_S = 60.0
 class Selection:
     """What a run is about.
 
-    `model_version` may be the first characters of the one that must be in use; None accepts
-    whichever is. With `rescore`, results older than the run count as unfinished.
+    A `run_id` stands for one run: its first planning fixes the CNN for all that follows under it,
+    in whatever process. `model_version` may be the first characters of the one that must be in
+    use; None accepts whichever is. With `rescore`, results older than the run count as unfinished.
     """
 
     run_id: str
@@ -88,27 +90,48 @@ class Run:
 
     @cached_property
     def model_version(self) -> str:
-        """The version in use. Raises ModelError if it is not the one that was asked for."""
-        from fer_batch import classifier
+        """The version of this run. Raises ModelError if it is not the one that was asked for."""
+        from fer_batch import choice
 
-        version = classifier.version_in_use(self.settings)
+        version = choice.version(self.settings, self.cnn.card)
         wanted = self.selection.model_version
         if wanted and not version.startswith(wanted):
             raise ModelError(
                 f"model version {wanted} is not the one in use, which is {version[:12]}",
-                "Set FER_MODEL_CARD to the card of the version you want; see `fer-batch models`",
+                "Set FER_MODEL_CARD to its card, or promote it, for a new run; "
+                "see `fer-batch models`",
             )
         return version
 
     @cached_property
-    def rescore_before(self) -> datetime | None:
-        """When this run began, if it rescores. The tables remember it, so a retry does not
-        score again what the run has scored already."""
-        from fer_batch import database, ledger
+    def cnn(self) -> Cnn:
+        """The CNN that this run was planned with, else the one in use."""
+        from fer_batch import choice, database, ledger
 
+        planned = None
+        if self.settings.database_url is not None:
+            with database.translate_errors(), self.engine.connect() as connection:
+                planned = ledger.version_of_run(connection, self.selection.run_id)
+        if planned is not None:
+            return choice.of_version(self.settings, planned)
+        return choice.in_use(self.settings).cnn
+
+    def begin(self) -> datetime | None:
+        """Begin this run, or find it begun: from then on the tables hold its model version and
+        its CNN, and every other process of the run takes those.
+
+        Returns when it began, by the database's clock, if it rescores. A retry finds the same
+        time and does not score again what the run has scored already.
+        """
+        from fer_batch import classifier, database, ledger, models, results
+
+        manifest = classifier.manifest_of(self.cnn.card, self.settings)
+        card = self.cnn.card.model_dump(mode="json")
         with database.transaction(self.engine) as connection:
-            began = ledger.begin_run(connection, self.selection.run_id)
-        return began if self.selection.rescore else None
+            models.register(connection, self.cnn)
+            results.register_model_version(connection, self.model_version, manifest, card)
+            began_at = ledger.begin_run(connection, self.selection.run_id, self.model_version)
+        return began_at if self.selection.rescore else None
 
     def sync_facilities(self) -> None:
         """Write the whole registry to the table `facility`."""
@@ -144,15 +167,15 @@ class Run:
         from fer_batch import database, planning
 
         reach("plan.before")
+        rescore_before = self.begin()
         with database.transaction(self.engine) as connection:
-            self._register_model_version(connection)
             shards = planning.plan(
                 connection,
                 [batch for batch in self.batches if self._is_permitted(batch)],
                 self.facilities,
                 self.settings,
                 self.model_version,
-                self.rescore_before,
+                rescore_before,
             )
         reach("plan.after")
         return shards
@@ -164,7 +187,7 @@ class Run:
         """
         from fer_batch import worker
 
-        job = Job(shard, self.selection.run_id, self.model_version, self.rescore_before)
+        job = Job(shard, self.selection.run_id, self.model_version, self.begin())
         limits = worker.Limits(
             deadline_s=self.settings.score_deadline_s,
             memory_mb=self.settings.score_memory_mb,
@@ -185,8 +208,8 @@ class Run:
         from fer_batch import database, satisfaction
 
         reach("summary.before")
+        self.begin()
         with database.transaction(self.engine) as connection:
-            self._register_model_version(connection)
             summaries = satisfaction.write_summaries(
                 connection,
                 self.batches,
@@ -201,15 +224,6 @@ class Run:
     def _is_permitted(self, batch: Batch) -> bool:
         """Images that were listed while a permission held are not read after it has ended."""
         return not self.facilities[batch.facility_id].refusal(batch.capture_day, datetime.now(UTC))
-
-    def _register_model_version(self, connection: sa.Connection) -> None:
-        from fer_batch import classifier, results
-
-        card = classifier.load_card(classifier.card_in_use(self.settings))
-        manifest = classifier.manifest_of(card, self.settings)
-        results.register_model_version(
-            connection, self.model_version, manifest, card.model_dump(mode="json")
-        )
 
     def check(self) -> list[dict[str, Any]]:
         """The findings of the data checks, one dictionary each."""

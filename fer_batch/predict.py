@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fer_batch import downloads
+from fer_batch import choice, downloads
 from fer_batch.classifier import Classifier
 from fer_batch.errors import ConfigurationError
 from fer_batch.faces import FaceFinder, ImageKind, Prepared, prepare
@@ -194,7 +194,7 @@ class Predictor:
 
     def __init__(self, settings: Settings, *, is_crop: bool = False) -> None:
         self._limits = Limits.of(settings)
-        self._classifier = Classifier(settings)
+        self._classifier = Classifier(settings, choice.in_use(settings).cnn)
         self._kind: ImageKind = "crops" if is_crop else "frames"
         self._finder = None if is_crop else FaceFinder(settings)
 

@@ -43,12 +43,12 @@ def register_model_version(
 
 
 def model_versions(connection: sa.Connection) -> list[dict[str, Any]]:
-    """The registered versions, newest first: `model_version`, `cnn` (its name), `registered_at`."""
+    """The registered versions, newest first: `model_version`, `card`, `registered_at`."""
     table = tables.model_version
     rows = connection.execute(
-        sa.select(
-            table.c.model_version, table.c.card["name"].astext.label("cnn"), table.c.registered_at
-        ).order_by(table.c.registered_at.desc())
+        sa.select(table.c.model_version, table.c.card, table.c.registered_at).order_by(
+            table.c.registered_at.desc()
+        )
     )
     return [dict(row) for row in rows.mappings()]
 

@@ -27,10 +27,10 @@ import cv2
 import numpy as np
 import sqlalchemy as sa
 
-from fer_batch import database, ledger, registry, results
+from fer_batch import choice, database, ledger, registry, results
 from fer_batch.announce import Announcer
 from fer_batch.classifier import Classifier
-from fer_batch.errors import FerError, ModelError, PermanentError, RetryableError
+from fer_batch.errors import FerError, PermanentError, RetryableError
 from fer_batch.faces import FaceFinder, ImageKind, Prepared, prepare
 from fer_batch.failpoints import reach
 from fer_batch.images import Limits, UndecodableImageError
@@ -257,13 +257,7 @@ def run_job(settings: Settings, text: str, slots: Path) -> int:
     """What a scoring process does: read a job, do it, print the result as one JSON line."""
     job = JOB.validate_json(text)
     cv2.setNumThreads(1)  # the decoding threads are ours; OpenCV's own would come on top
-    classifier = Classifier(settings)
-    if classifier.model_version != job.model_version:
-        raise ModelError(
-            f"the job asks for model version {job.model_version[:12]}, this process has "
-            f"{classifier.model_version[:12]}",
-            "Give the scheduler and its workers the same FER_ settings",
-        )
+    classifier = Classifier(settings, choice.of_version(settings, job.model_version))
     scorer = ShardScorer(
         database.engine(settings),
         settings,

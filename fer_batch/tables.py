@@ -44,6 +44,27 @@ model_version = sa.Table(
     sa.Column("registered_at", _AT, nullable=False),
 )
 
+cnn = sa.Table(
+    "cnn",
+    METADATA,
+    sa.Column("cnn_sha256", _ID, primary_key=True),
+    sa.Column("artefact_sha256", _ID, nullable=False),
+    sa.Column("card", JSONB, nullable=False),
+    sa.Column("artefact", sa.LargeBinary, nullable=False),
+    sa.Column("registered_at", _AT, nullable=False),
+)
+
+cnn_promotion = sa.Table(
+    "cnn_promotion",
+    METADATA,
+    sa.Column("promotion_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("cnn_sha256", _ID, nullable=False),
+    sa.Column("is_rollback", sa.Boolean, nullable=False),
+    sa.Column("promoted_by", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("promoted_at", _AT, nullable=False),
+)
+
 batch = sa.Table(
     "batch",
     METADATA,
@@ -63,6 +84,7 @@ run = sa.Table(
     METADATA,
     sa.Column("run_id", sa.Text, primary_key=True),
     sa.Column("began_at", _AT, nullable=False),
+    sa.Column("model_version", _ID),
 )
 
 satisfaction_summary = sa.Table(

@@ -17,15 +17,16 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from onnx import TensorProto
 
+from fer_batch.choice import version_in_use
 from fer_batch.classifier import (
     BATCH,
     Card,
     Classifier,
-    card_in_use,
+    load_artefact,
     load_card,
     manifest_of,
     score_faces,
-    version_in_use,
+    shipped_card,
     version_of,
 )
 from fer_batch.errors import ModelError
@@ -35,11 +36,15 @@ from fer_batch.records import Box, Emotion
 from fer_batch.settings import Settings
 from tests.support.models import tiny_onnx, write_tiny_cnn
 
-SHIPPED = card_in_use(Settings(_env_file=None))
+SHIPPED = shipped_card()
 
 
 def settings(card: Path | None = None, **others: Any) -> Settings:
     return Settings(_env_file=None, model_card=card, **({"threads": 1} | others))
+
+
+def loaded(card: Path) -> Classifier:
+    return Classifier(settings(), load_artefact(card))
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def test_an_altered_artefact_is_refused_before_it_is_opened(
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("it was opened")
     )
-    for load in (lambda: load_card(tiny), lambda: Classifier(settings(tiny))):
+    for load in (lambda: load_card(tiny), lambda: loaded(tiny)):
         with pytest.raises(ModelError) as caught:
             load()
         assert expected in str(caught.value)
@@ -130,7 +135,7 @@ def test_an_artefact_that_does_not_do_what_its_card_says_is_refused(
     tmp_path: Path, artefact: bytes, word: str
 ) -> None:
     with pytest.raises(ModelError, match=word):
-        Classifier(settings(write_tiny_cnn(tmp_path, artefact)))
+        loaded(write_tiny_cnn(tmp_path, artefact))
 
 
 # ---------------------------------------------------------------- model version
@@ -180,13 +185,13 @@ def test_the_version_is_the_hash_of_the_manifest_as_canonical_json(tiny: Path) -
 
 def test_planning_knows_the_version_without_loading_the_cnn(tiny: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from fer_batch import classifier, settings;"
+        "import sys; from pathlib import Path; from fer_batch import choice, settings;"
         f"s = settings.Settings(_env_file=None, model_card=Path({str(tiny)!r}));"
-        "print(classifier.version_in_use(s));"
+        "print(choice.version_in_use(s));"
         "assert not {'onnxruntime', 'tensorflow', 'pandas', 'sqlalchemy'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == Classifier(settings(tiny)).model_version
+    assert done.stdout.strip() == loaded(tiny).model_version
 
 
 # ---------------------------------------------------------------- probabilities
@@ -194,7 +199,7 @@ def test_planning_knows_the_version_without_loading_the_cnn(tiny: Path) -> None:
 
 def test_the_seven_expressions_become_three_probabilities(tiny: Path) -> None:
     crops = np.stack([np.full((48, 48), grey, np.uint8) for grey in (0, 128, 255)])
-    found = Classifier(settings(tiny)).classify(crops)
+    found = loaded(tiny).classify(crops)
     means = np.array([0, 128, 255]) / 255
     logits = np.zeros((3, 7))
     logits[:, 3], logits[:, 4], logits[:, 6] = 8 * means, 8 - 8 * means, 1
@@ -206,7 +211,7 @@ def test_the_seven_expressions_become_three_probabilities(tiny: Path) -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH + 7])
 def test_any_number_of_crops(tiny: Path, count: int) -> None:
-    found = Classifier(settings(tiny)).classify(noise(count))
+    found = loaded(tiny).classify(noise(count))
     assert found.shape == (count, 3)
     assert np.allclose(found.sum(axis=1), 1, atol=1e-5)
     assert ((found >= 0) & (found <= 1)).all()
@@ -214,7 +219,7 @@ def test_any_number_of_crops(tiny: Path, count: int) -> None:
 
 @pytest.mark.parametrize("card", ["tiny", "shipped"])
 def test_company_and_order_change_no_probability(tmp_path: Path, card: str) -> None:
-    classifier = Classifier(settings(write_tiny_cnn(tmp_path) if card == "tiny" else SHIPPED))
+    classifier = loaded(write_tiny_cnn(tmp_path) if card == "tiny" else SHIPPED)
     crops = noise(BATCH + 30)
     crops[::3] //= 9  # some dark, some bright: what is in a batch must not set its scale
     together = classifier.classify(crops)
@@ -229,13 +234,13 @@ def test_company_and_order_change_no_probability(tmp_path: Path, card: str) -> N
 )
 def test_other_crops_are_a_mistake(tiny: Path, crops: Any) -> None:
     with pytest.raises(ValueError, match="N×48×48"):
-        Classifier(settings(tiny)).classify(crops)
+        loaded(tiny).classify(crops)
 
 
 def test_faces_carry_box_emotion_doubt_and_detector_score(tiny: Path) -> None:
     boxes = [Box(1, 2, 3, 4), Box(5, 6, 7, 8), Box(9, 10, 11, 12)]
     crops = np.stack([np.full((48, 48), grey, np.uint8) for grey in (250, 5, 127)])
-    happy, sad, doubtful = Classifier(settings(tiny)).score_faces(crops, boxes, [0.9, None, 0.8])
+    happy, sad, doubtful = loaded(tiny).score_faces(crops, boxes, [0.9, None, 0.8])
     assert (happy.emotion, happy.is_uncertain) == (Emotion.HAPPY, False)
     assert (sad.emotion, sad.is_uncertain) == (Emotion.SAD, False)
     assert doubtful.is_uncertain
@@ -263,5 +268,5 @@ def test_the_shipped_card_and_artefact_belong_together() -> None:
     card = load_card(SHIPPED)
     assert isinstance(card, Card)
     assert card.artefact_bytes == SHIPPED.with_name(card.artefact).stat().st_size
-    probabilities = Classifier(settings()).classify(noise(10))
+    probabilities = loaded(SHIPPED).classify(noise(10))
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-4)

@@ -1,4 +1,4 @@
-"""The CNN: predict, train, evaluate, and which versions there are."""
+"""The CNN: predict, train, evaluate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
-from fer_batch.cli.common import Json, print_json, print_table, settings, show
+from fer_batch.cli.common import Json, print_json, print_table, settings
 from fer_batch.errors import EXIT_FINDINGS
 
 GROUP = Group("The CNN", sort_key=2)
@@ -23,8 +23,8 @@ Votes = Annotated[Path | None, Parameter(help="fer2013new.csv with the FER+ vote
 def register(app: App) -> None:
     app.command(predict, group=GROUP)
     app.command(train, group=GROUP)
+    app.command(soft_labels, group=GROUP)
     app.command(evaluate, group=GROUP)
-    app.command(models, group=GROUP)
 
 
 def predict(
@@ -78,6 +78,9 @@ def train(
         Path | None, Parameter(help="JSON file with what differs from the shipped recipe.")
     ] = None,
     resume: Annotated[bool, Parameter(help="Go on from the checkpoint of a killed run.")] = False,
+    soft_labels: Annotated[
+        Path | None, Parameter(help="A teacher's soft labels; none means those that ship.")
+    ] = None,
     threads: Annotated[int | None, Parameter(help="Cores to use; none means all.")] = None,
     json: Json = False,
 ) -> None:
@@ -87,11 +90,24 @@ def train(
 
     loaded = settings()
     chosen = recipes.load(recipe) if recipe else recipes.Recipe()
-    card = run.train(data, votes, out, name, chosen, resume, threads or loaded.threads)
+    card = run.train(data, votes, out, name, chosen, resume, threads or loaded.threads, soft_labels)
     if json:
         print_json(card)
     else:
         _print_figures(card["metrics"])
+
+
+def soft_labels(
+    *,
+    card: Annotated[Path, Parameter(help="Card of the teacher, made by `fer-batch train`.")],
+    data: Data,
+    out: Annotated[Path, Parameter(help="The file to write.")] = Path("runs/soft_labels.npz"),
+) -> None:
+    """Write what a large CNN, the teacher, says of the training rows, for `train --soft-labels`."""
+    from fer_batch.training import teacher
+
+    rows = teacher.write(card, data, out, settings().threads)
+    sys.stdout.write(f"{out}: {rows} rows\n")
 
 
 def evaluate(
@@ -113,24 +129,6 @@ def evaluate(
         print_json(figures)
     else:
         _print_figures(figures)
-
-
-def models(*, json: Json = False) -> None:
-    """List the model versions: the one in use, and those that have results in the tables."""
-    from fer_batch import classifier, database, results
-
-    loaded = settings()
-    in_use = classifier.version_in_use(loaded)
-    registered = []
-    if loaded.database_url is not None:
-        with database.transaction(database.engine(loaded)) as connection:
-            registered = results.model_versions(connection)
-    if in_use not in {row["model_version"] for row in registered}:
-        card = classifier.load_card(classifier.card_in_use(loaded))
-        registered.append({"model_version": in_use, "cnn": card.name, "registered_at": None})
-    for row in registered:
-        row["in_use"] = row["model_version"] == in_use
-    show("Model versions", registered, json)
 
 
 def _print_figures(figures: object) -> None:

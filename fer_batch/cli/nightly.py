@@ -36,7 +36,10 @@ class Selected:
     lookback_days: Annotated[
         int, Parameter(help="So many days before it are looked at again for late images.")
     ] = 0
-    run_id: Annotated[str, Parameter(help="The name of the run in the tables.")] = "by-hand"
+    run_id: Annotated[
+        str | None,
+        Parameter(help="The name of the run in the tables; none means by-hand and the time."),
+    ] = None
     model_version: Annotated[
         str | None, Parameter(help="Must be in use; its first characters are enough.")
     ] = None
@@ -48,7 +51,7 @@ class Selected:
         return Run(
             settings(),
             Selection(
-                run_id=self.run_id,
+                run_id=self.run_id or f"by-hand/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
                 capture_day=self.capture_day,
                 facility_ids=self.facility,
                 time_zone=self.time_zone,

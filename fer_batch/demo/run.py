@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from fer_batch import classifier, database, report, satisfaction
+from fer_batch import choice, database, report, satisfaction
 from fer_batch.database import statement
 from fer_batch.demo import fer2013_day, photographs
 from fer_batch.demo.day import DemoFacility, compare, drawn_day, keyed, registry_text
@@ -182,7 +182,7 @@ class _Demo:
         question = {
             "facility_ids": self._ids,
             "capture_day": self._day,
-            "model_version": classifier.version_in_use(self._settings),
+            "model_version": choice.version_in_use(self._settings),
         }
         with database.translate_errors(), self._engine.connect() as connection:
             rows = connection.execute(statement("demo_results"), question).mappings()

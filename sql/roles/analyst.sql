@@ -13,6 +13,9 @@ END
 $body$;
 GRANT USAGE ON SCHEMA fer TO fer_analyst;
 GRANT SELECT ON ALL TABLES IN SCHEMA fer TO fer_analyst;
+-- Of the CNNs everything but their bytes.
+REVOKE SELECT ON fer.cnn FROM fer_analyst;
+GRANT SELECT (cnn_sha256, artefact_sha256, card, registered_at) ON fer.cnn TO fer_analyst;
 DO $body$
 BEGIN
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO fer_analyst', current_database());

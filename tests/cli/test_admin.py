@@ -88,19 +88,6 @@ def test_facilities_are_written_to_the_tables(nightly: Command, night: Night) ->
     assert [tuple(row.values()) for row in rows] == [("a", False), ("b", True)]
 
 
-def test_model_versions(nightly: Command, night: Night) -> None:
-    (alone,) = nightly("models", "--json", FER_DATABASE_URL=None).json
-    assert (alone["in_use"], alone["cnn"], alone["registered_at"]) == (True, "tiny", None)
-    night.registry(facility("a"))
-    nightly("shards", "--capture-day", "2026-11-20")
-    (registered,) = nightly("models", "--json").json
-    assert registered["model_version"] == alone["model_version"]
-    assert registered["registered_at"]
-    both = nightly("models", "--json", FER_MIN_FACE_PX="99").json
-    assert [row["in_use"] for row in both] == [False, True]
-    assert alone["model_version"][:20] in nightly("models").out
-
-
 def test_a_look_at_everything_that_works(nightly: Command, night: Night) -> None:
     night.registry(facility("a"), facility("b", permission=""))
     ended = nightly("check", "--json")

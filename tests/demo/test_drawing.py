@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_batch.classifier import Classifier
+from fer_batch.classifier import Classifier, load_artefact, shipped_card
 from fer_batch.demo.drawing import FRAME_HEIGHT_PX, FRAME_WIDTH_PX, draw_face, draw_frame
 from fer_batch.demo.heads import Mouth
 from fer_batch.faces import FaceFinder
@@ -29,7 +29,7 @@ def some_mouths(rng: np.random.Generator, faces: int) -> list[Mouth]:
 
 def answers(mouth: Mouth) -> tuple[np.ndarray, float]:
     """What the shipped CNN says of drawn crops, FACES×3, and its threshold."""
-    classifier = Classifier(Settings(threads=1))
+    classifier = Classifier(Settings(threads=1), load_artefact(shipped_card()))
     crops = [
         cv2.cvtColor(draw_face(lot(n, len(mouth)), mouth), cv2.COLOR_BGR2GRAY) for n in range(FACES)
     ]

@@ -302,3 +302,40 @@ def test_analysts_read_everything_and_write_nothing(tables: Any) -> None:
             )
         with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
             connection.execute(sa.text("DELETE FROM fer.image"))
+
+
+def test_analysts_read_of_a_cnn_everything_but_its_bytes(tables: Any) -> None:
+    role = resources.sql_dir() / "roles" / "analyst.sql"
+    with tables.transaction() as connection:
+        database.run_script(connection, role)
+    with tables.engine.connect() as connection:
+        connection.execute(sa.text("GRANT fer_analyst TO CURRENT_USER"))
+        connection.execute(sa.text("SET ROLE fer_analyst"))
+        connection.execute(sa.text("SELECT cnn_sha256, card, registered_at FROM fer.cnn"))
+        with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
+            connection.execute(sa.text("SELECT artefact FROM fer.cnn"))
+
+
+def test_an_upgrade_keeps_the_bytes_of_cnns_from_analysts_who_were_there_before(
+    postgres_url: str,
+) -> None:
+    """The role and its default privileges are of a database at the first migration."""
+    engine = database.engine(postgres_url)
+    first = resources.sql_dir() / "migrations" / "versions" / "0001_first.sql"
+    with database.transaction(engine) as connection:
+        connection.execute(sa.text("CREATE SCHEMA fer"))
+        connection.execute(sa.text("CREATE TABLE fer.schema_version (version_num text)"))
+        connection.execute(sa.text("INSERT INTO fer.schema_version VALUES ('0001')"))
+        database.run_script(connection, first)
+        role = (resources.sql_dir() / "roles" / "analyst.sql").read_text()
+        as_it_was = "".join(line for line in role.splitlines(True) if "fer.cnn" not in line)
+        connection.execution_options(no_parameters=True).exec_driver_sql(as_it_was)
+    database.upgrade(postgres_url)
+    with engine.connect() as connection:
+        connection.execute(sa.text("GRANT fer_analyst TO CURRENT_USER"))
+        connection.execute(sa.text("SET ROLE fer_analyst"))
+        connection.execute(sa.text("SELECT card FROM fer.cnn"))
+        connection.execute(sa.text("SELECT promoted_by FROM fer.cnn_promotion"))
+        with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
+            connection.execute(sa.text("SELECT artefact FROM fer.cnn"))
+    engine.dispose()

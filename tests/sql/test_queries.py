@@ -43,6 +43,14 @@ def filled(tables: Any) -> Any:
     tables.write(ImageScore(unreadable, Outcome.UNREADABLE, "JPEG ends early"))
     tables.summarise(last)
     tables.execute(
+        "WITH c AS (INSERT INTO fer.cnn (cnn_sha256, artefact_sha256, card, artefact)"
+        " SELECT h, h, jsonb_build_object('name', 'tiny', 'artefact_sha256', h), b"
+        " FROM (SELECT encode(sha256(b), 'hex') AS h, b FROM (SELECT 'x'::bytea AS b) AS x) AS y"
+        " RETURNING cnn_sha256)"
+        " INSERT INTO fer.cnn_promotion (cnn_sha256, is_rollback, promoted_by, why)"
+        " SELECT cnn_sha256, false, 'Ada', 'better on Sad' FROM c"
+    )
+    tables.execute(
         "INSERT INTO fer.batch (facility_id, capture_day, status, reason, attempted_at, run_id)"
         " VALUES ('kiosk', '2026-03-10', 'not_ready', 'no _SUCCESS yet', now(), 'r')"
     )

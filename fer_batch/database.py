@@ -45,11 +45,17 @@ def engine(source: Settings | str) -> sa.Engine:
     """An engine for the database of the settings, or of a URL.
 
     Its sessions are READ COMMITTED and in UTC, and end a statement that takes longer than
-    `statement_timeout_s`. Nothing is connected yet. Raises ConfigurationError for a missing or
-    malformed URL.
+    `statement_timeout_s`. The server ends a session that does nothing in a transaction for as
+    long. Nothing is connected yet. Raises ConfigurationError for a missing or malformed URL.
     """
     url, timeout_s = _target(source)
-    options = f"-c statement_timeout={round(timeout_s * 1000)} -c timezone=UTC"
+    # Else a process that hangs, or whose machine is cut off, keeps its locks, and every retry
+    # waits for them in vain. Some seconds at least: the process may only be slow.
+    idle_s = max(timeout_s, 5.0)
+    options = (
+        f"-c statement_timeout={round(timeout_s * 1000)} -c timezone=UTC"
+        f" -c idle_in_transaction_session_timeout={round(idle_s * 1000)}"
+    )
     return sa.create_engine(
         url,
         isolation_level="READ COMMITTED",

@@ -40,7 +40,8 @@ TEMPLATE = "migrated"
 def pytest_configure(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")
     for name in list(os.environ):
-        if name.startswith(("FER_", "AWS_", "PG", "AIRFLOW_")) and name != SERVERS:
+        is_asked = name in (SERVERS, "FER_FAULT_SEEDS")
+        if name.startswith(("FER_", "AWS_", "PG", "AIRFLOW_")) and not is_asked:
             del os.environ[name]
     os.environ |= {
         "FER_ENV_FILE": os.devnull,

@@ -14,16 +14,25 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help demo test lint up down status lock clean
+.PHONY: help demo test test-faults lint bench bench-model up down status lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 demo: $(MADE) ## Run a demo day through Airflow; IMAGES=folder takes your own (folder/facility/…)
 	@$(BIN)/fer-batch demo $(if $(IMAGES),--images "$(IMAGES)")
 
 test: lint ## Run lint and every test
 	@$(BIN)/pytest
+
+test-faults: $(MADE) ## Run the long tests of kills and faults, with 20 seeds for each point
+	@FER_FAULT_SEEDS=20 $(BIN)/pytest tests/faults
+
+bench: $(MADE) ## Measure fer-batch beside what one would write by hand, on one day of images
+	@$(BIN)/python -m benchmarks.day
+
+bench-model: $(MADE) ## Measure the CNN beside Keras and the fer package's network
+	@$(BIN)/python -m benchmarks.model
 
 lint: $(MADE) ## Check style, types and import rules
 	@$(BIN)/ruff check --quiet .

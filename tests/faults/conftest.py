@@ -85,8 +85,10 @@ class Job:
     folder: Path
     started: list[Process] = field(default_factory=list)
 
-    def start(self, failpoint: str = "", *arguments: str, **changes: str) -> Process:
-        words = ["run", "--capture-day", DAY.isoformat(), "--run-id", "night", *arguments]
+    def start(
+        self, failpoint: str = "", *arguments: str, run_id: str = "night", **changes: str
+    ) -> Process:
+        words = ["run", "--capture-day", DAY.isoformat(), "--run-id", run_id, *arguments]
         env = {**self.env, "FER_DATABASE_URL": self.url, "FER_FAILPOINT": failpoint, **changes}
         popen = subprocess.Popen(
             [sys.executable, "-m", "fer_batch", *words],
@@ -101,8 +103,8 @@ class Job:
         self.started.append(Process(popen))
         return self.started[-1]
 
-    def run(self, failpoint: str = "", *arguments: str, **changes: str) -> tuple[int, Process]:
-        process = self.start(failpoint, *arguments, **changes)
+    def run(self, failpoint: str = "", run_id: str = "night") -> tuple[int, Process]:
+        process = self.start(failpoint, run_id=run_id)
         return process.end(), process
 
     def finish(self) -> None:

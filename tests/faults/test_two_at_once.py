@@ -21,17 +21,18 @@ def writers(job: Job) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "second",
+    ("second", "arguments"),
     [
-        pytest.param(("--run-id", "night"), id="a retry"),
-        pytest.param(("--run-id", "backfill"), id="a backfill"),
-        pytest.param(("--run-id", "again", "--rescore"), id="a rescore"),
+        pytest.param("night", (), id="a retry"),
+        pytest.param("backfill", (), id="a backfill"),
+        pytest.param("again", ("--rescore",), id="a rescore"),
     ],
 )
 def test_two_runs_with_the_same_images_in_hand(
-    job: Job, undisturbed: Tables, second: tuple[str, ...]
+    job: Job, undisturbed: Tables, second: str, arguments: tuple[str, ...]
 ) -> None:
-    runs = [job.start("classify.after:4:STOP"), job.start("classify.after:4:STOP", *second)]
+    point = "classify.after:1:STOP"  # no chunk is being written, so none waits for the other
+    runs = [job.start(point), job.start(point, *arguments, run_id=second)]
     for process in runs:
         process.wait_until("failpoint")
     for process in runs:
@@ -44,7 +45,7 @@ def test_two_runs_with_the_same_images_in_hand(
 
 @pytest.mark.parametrize("point", ["list.copy.during:1", "list.page:2"])
 def test_two_runs_that_list_at_once(job: Job, undisturbed: Tables, point: str) -> None:
-    runs = [job.start(f"{point}:STOP"), job.start(f"{point}:STOP", "--run-id", "backfill")]
+    runs = [job.start(f"{point}:STOP"), job.start(f"{point}:STOP", run_id="backfill")]
     for process in runs:
         process.wait_until("failpoint")
     for process in runs:
@@ -53,14 +54,14 @@ def test_two_runs_that_list_at_once(job: Job, undisturbed: Tables, point: str) -
     assert job.tables() == undisturbed
 
 
-@pytest.mark.parametrize("point", ["list.page:1", "fetch.after:9", "classify.after:3"])
+@pytest.mark.parametrize("point", ["plan.after:1", "fetch.after:1", "score.after:1"])
 def test_a_run_that_wakes_up_after_its_retry_changes_nothing(
     job: Job, undisturbed: Tables, point: str
 ) -> None:
     zombie = job.start(f"{point}:STOP")
     zombie.wait_until("failpoint")
     zombie.send(signal.SIGSTOP)
-    code, process = job.run("", "--run-id", "retry")
+    code, process = job.run(run_id="retry")
     assert code == 0, process.lines
     assert job.tables() == undisturbed
     written = writers(job)
@@ -78,7 +79,7 @@ def test_a_run_that_sleeps_in_a_transaction_loses_it(
     zombie.wait_until("failpoint")
     zombie.send(signal.SIGSTOP)
     # Waits for what the sleeper holds, until the server takes it from it.
-    code, process = job.run("", "--run-id", "retry")
+    code, process = job.run(run_id="retry")
     assert code == 0, process.lines
     zombie.send(signal.SIGCONT)
     assert zombie.end() == 75

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Group, Parameter
 
 from fer_batch.cli.common import Json, print_json, print_table, settings
 from fer_batch.errors import EXIT_FINDINGS
+
+if TYPE_CHECKING:
+    from fer_batch.settings import Settings
 
 GROUP = Group("The CNN", sort_key=2)
 
@@ -77,6 +81,10 @@ def train(
     recipe: Annotated[
         Path | None, Parameter(help="JSON file with what differs from the shipped recipe.")
     ] = None,
+    candidates: Annotated[
+        bool, Parameter(help="Train a small, a medium and a large network and compare them.")
+    ] = False,
+    epochs: Annotated[int | None, Parameter(help="Epochs; none means those of the recipe.")] = None,
     resume: Annotated[bool, Parameter(help="Go on from the checkpoint of a killed run.")] = False,
     soft_labels: Annotated[
         Path | None, Parameter(help="A teacher's soft labels; none means those that ship.")
@@ -84,17 +92,54 @@ def train(
     threads: Annotated[int | None, Parameter(help="Cores to use; none means all.")] = None,
     json: Json = False,
 ) -> None:
-    """Train the CNN on FER2013 and write the ONNX artefact with its card (extra `train`)."""
+    """Train the CNN on FER2013 and write the ONNX artefact with its card (extra `train`).
+
+    With `--candidates`, three networks are trained by one recipe, compared in a table and a chart,
+    and registered where a database is set.
+    """
+    from fer_batch.training import candidates as module
     from fer_batch.training import recipe as recipes
     from fer_batch.training import run
 
     loaded = settings()
-    chosen = recipes.load(recipe) if recipe else recipes.Recipe()
-    card = run.train(data, votes, out, name, chosen, resume, threads or loaded.threads, soft_labels)
+    chosen = module.with_epochs(recipes.load(recipe) if recipe else recipes.Recipe(), epochs)
+    more = (resume, threads or loaded.threads, soft_labels)
+    if candidates:
+        _check_registry(loaded)
+        rows = module.compare(data, votes, out, name, module.candidates(chosen), *more)
+        if json:
+            print_json(rows)
+        else:
+            print_table("Candidates (PublicTest / PrivateTest)", module.shown(rows))
+        _register(loaded, [Path(row["card"]) for row in rows])
+        return
+    card = run.train(data, votes, out, name, chosen, *more)
     if json:
         print_json(card)
     else:
         _print_figures(card["metrics"])
+
+
+def _check_registry(loaded: Settings) -> None:
+    """Hours of training must not end at a database that was out of order all the time."""
+    from fer_batch import database
+
+    if loaded.database_url is not None:
+        database.check_migrated(database.engine(loaded))
+
+
+def _register(loaded: Settings, cards: Sequence[Path]) -> None:
+    from fer_batch import choice, classifier, models
+    from fer_batch.log import logger
+
+    log = logger(__name__)
+    if loaded.database_url is None:
+        log.warning("not registered", why="no database is set", todo="Set FER_DATABASE_URL")
+        return
+    with choice.connected(loaded) as connection:
+        for path in cards:
+            models.register(connection, classifier.load_artefact(path))
+    log.info("registered", cnns=len(cards), todo="See `fer-batch models`")
 
 
 def soft_labels(

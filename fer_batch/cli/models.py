@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import getpass
 import sys
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from fer_batch.cli.common import DEFAULTS, Json, print_json, print_table, settings, show
+from fer_batch.cli.common import DEFAULTS, Json, print_json, print_table, settings
 from fer_batch.cli.model import GROUP
 from fer_batch.errors import ConfigurationError
 
@@ -52,8 +53,8 @@ def list_models(*, json: Json = False) -> None:
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
     accuracy, multiply_adds = row["happy_sad_accuracy"], row["multiply_adds"]
     return {
-        "name": row["name"],
         "version": row["model_version"][:12],
+        "name": row["name"],
         "in use": "yes" if row["in_use"] else "",
         "registered": row["registered_at"] and f"{row['registered_at']:%Y-%m-%d}",
         "multiply-adds": multiply_adds and f"{multiply_adds / 1e6:.1f} M",
@@ -66,7 +67,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 @models.command(name="show")
 def show_card(name: Named | None = None, /, *, json: Json = False) -> None:
     """Show the card of a CNN, by default of the one in use."""
-    from fer_batch import choice, model_card
+    from fer_batch import choice
 
     loaded = settings()
     cnn = choice.in_use(loaded).cnn if name is None else choice.find(loaded, name)
@@ -74,6 +75,8 @@ def show_card(name: Named | None = None, /, *, json: Json = False) -> None:
     if json:
         print_json(card)
     else:
+        from fer_batch import model_card
+
         sys.stdout.write(model_card.as_markdown(card))
 
 
@@ -152,18 +155,21 @@ def history(*, json: Json = False) -> None:
     from fer_batch import models as module
 
     with choice.connected(settings()) as connection:
-        rows = [
-            {
-                "promoted_at": row.promoted_at if json else f"{row.promoted_at:%Y-%m-%d %H:%M}",
-                "cnn": row.name,
-                "cnn_sha256": row.cnn_sha256 if json else row.cnn_sha256[:12],
-                "is_rollback": row.is_rollback,
-                "promoted_by": row.promoted_by,
-                "why": row.why,
-            }
-            for row in module.history(connection)
-        ]
-    show("Promotions", rows, json)
+        rows = module.history(connection)
+    if json:
+        print_json([asdict(row) for row in rows])
+        return
+    shown = [
+        {
+            "on (UTC)": f"{row.promoted_at:%Y-%m-%d %H:%M}",
+            "CNN": f"{row.name} {row.cnn_sha256[:8]}",
+            "what": "rolled back to" if row.is_rollback else "promoted",
+            "by": row.promoted_by,
+            "why": row.why,
+        }
+        for row in rows
+    ]
+    print_table("Promotions", shown)
 
 
 def _user() -> str:

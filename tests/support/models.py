@@ -18,11 +18,21 @@ from onnx import TensorProto, helper, numpy_helper
 CLASSES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 
 
-def tiny_onnx(*, classes: int = 7, crop_px: int = 48, dtype: int = TensorProto.UINT8) -> bytes:
-    """Softmax of (0, 0, 0, 8 × mean, 8 × (1 − mean), 0, 1) with the mean grey from 0 to 1."""
+def tiny_onnx(
+    *,
+    classes: int = 7,
+    crop_px: int = 48,
+    dtype: int = TensorProto.UINT8,
+    is_inverted: bool = False,
+) -> bytes:
+    """Softmax of (0, 0, 0, 8 × mean, 8 × (1 − mean), 0, 1) with the mean grey from 0 to 1.
+
+    An inverted one calls dark crops Happy.
+    """
     weights, bias = np.zeros((1, classes), np.float32), np.zeros(classes, np.float32)
-    weights[0, 3], weights[0, 4] = 8, -8
-    bias[4], bias[-1] = 8, 1
+    happy, sad = (4, 3) if is_inverted else (3, 4)
+    weights[0, happy], weights[0, sad] = 8, -8
+    bias[sad], bias[-1] = 8, 1
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["crops"], ["floats"], to=TensorProto.FLOAT),

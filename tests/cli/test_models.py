@@ -1,0 +1,157 @@
+"""`fer-batch models`: what is listed, and how the CNN in use is changed and changed back."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from pathlib import Path
+
+import pytest
+
+from fer_batch.classifier import load_card, shipped_card
+from tests.cli.conftest import Command
+from tests.end_to_end.conftest import DAY, Night, facility
+from tests.support.models import tiny_onnx, write_tiny_cnn
+
+UNSET = {"FER_MODEL_CARD": None}
+SHIPPED = load_card(shipped_card()).name
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """The card of another CNN: dark is Happy."""
+    folder = tmp_path / "other"
+    folder.mkdir()
+    return write_tiny_cnn(folder, tiny_onnx(is_inverted=True), name="other", parameters=15)
+
+
+def test_without_a_database_the_set_and_the_shipped_one_are_listed(fer: Command) -> None:
+    used, shipped = fer("models", "--json").json
+    assert (used["name"], used["registered_at"], used["multiply_adds"]) == ("tiny", None, 7)
+    assert used["in_use"].startswith("FER_MODEL_CARD names ")
+    assert (shipped["name"], shipped["in_use"]) == (SHIPPED, None)
+    assert shipped["happy_sad_accuracy"] > 0.9
+    (alone,) = fer("models", "list", "--json", **UNSET).json
+    assert alone["in_use"] == "it ships; no database is set"
+    told = fer("models")
+    assert used["model_version"][:12] in told.out
+    assert "In use: tiny, FER_MODEL_CARD names" in told.out
+
+
+def test_versions_of_earlier_settings_stay_with_what_they_scored(
+    nightly: Command, night: Night
+) -> None:
+    night.registry(facility("a"))
+    night.fill("a", happy=25, sad=10)
+    assert nightly("run", "--capture-day", DAY.isoformat()).code == 0
+    (used, _) = nightly("models", "--json").json
+    assert (used["name"], used["images_scored"]) == ("tiny", 35)
+    assert used["registered_at"]
+    rows = {r["model_version"]: r for r in nightly("models", "--json", FER_MIN_FACE_PX="99").json}
+    assert len(rows) == 3
+    assert rows[used["model_version"]]["in_use"] is None
+    assert rows[used["model_version"]]["images_scored"] == 35
+
+
+def test_registered_promoted_rolled_back(nightly: Command, other: Path) -> None:
+    """As a person does it, with the history at the end."""
+    said = nightly("models", "register", str(other), **UNSET)
+    assert (said.code, "other is registered" in said.out) == (0, True)
+    rows = {row["name"]: row for row in nightly("models", "--json", **UNSET).json}
+    assert rows[SHIPPED]["in_use"] == "it ships; none was promoted"
+    assert (rows["other"]["in_use"], rows["other"]["parameters"]) == (None, 15)
+
+    by_version = rows["other"]["model_version"][:8]
+    assert (
+        nightly("models", "promote", by_version, "--why", "trial", "--by", "Ada", **UNSET).code == 0
+    )
+    other.with_suffix(".onnx").unlink()  # every worker has it from the database
+    other.unlink()
+    used, *_ = nightly("models", "--json", **UNSET).json
+    assert used["name"] == "other"
+    assert used["in_use"].startswith("promoted on ")
+    assert used["in_use"].endswith(" UTC by Ada: trial")
+    (cnn,) = [r for r in nightly("check", "--json", **UNSET).json if r["what"] == "CNN"]
+    assert cnn["detail"].startswith("other, model version ")
+    assert cnn["detail"].endswith("by Ada: trial")
+
+    again = nightly("models", "promote", "other", "--why", "again", **UNSET)
+    assert (again.code, "is promoted already" in again.err) == (2, True)
+    back = nightly("models", "rollback", "--why", "was a trial", **UNSET)
+    assert back.out == f"{SHIPPED} is in use again, by {getpass.getuser()}: was a trial\n"
+    assert nightly("models", "--json", **UNSET).json[0]["name"] == SHIPPED
+    history = nightly("models", "history", "--json", **UNSET).json
+    assert [(r["name"], r["promoted_by"], r["why"], r["is_rollback"]) for r in history] == [
+        (SHIPPED, getpass.getuser(), "was a trial", True),
+        ("other", "Ada", "trial", False),
+    ]
+    assert "was a trial" in nightly("models", "history", **UNSET).out
+
+
+def test_a_promotion_where_a_card_is_set_says_that_the_card_wins(
+    nightly: Command, other: Path
+) -> None:
+    ended = nightly("models", "promote", str(other), "--why", "trial")
+    assert ended.code == 0
+    assert "FER_MODEL_CARD is set here and wins" in ended.err
+    assert nightly("models", "--json").json[0]["name"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("promote", "nobody", "--why", "x"), "no CNN is called nobody"),
+        (("promote", "00ff00", "--why", "x"), "no CNN is called 00ff00"),
+        (("register", "gone.json"), "gone.json cannot be read"),
+        (("rollback", "--why", "x"), "no promotion to take back"),
+        (("promote", "tiny"), "--why"),
+    ],
+)
+def test_what_cannot_be_done_says_why(
+    nightly: Command, arguments: tuple[str, ...], said: str
+) -> None:
+    ended = nightly("models", *arguments)
+    assert ended.code != 0
+    assert said in ended.err + ended.out
+
+
+def test_what_cannot_score_is_not_registered(nightly: Command, tmp_path: Path) -> None:
+    ended = nightly("models", "register", str(write_tiny_cnn(tmp_path, tiny_onnx(classes=8))))
+    assert (ended.code, "no probabilities" in ended.err) == (2, True)
+    assert {row["registered_at"] for row in nightly("models", "--json").json} == {None}
+
+
+def test_two_of_one_name_are_told_apart_by_their_version(
+    nightly: Command, other: Path, tmp_path: Path
+) -> None:
+    twin = tmp_path / "twin"
+    twin.mkdir()
+    write_tiny_cnn(twin, name="other")
+    for card in (other, twin / "tiny.json"):
+        assert nightly("models", "register", str(card), **UNSET).code == 0
+    ended = nightly("models", "promote", "other", "--why", "x", **UNSET)
+    assert (ended.code, "several CNNs are called other" in ended.err) == (2, True)
+
+
+def test_the_card_is_shown(nightly: Command, other: Path) -> None:
+    assert nightly("models", "show", "--json").json == json.loads(
+        Path(nightly.env["FER_MODEL_CARD"]).read_text()
+    )
+    shown = nightly("models", "show", str(other), "--json").json
+    assert (shown["name"], shown["parameters"]) == ("other", 15)
+
+
+def test_two_are_compared_on_a_day(nightly: Command, night: Night, other: Path) -> None:
+    night.registry(facility("a"), facility("closed", permission=""))
+    night.fill("a", happy=30, sad=10)
+    where = ("--facility", "a", "--day", DAY.isoformat())
+    found = nightly("models", "compare", "tiny", str(other), *where, "--json").json
+    assert [(r["name"], r["happy"], r["sad"]) for r in found["cnns"]] == [
+        ("tiny", 30, 10), ("other", 10, 30),
+    ]  # fmt: skip
+    assert found["agreement"] == 0
+    told = nightly("models", "compare", "tiny", str(other), *where)
+    assert "p_happy differs by 0.9" in told.out
+    refused = nightly("models", "compare", "tiny", str(other), "--facility", "closed",
+                      "--day", DAY.isoformat())  # fmt: skip
+    assert (refused.code, "no permission is recorded" in refused.err) == (2, True)

@@ -61,7 +61,11 @@ class Process:
 
     @property
     def errors(self) -> str:
-        return "\n".join(str(line) for line in self.lines if line.get("level") == "error")
+        return "\n".join(
+            f"{line['event']} {line.get('error', '')}"
+            for line in self.lines
+            if line.get("level") == "error"
+        )
 
     def passed(self, point: str) -> bool:
         """Whether one of its processes came to the failpoint that was armed."""

@@ -51,15 +51,14 @@ def list_models(*, json: Json = False) -> None:
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    accuracy, multiply_adds = row["happy_sad_accuracy"], row["multiply_adds"]
+    sizes = (row["multiply_adds"], row["parameters"])
+    accuracy = row["happy_sad_accuracy"]
     return {
         "version": row["model_version"][:12],
-        "name": row["name"],
-        "in use": "yes" if row["in_use"] else "",
+        "name": f"{row['name']} (in use)" if row["in_use"] else row["name"],
         "registered": row["registered_at"] and f"{row['registered_at']:%Y-%m-%d}",
-        "multiply-adds": multiply_adds and f"{multiply_adds / 1e6:.1f} M",
-        "parameters": row["parameters"] and f"{row['parameters']:,}",
-        "Happy/Sad": accuracy and f"{accuracy:.4f}",
+        "multiply-adds / parameters": " / ".join(f"{n / 1e6:.1f} M" if n else "–" for n in sizes),
+        "Happy / Sad": accuracy and f"{accuracy:.4f}",
         "images scored": f"{row['images_scored']:,}",
     }
 

@@ -1,0 +1,134 @@
+"""Three networks by one recipe, so tiny that they take seconds, and what is said of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_batch import evaluation
+from fer_batch.classifier import load_card
+from fer_batch.errors import ConfigurationError
+from fer_batch.training import network
+from fer_batch.training.candidates import candidates, compare, pair_loss, shown, with_epochs
+from fer_batch.training.recipe import Recipe, Stage
+from tests.support import kaggle
+
+TINY = Recipe(
+    stem_width=4,
+    stages=(Stage(width=4, blocks=1), Stage(width=8, blocks=1)),
+    epochs=1,
+    batch=32,
+    warmup_epochs=1,
+    average_decay=0.9,
+    teacher_weight=0,
+)
+RECIPES = {
+    "small": TINY.model_copy(update={"stem_width": 2}),
+    "medium": TINY,
+    "large": TINY.model_copy(update={"stem_width": 8}),
+}
+MADE = kaggle.rows(training=210, tested=70)
+
+Files = tuple[Path, Path]
+Compared = tuple[Path, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("kaggle")
+    return (
+        kaggle.write_tar(folder / "fer2013.tar.gz", MADE),
+        kaggle.write_votes(folder / "fer2013new.csv", MADE),
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(files: Files, tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    out = tmp_path_factory.mktemp("out")
+    return out, compare(*files, out, "fer", RECIPES, threads=1)
+
+
+def test_each_has_a_card_and_a_row_with_its_figures(compared: Compared, files: Files) -> None:
+    out, rows = compared
+    assert [row["candidate"] for row in rows] == ["small", "medium", "large"]
+    assert json.loads((out / "candidates.json").read_text())["candidates"] == rows
+    for row in rows:
+        card = load_card(out / f"fer-{row['candidate']}.json").model_dump()
+        assert row["card"] == str(out / f"fer-{row['candidate']}.json")
+        assert (row["parameters"], row["multiply_adds"]) == (
+            card["parameters"],
+            card["multiply_adds"],
+        )
+        # 210 rows, none of them a copy, are six steps of 32.
+        assert row["ms_per_step"] == pytest.approx(card["training"]["seconds"] * 1000 / 6, abs=0.01)
+        assert row["faces_per_s"] > 0
+        for usage in ("PublicTest", "PrivateTest"):
+            found = evaluation.evaluate(Path(row["card"]), *files, split=usage)
+            assert row[usage]["happy_sad"] == found["happy_sad"]["accuracy"]
+            assert row[usage]["seven"] == found["seven"]["accuracy"]
+            assert row[usage]["loss"] > 0
+    assert [r["multiply_adds"] for r in rows] == sorted(r["multiply_adds"] for r in rows)
+
+
+def test_people_get_a_table_and_a_chart(compared: Compared) -> None:
+    out, rows = compared
+    assert list(shown(rows)[0]) == [
+        "candidate", "loss", "Happy/Sad", "seven", "ms/step", "parameters", "multiply-adds",
+        "faces/s",
+    ]  # fmt: skip
+    chart = cv2.imread(str(out / "candidates.png"))
+    assert chart is not None
+    assert chart.shape[0] > 300
+    assert chart.min() == 0  # the letters
+
+
+def test_what_a_killed_call_had_finished_is_not_trained_again(
+    compared: Compared, files: Files, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, rows = compared
+    (out / "fer-large.json").unlink()
+    (out / "fer-large.checkpoint.npz").unlink()
+    capfd.readouterr()
+    again = compare(*files, out, "fer", RECIPES, resume=True, threads=1)
+    assert "".join(capfd.readouterr()).count("epoch trained") == 1
+    for new, old in zip(again[:2], rows[:2], strict=True):
+        assert new["ms_per_step"] == old["ms_per_step"]
+        assert new["PrivateTest"]["loss"] == pytest.approx(old["PrivateTest"]["loss"], abs=1e-3)
+    assert (out / "fer-large.json").exists()
+
+
+def test_the_loss_is_the_cross_entropy_of_happy_against_sad() -> None:
+    probabilities = np.zeros((4, 7), np.float32)
+    probabilities[:, 3] = (0.6, 0.2, 0.0, 0.5)
+    probabilities[:, 4] = (0.2, 0.2, 0.5, 0.5)
+    labels = np.array([3, 4, 4, 6], np.int8)  # the neutral face does not count
+    expected = -(math.log(0.75) + math.log(0.5) + math.log(1.0)) / 3
+    assert pair_loss(probabilities, labels) == pytest.approx(expected)
+    assert pair_loss(probabilities[3:], labels[3:]) is None
+    sure_and_wrong = pair_loss(probabilities[2:3], np.array([3], np.int8))
+    assert sure_and_wrong is not None
+    assert 20 < sure_and_wrong < 30
+
+
+def test_the_three_differ_in_their_widths_alone() -> None:
+    base = Recipe()
+    chosen = candidates(base)
+    assert chosen["medium"] == base
+    for recipe in chosen.values():
+        same = {"stem_width": base.stem_width, "stages": base.stages}
+        assert recipe.model_copy(update=same) == base
+    millions = [network.multiply_adds(network.build(r)) / 1e6 for r in chosen.values()]
+    assert millions == pytest.approx([7.5, 29.8, 103.2], abs=0.1)
+
+
+def test_epochs_may_be_set_for_all() -> None:
+    assert with_epochs(TINY, 7).epochs == 7
+    assert with_epochs(TINY, None) == TINY
+    with pytest.raises(ConfigurationError, match="0 epochs"):
+        with_epochs(TINY, 0)

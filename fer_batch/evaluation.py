@@ -6,21 +6,28 @@ ONNX artefact that ships. Nothing here imports TensorFlow.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from fer_batch import fer2013
-from fer_batch.classifier import DEFAULT_CARD, load_artefact, open_artefact
+from fer_batch.calibration import calibration
+from fer_batch.classifier import Cnn, open_artefact
 from fer_batch.errors import ConfigurationError
-from fer_batch.fer2013 import HAPPY, NEUTRAL, SAD, Split
+from fer_batch.faces import FaceFinder
+from fer_batch.fer2013 import CLASSES, CROP_PX, HAPPY, NEUTRAL, SAD, Split
 from fer_batch.log import logger
-from fer_batch.resources import artefacts_dir
+from fer_batch.settings import Settings
 
 log = logger(__name__)
+
+BORDER_PX = 40
+"""Round an enlarged crop, for the detector."""
 
 Probabilities = NDArray[np.float32]
 """[N,7] in the order of `fer2013.CLASSES`, rows sum to 1."""
@@ -32,20 +39,11 @@ CONSENSUS_VOTES = 6
 """Of ten FER+ voters, so many share the label of a consensus row."""
 
 
-def evaluate(
-    card_path: Path | None,
-    data: Path,
-    votes: Path | None = None,
-    split: str = "PrivateTest",
-    threads: int = 2,
-) -> dict[str, Any]:
-    """Measure an artefact on one split: `figures` plus `card`, `artefact_sha256`, `split`, `rows`.
+def rows_of(data: Path, votes: Path | None, split: str) -> Split:
+    """One split of FER2013.
 
-    `card_path` None means the card that ships. Raises ModelError where the artefact does not fit
-    its card, ConfigurationError for a file that is not FER2013 or a split that it lacks.
+    Raises ConfigurationError for a file that is not FER2013 or a split that it lacks.
     """
-    path = card_path or artefacts_dir() / DEFAULT_CARD
-    card, artefact = load_artefact(path)
     if split not in fer2013.USAGES:
         raise ConfigurationError(
             f"there is no split {split!r}", f"Choose one of {', '.join(fer2013.USAGES)}"
@@ -53,15 +51,56 @@ def evaluate(
     rows = fer2013.read(data, votes)[split]
     if len(rows) == 0:
         raise ConfigurationError(f"{data} has no rows of {split}", "Give the whole of FER2013")
-    log.info("evaluating", card=path.name, split=split, rows=len(rows))
-    classify = open_artefact(artefact, card.artefact, threads)
+    return rows
+
+
+def faces_of(path: Path) -> Split:
+    """Any other labelled faces: an npz file with `x` uint8 [N,48,48] and `y` [N], 0 Happy, 1 Sad.
+
+    Raises ConfigurationError naming what is wrong with the file. Nothing is unpickled.
+    """
+    todo = "Give an npz file with x (N×48×48, uint8) and y (N; 0 is Happy, 1 is Sad)"
+    try:
+        with np.load(path, allow_pickle=False) as saved:
+            crops, emotions = saved["x"], saved["y"]
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ConfigurationError(f"{path} cannot be read: {error}", todo) from error
+    if crops.dtype != np.uint8 or crops.shape[1:] != (CROP_PX, CROP_PX) or len(crops) == 0:
+        raise ConfigurationError(f"{path}: x is {crops.dtype} {crops.shape}", todo)
+    if emotions.shape != (len(crops),) or not np.isin(emotions, (0, 1)).all():
+        raise ConfigurationError(f"{path}: y is not one 0 or 1 for each face", todo)
+    labels = np.where(emotions == 0, HAPPY, SAD).astype(np.int8)
+    return Split(crops, labels, np.arange(len(crops), dtype=np.int32))
+
+
+def evaluate(cnn: Cnn, rows: Split, threads: int = 2) -> dict[str, Any]:
+    """Measure a CNN on labelled rows: `figures` plus `card`, `artefact_sha256` and `rows`."""
+    log.info("evaluating", card=cnn.card.name, rows=len(rows))
+    classify = open_artefact(cnn.artefact, cnn.card.artefact, threads)
     return {
-        "card": card.name,
-        "artefact_sha256": card.artefact_sha256,
-        "split": split,
+        "card": cnn.card.name,
+        "artefact_sha256": cnn.card.artefact_sha256,
         "rows": len(rows),
-        **figures(classify(rows.pixels), rows, card.uncertain_below),
+        **figures(classify(rows.pixels), rows, cnn.card.uncertain_below),
     }
+
+
+def found_by_detector(rows: Split, settings: Settings) -> dict[str, Any]:
+    """How many of the Happy and of the Sad crops the face detector finds a face in: its own bias.
+
+    Each crop is enlarged five times and set on a grey border, as a camera would see the face.
+    """
+    finder = FaceFinder(settings)
+    counts = {}
+    for name, label in (("happy", HAPPY), ("sad", SAD)):
+        crops = rows.pixels[rows.labels == label]
+        found = 0
+        for crop in crops:
+            large = cv2.resize(crop, None, fx=5, fy=5, interpolation=cv2.INTER_CUBIC)
+            framed = np.pad(large, BORDER_PX, constant_values=128)
+            found += bool(finder.find(np.repeat(framed[:, :, None], 3, axis=2)))
+        counts[name] = {"rows": len(crops), "found": found}
+    return counts
 
 
 def figures(probabilities: Probabilities, split: Split, uncertain_below: float) -> dict[str, Any]:
@@ -70,7 +109,9 @@ def figures(probabilities: Probabilities, split: Split, uncertain_below: float) 
     `happy_sad`: rows labelled Happy or Sad, the larger of p_happy and p_sad. `certain`: those of
     them whose larger one reaches `uncertain_below`. `happy_sad_consensus`: those whose label at
     least 6 of 10 FER+ voters share (None without votes). `seven`: largest of all. `three`: Happy,
-    Sad, neither, largest of three. `neutral`: what becomes of the neutral faces, as shares.
+    Sad, neither, largest of three. `neutral`, `others`: what becomes of faces with another label,
+    as shares. `calibration`: of p_happy / (p_happy + p_sad). `conditions`: accuracy on Happy and
+    Sad in thirds of brightness, contrast and sharpness of the crop.
     """
     labels = split.labels
     polar = np.isin(labels, (HAPPY, SAD))
@@ -79,9 +120,14 @@ def figures(probabilities: Probabilities, split: Split, uncertain_below: float) 
     is_certain = probabilities[:, [HAPPY, SAD]].max(axis=1) >= np.float32(uncertain_below)
     three, three_labels = _three(probabilities), _three_labels(labels)
     neutral = labels == NEUTRAL
+    wrong = polar & ~is_right
+    chances = probabilities[polar].astype(np.float64)
+    happy_of_two = chances[:, HAPPY] / np.maximum(chances[:, [HAPPY, SAD]].sum(axis=1), 1e-12)
     return {
         "happy_sad": {
             "rows": int(polar.sum()),
+            "wrong": int(wrong.sum()),
+            "wrong_contradicting_votes": _contradicting(wrong, split),
             "accuracy": _share(is_right, polar),
             "recall_happy": _share(is_right, labels == HAPPY),
             "recall_sad": _share(is_right, labels == SAD),
@@ -92,7 +138,8 @@ def figures(probabilities: Probabilities, split: Split, uncertain_below: float) 
             "accuracy": _share(is_right, polar & is_certain),
         },
         "happy_sad_consensus": _consensus(is_right, split),
-        "seven": {"rows": len(labels), "accuracy": _right(probabilities.argmax(axis=1), labels)},
+        "calibration": calibration(happy_of_two, labels[polar] == HAPPY),
+        "seven": _seven(probabilities.argmax(axis=1), labels),
         "three": {
             "accuracy": _right(three, three_labels),
             # Rows are the labels, columns what was said: Happy, Sad, neither.
@@ -107,6 +154,17 @@ def figures(probabilities: Probabilities, split: Split, uncertain_below: float) 
             "called_happy": _share(is_certain & says_happy, neutral),
             "called_sad": _share(is_certain & ~says_happy, neutral),
         },
+        "others": {
+            CLASSES[label]: {
+                "rows": int((labels == label).sum()),
+                "uncertain": _share(~is_certain, labels == label),
+                "called_happy": _share(is_certain & says_happy, labels == label),
+                "called_sad": _share(is_certain & ~says_happy, labels == label),
+            }
+            for label in range(len(CLASSES))
+            if label not in (HAPPY, SAD, NEUTRAL)
+        },
+        "conditions": _conditions(is_right[polar], split.pixels[polar]),
     }
 
 
@@ -136,6 +194,57 @@ def _consensus(is_right: NDArray[np.bool_], split: Split) -> dict[str, Any] | No
         votes = split.votes[:, fer2013.VOTES_OF_CLASS[label]]
         agreed |= (split.labels == label) & (votes >= CONSENSUS_VOTES)
     return {"rows": int(agreed.sum()), "accuracy": _share(is_right, agreed)}
+
+
+def _contradicting(wrong: NDArray[np.bool_], split: Split) -> int | None:
+    """How many of the wrong rows have a label that the FER+ voters contradict: more of them voted
+    for the other of happiness and sadness."""
+    if split.votes is None:
+        return None
+    happy, sad = (split.votes[:, fer2013.VOTES_OF_CLASS[label]] for label in (HAPPY, SAD))
+    contradicted = np.where(split.labels == HAPPY, sad > happy, happy > sad)
+    return int((wrong & contradicted).sum())
+
+
+def _seven(said: NDArray[np.intp], labels: NDArray[np.int8]) -> dict[str, Any]:
+    known = range(len(CLASSES))
+    return {
+        "rows": len(labels),
+        "accuracy": _right(said, labels),
+        "recall": {CLASSES[label]: _share(said == label, labels == label) for label in known},
+        # Rows are the labels, columns what was said, both in the order of `recall`.
+        "confusion": [
+            [int(((labels == row) & (said == column)).sum()) for column in known] for row in known
+        ],
+    }
+
+
+def _conditions(is_right: NDArray[np.bool_], crops: NDArray[np.uint8]) -> dict[str, Any]:
+    """For each condition three thirds, lowest first: from, to, rows, accuracy."""
+    if len(crops) < 3:
+        return {}
+    grey = crops.astype(np.float32)
+    # The Laplacian of the four neighbours; its variance falls as edges blur.
+    edges = (
+        grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:]
+    ) - 4 * grey[:, 1:-1, 1:-1]
+    measures = {
+        "brightness": grey.mean(axis=(1, 2)),
+        "contrast": grey.std(axis=(1, 2)),
+        "sharpness": edges.var(axis=(1, 2)),
+    }
+    return {
+        name: [
+            {
+                "from": round(float(measure[third].min()), 1),
+                "to": round(float(measure[third].max()), 1),
+                "rows": len(third),
+                "accuracy": float(is_right[third].mean()),
+            }
+            for third in np.array_split(np.argsort(measure, kind="stable"), 3)
+        ]
+        for name, measure in measures.items()
+    }
 
 
 def _three(probabilities: Probabilities) -> NDArray[np.intp]:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fer_batch.errors import ConfigurationError, ModelError
-from fer_batch.evaluation import choose_uncertain_below, evaluate, figures
+from fer_batch.errors import ConfigurationError
+from fer_batch.evaluation import choose_uncertain_below, faces_of, figures, rows_of
 from fer_batch.fer2013 import Split
 from tests.support import kaggle
 
@@ -70,6 +70,9 @@ FOUND = figures(
 def test_happy_and_sad_are_compared_with_each_other_alone() -> None:
     assert FOUND["happy_sad"] == {
         "rows": 5,
+        "wrong": 2,
+        # Six voters saw happiness in the wrong Sad one; those of the wrong Happy one agree.
+        "wrong_contradicting_votes": 1,
         "accuracy": pytest.approx(3 / 5),
         "recall_happy": pytest.approx(2 / 3),
         "recall_sad": pytest.approx(1 / 2),
@@ -99,9 +102,73 @@ def test_neutral_faces_are_followed() -> None:
 
 def test_seven_and_three_classes() -> None:
     # Right: both Happy ones, the Sad one, Surprise, and the two neutral faces left uncertain.
-    assert FOUND["seven"] == {"rows": 10, "accuracy": pytest.approx(6 / 10)}
+    assert FOUND["seven"]["rows"] == 10
+    assert FOUND["seven"]["accuracy"] == pytest.approx(6 / 10)
+    assert FOUND["seven"]["recall"]["happy"] == pytest.approx(2 / 3)
+    assert FOUND["seven"]["recall"]["neutral"] == pytest.approx(2 / 4)
+    assert FOUND["seven"]["recall"]["fear"] is None
+    confusion = np.array(FOUND["seven"]["confusion"])
+    assert confusion.sum() == 10
+    assert confusion[NEUTRAL].tolist() == [0, 0, 0, 1, 1, 0, 2]
     assert FOUND["three"]["confusion"] == [[2, 1, 0], [1, 1, 0], [1, 1, 3]]
     assert FOUND["three"]["accuracy"] == pytest.approx(6 / 10)
+
+
+def test_other_labels_are_followed_like_neutral_faces() -> None:
+    assert FOUND["others"]["surprise"] == {
+        "rows": 1,
+        "uncertain": 1,
+        "called_happy": 0,
+        "called_sad": 0,
+    }
+    assert set(FOUND["others"]) == {"angry", "disgust", "fear", "surprise"}
+
+
+def test_accuracy_is_told_by_thirds_of_light_contrast_and_sharpness() -> None:
+    rng = np.random.default_rng(1)
+    dark, flat, sharp = (np.full((3, 48, 48), 100, np.uint8) for _ in range(3))
+    dark[:] = 10
+    flat += np.arange(48, dtype=np.uint8)  # some contrast, no edges
+    sharp[:] = rng.integers(0, 256, sharp.shape)
+    rows = Split(
+        np.concatenate([dark, flat, sharp]),
+        np.full(9, HAPPY, np.int8),
+        np.arange(9, dtype=np.int32),
+    )
+    right = np.array([says(0.1, 0.6)] * 3 + [says(0.6, 0.1)] * 6, np.float32)
+    found = figures(right, rows, 0.5)["conditions"]
+    assert [third["accuracy"] for third in found["brightness"]] == [0, 1, 1]
+    assert [third["rows"] for third in found["sharpness"]] == [3, 3, 3]
+    assert found["sharpness"][2]["from"] > 1000
+    assert found["contrast"][0]["to"] < found["contrast"][1]["from"]
+
+
+def test_any_labelled_faces_can_be_measured(tmp_path: Path) -> None:
+    crops = np.random.default_rng(1).integers(0, 256, (3, 48, 48), np.uint8)
+    path = tmp_path / "faces.npz"
+    np.savez(path, x=crops, y=np.array([0, 1, 0]))
+    rows = faces_of(path)
+    assert rows.labels.tolist() == [HAPPY, SAD, HAPPY]
+    assert np.array_equal(rows.pixels, crops)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"x": np.zeros((2, 48, 48), np.uint8)},
+        {"x": np.zeros((2, 48, 48), np.float32), "y": np.zeros(2)},
+        {"x": np.zeros((2, 64, 64), np.uint8), "y": np.zeros(2)},
+        {"x": np.zeros((0, 48, 48), np.uint8), "y": np.zeros(0)},
+        {"x": np.zeros((2, 48, 48), np.uint8), "y": np.array([0, 2])},
+        {"x": np.zeros((2, 48, 48), np.uint8), "y": np.zeros(3)},
+        {"x": np.zeros((2, 48, 48), np.uint8), "y": np.array(["a", None], object)},
+    ],
+)
+def test_faces_of_another_form_are_refused(arrays: dict[str, np.ndarray], tmp_path: Path) -> None:
+    path = tmp_path / "faces.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(ConfigurationError, match=r"faces\.npz"):
+        faces_of(path)
 
 
 def test_a_figure_without_rows_is_none_not_a_number() -> None:
@@ -155,8 +222,6 @@ def test_what_the_threshold_leaves_is_98_right_and_no_smaller_one_does(
 def test_wrong_splits_cards_and_data_are_refused(tmp_path: Path) -> None:
     data = kaggle.write_csv(tmp_path / "fer2013.csv", kaggle.rows(7, 0))
     with pytest.raises(ConfigurationError, match="no split 'Test'"):
-        evaluate(None, data, split="Test")
+        rows_of(data, None, "Test")
     with pytest.raises(ConfigurationError, match="no rows of PrivateTest"):
-        evaluate(None, data)
-    with pytest.raises(ModelError, match="cannot be read"):
-        evaluate(tmp_path / "none.json", data)
+        rows_of(data, None, "PrivateTest")

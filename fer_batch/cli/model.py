@@ -157,19 +157,44 @@ def soft_labels(
 
 def evaluate(
     *,
-    data: Data,
+    data: Annotated[Path | None, Parameter(help="FER2013, as Kaggle gives it.")] = None,
     votes: Votes = None,
     split: Annotated[str, Parameter(help="Training, PublicTest or PrivateTest.")] = "PrivateTest",
+    faces: Annotated[
+        Path | None,
+        Parameter(help="Instead of FER2013, an npz file: x N×48×48 uint8, y 0 Happy or 1 Sad."),
+    ] = None,
     card: Annotated[
         Path | None, Parameter(help="Card of the CNN; none means the one in use.")
     ] = None,
+    reliability: Annotated[
+        Path | None, Parameter(help="Write the reliability diagram here, as PNG.")
+    ] = None,
+    detector: Annotated[
+        bool, Parameter(help="Count also in how many of the faces the face detector sees one.")
+    ] = False,
     json: Json = False,
 ) -> None:
-    """Measure a CNN on a split of FER2013."""
-    from fer_batch import evaluation
+    """Measure a CNN on a split of FER2013, or on other labelled faces."""
+    from fer_batch import calibration, choice, classifier, evaluation
+    from fer_batch.errors import ConfigurationError
 
     loaded = settings()
-    figures = evaluation.evaluate(card or loaded.model_card, data, votes, split, loaded.threads)
+    if (data is None) == (faces is None):
+        raise ConfigurationError(
+            "there is nothing to measure on, or too much", "Give --data or --faces, one of the two"
+        )
+    cnn = classifier.load_artefact(card) if card else choice.in_use(loaded).cnn
+    if data is not None:
+        rows, name = evaluation.rows_of(data, votes, split), split
+    elif faces is not None:
+        rows, name = evaluation.faces_of(faces), faces.name
+    figures = {"split": name, **evaluation.evaluate(cnn, rows, loaded.threads)}
+    if detector:
+        figures["detector"] = evaluation.found_by_detector(rows, loaded)
+    if reliability is not None:
+        drawn = calibration.diagram(figures["calibration"], f"{cnn.card.name} on {name}")
+        reliability.write_bytes(drawn)
     if json:
         print_json(figures)
     else:
@@ -185,5 +210,7 @@ def _flat(figures: object, prefix: str = "") -> list[tuple[str, object]]:
         return [(prefix, figures)]
     pairs = []
     for name, value in figures.items():
+        if isinstance(value, list):
+            continue  # tables and bins are for --json and the model card
         pairs += _flat(value, f"{prefix}.{name}" if prefix else name)
     return pairs

@@ -31,15 +31,15 @@ class Augmentation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     flip_share: float = Field(default=0.5, ge=0, le=1, description="Crops mirrored left to right")
-    rotate_deg: float = Field(default=12.0, ge=0, description="Largest turn either way")
-    scale: float = Field(default=0.14, ge=0, lt=1, description="Largest change of size, as a share")
-    shift_px: float = Field(default=4.0, ge=0, description="Largest shift either way, each axis")
+    rotate_deg: float = Field(default=10.0, ge=0, description="Largest turn either way")
+    scale: float = Field(default=0.12, ge=0, lt=1, description="Largest change of size, as a share")
+    shift_px: float = Field(default=3.0, ge=0, description="Largest shift either way, each axis")
     contrast: float = Field(default=0.3, ge=0, lt=1, description="Largest change of contrast")
     brightness: float = Field(default=30.0, ge=0, description="Largest change of grey value")
-    blur_share: float = Field(default=0.15, ge=0, le=1, description="Crops blurred")
+    blur_share: float = Field(default=0.1, ge=0, le=1, description="Crops blurred")
     blur_sigma_px: float = Field(default=1.2, gt=0, description="Largest sigma of the blur")
-    cutout_share: float = Field(default=0.5, ge=0, le=1, description="Crops with a patch hidden")
-    cutout_px: int = Field(default=16, ge=1, le=48, description="Largest side of the patch")
+    cutout_share: float = Field(default=0.3, ge=0, le=1, description="Crops with a patch hidden")
+    cutout_px: int = Field(default=14, ge=1, le=48, description="Largest side of the patch")
 
 
 class Recipe(BaseModel):
@@ -57,12 +57,12 @@ class Recipe(BaseModel):
         Stage(width=96, blocks=2),
         Stage(width=128, blocks=1),
     )
-    dropout: float = Field(default=0.2, ge=0, lt=1, description="Before the last layer")
+    dropout: float = Field(default=0.1, ge=0, lt=1, description="Before the last layer")
     epochs: int = Field(default=45, ge=1)
     batch: int = Field(default=128, ge=1, description="Crops in one step")
     learning_rate: float = Field(default=0.1, gt=0, description="Peak, of SGD with Nesterov 0.9")
     warmup_epochs: float = Field(default=2.0, ge=0, description="Linear rise to the peak")
-    weight_decay: float = Field(default=3e-3, ge=0, description="Of kernels, decoupled")
+    weight_decay: float = Field(default=5e-4, ge=0, description="Of kernels, decoupled")
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     votes_weight: float = Field(
         default=0.5, ge=0, le=1, description="Weight of the FER+ votes beside the label"
@@ -71,7 +71,7 @@ class Recipe(BaseModel):
         default=1.0, ge=0, description="Weight of Happy against Sad alone, beside the seven classes"
     )
     teacher_weight: float = Field(
-        default=0.0, ge=0, le=1, description="Weight of the teacher's soft labels, where given"
+        default=0.5, ge=0, le=1, description="Weight of the teacher's soft labels, where given"
     )
     precision: Literal["float32", "mixed_bfloat16"] = Field(
         default="float32", description="Of the training's arithmetic; what is exported is float32"

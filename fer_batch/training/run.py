@@ -17,10 +17,17 @@ from typing import Any
 
 from fer_batch import fer2013
 from fer_batch.errors import ConfigurationError
-from fer_batch.evaluation import Classify, choose_uncertain_below, figures
+from fer_batch.evaluation import (
+    Classify,
+    choose_uncertain_below,
+    figures,
+    found_by_detector,
+)
 from fer_batch.fer2013 import Split
 from fer_batch.log import logger
+from fer_batch.model_card import as_markdown
 from fer_batch.resources import artefacts_dir
+from fer_batch.settings import Settings
 from fer_batch.training import teacher
 from fer_batch.training.recipe import Recipe
 
@@ -39,7 +46,7 @@ def train(
     threads: int | None = None,
     soft_labels: Path | None = None,
 ) -> dict[str, Any]:
-    """Train on FER2013 and write `<name>.onnx`, `<name>.json` into `out_dir`; the card.
+    """Train on FER2013 and write `<name>.onnx`, `.json` and `.md` into `out_dir`; the card.
 
     `<name>.checkpoint.npz` beside them lets `resume` go on after a kill. `threads` None means
     every core. `soft_labels` None means those that ship, where the recipe has a weight for them.
@@ -94,8 +101,10 @@ def train(
             "data": facts,
             "training": _training_facts(seconds, difference, balanced),
             "metrics": _metrics(classify, splits, uncertain_below),
+            "detector": found_by_detector(splits["PrivateTest"], Settings()),
         },
     )
+    (out_dir / f"{name}.md").write_text(as_markdown(card), encoding="utf-8")
     log.info("artefact written", card=str(out_dir / f"{name}.json"), bytes=len(artefact))
     return card
 

@@ -1,5 +1,5 @@
-"""Small files in Kaggle's form of FER2013, of nobody's faces: blotches with a bar whose place is the
-label, so that a network can learn it."""
+"""Small files in Kaggle's form of FER2013, of nobody's faces: blotches with a bar whose place is
+the label, so that a network can learn it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fer_batch.fer2013 import CLASSES, CROP_PX, VOTE_COLUMNS, VOTES_OF_CLASS
+from fer_batch.fer2013 import CLASSES, VOTE_COLUMNS, VOTES_OF_CLASS
 
 Rows = list[tuple[int, np.ndarray, str]]
 

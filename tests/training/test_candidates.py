@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fer_batch import evaluation
-from fer_batch.classifier import load_card
+from fer_batch.classifier import load_artefact, load_card
 from fer_batch.errors import ConfigurationError
 from fer_batch.training import network
 from fer_batch.training.candidates import candidates, compare, pair_loss, shown, with_epochs
@@ -69,7 +69,8 @@ def test_each_has_a_card_and_a_row_with_its_figures(compared: Compared, files: F
         assert row["ms_per_step"] == pytest.approx(card["training"]["seconds"] * 1000 / 6, abs=0.01)
         assert row["faces_per_s"] > 0
         for usage in ("PublicTest", "PrivateTest"):
-            found = evaluation.evaluate(Path(row["card"]), *files, split=usage)
+            cnn = load_artefact(Path(row["card"]))
+            found = evaluation.evaluate(cnn, evaluation.rows_of(*files, usage))
             assert row[usage]["happy_sad"] == found["happy_sad"]["accuracy"]
             assert row[usage]["seven"] == found["seven"]["accuracy"]
             assert row[usage]["loss"] > 0

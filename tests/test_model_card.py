@@ -1,0 +1,44 @@
+"""The model card says what the card knows, and nothing where it knows nothing."""
+
+from __future__ import annotations
+
+import json
+
+from fer_batch.model_card import as_markdown
+from fer_batch.resources import artefacts_dir
+
+CARD = json.loads((artefacts_dir() / "fer48.json").read_text())
+
+
+def test_the_card_that_ships_is_shown_as_it_lies_beside_the_artefact() -> None:
+    assert (artefacts_dir() / "fer48.md").read_text(encoding="utf-8") == as_markdown(CARD)
+
+
+def test_figures_of_the_card_are_in_it() -> None:
+    page = as_markdown(CARD)
+    figures = CARD["metrics"]["PrivateTest"]
+    for value in (
+        figures["happy_sad"]["accuracy"],
+        figures["happy_sad"]["recall_sad"],
+        figures["happy_sad_consensus"]["accuracy"],
+        figures["calibration"]["ece"],
+        figures["seven"]["recall"]["fear"],
+        figures["three"]["accuracy"],
+        figures["neutral"]["uncertain"],
+        figures["conditions"]["brightness"][0]["accuracy"],
+    ):
+        assert f"{value:.4f}".rstrip("0") in page
+    assert f"| {figures['seven']['confusion'][6][4]} |" in page
+    assert CARD["artefact_sha256"] in page
+    assert (
+        f"| happy | {CARD['detector']['happy']['rows']} | {CARD['detector']['happy']['found']} |"
+        in page
+    )
+    assert "prohibited" in page
+
+
+def test_a_card_with_nothing_but_what_it_must_have_is_shown() -> None:
+    page = as_markdown({"name": "other", "artefact": "other.onnx", "metrics": {"PublicTest": {}}})
+    assert page.startswith("# other: model card\n")
+    assert "Figures on" not in page
+    assert page.endswith("\n")

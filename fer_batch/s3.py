@@ -7,12 +7,14 @@ limits from here. What is done with them is storage.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -53,6 +55,10 @@ KEYS_LIVE = timedelta(minutes=5)
 
 BOTO3_ERRORS = (BotoCoreError, ClientError, ResponseParserError, Urllib3Error)
 """What boto3 raises, and what escapes from under it while a body is read."""
+
+_CUT_SHORT = (IncompleteReadError, Urllib3Error)
+
+Answer = TypeVar("Answer")
 
 _BAD_KEYS = frozenset(
     {
@@ -172,6 +178,20 @@ class Clients:
             "token": frozen.token,
             "expires_at": datetime.now(UTC) + KEYS_LIVE,
         }
+
+
+def asked_again(ask: Callable[[], Answer]) -> Answer:
+    """What `ask` brings, asked again after a wait where an object's body is cut short.
+
+    boto3 itself repeats what was refused, not answered, or is half a listing, but not the
+    reading of a body. Raises what `ask` raised the last time.
+    """
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return ask()
+        except _CUT_SHORT:
+            time.sleep(random.uniform(0, 0.25 * 2**attempt))  # noqa: S311
+    return ask()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ inside an image in images.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ from fer_batch.s3 import (
     BOTO3_ERRORS,
     Clients,
     Place,
+    asked_again,
     cause,
     in_words,
     is_of_the_place,
@@ -48,6 +49,9 @@ log = logger(__name__)
 
 AHEAD_BYTES = 64_000_000
 """Bytes of images that are fetched ahead of the one who asks."""
+
+PAGE_KEYS = 1000
+"""Keys in a full page of a listing, where the page itself does not say."""
 
 _WITHOUT_A_REQUEST = frozenset({Outcome.EMPTY, Outcome.TOO_LARGE})
 _OBSTORE_ERRORS = (BaseError, OSError, ValueError)
@@ -133,34 +137,60 @@ class BucketReader:
     def list(self, prefix: str) -> Iterator[ListedObject]:
         """Every object whose key begins with `prefix`, page by page, in no order.
 
-        Raises StorageError for a listing that ends early or holds other keys, and
-        StorageError or StorageUnavailableError as S3 answers.
+        Raises StorageError for a listing that ends early, goes in a circle or holds other keys,
+        and StorageError or StorageUnavailableError as S3 answers.
         """
-        token = ""
+        where: dict[str, str] = {}
+        been: set[str] = set()
         while True:
-            page = self._page(prefix, token)
+            page = self._page(prefix, where)
             reach("list.page")
-            for entry in page.get("Contents", ()):
-                key = self._decoded(entry["Key"], page)
-                if not key.startswith(prefix):
-                    raise StorageError(
-                        f"{self.place} lists {key!r} for the prefix {prefix!r}",
-                        "The server changes keys; choose a key_template that it keeps",
-                    )
-                yield ListedObject(
-                    key=key,
-                    etag=entry["ETag"].strip('"'),
-                    size_bytes=entry["Size"],
-                    last_modified_utc=entry["LastModified"].astimezone(UTC),
-                )
-            if not page["IsTruncated"]:
+            found = [self._listed(prefix, entry, page) for entry in page.get("Contents", ())]
+            if any(listed.key == where.get("StartAfter") for listed in found):
+                return  # a server that does not know StartAfter has begun anew
+            yield from found
+            following = self._following(prefix, page, found)
+            if following is None:
                 return
-            last, token = token, page.get("NextContinuationToken", "")
-            if token in {"", last}:
-                raise StorageError(
-                    f"the listing of {prefix!r} in {self.place} ends early",
-                    "The server says that there is more and not where; see its own log",
-                )
+            marks = {*following.values(), *(listed.key for listed in found[:1])}
+            if marks & been:
+                raise self._ends_early(prefix, "the server goes in a circle")
+            been |= marks
+            where = following
+
+    def _listed(self, prefix: str, entry: Any, page: ListObjectsV2OutputTypeDef) -> ListedObject:
+        try:
+            key = self._decoded(entry["Key"], page)
+            modified = entry["LastModified"].astimezone(UTC)
+            listed = ListedObject(key, entry["ETag"].strip('"'), entry["Size"], modified)
+        except KeyError as missing:
+            raise self._ends_early(prefix, f"an object has no {missing}") from None
+        if not key.startswith(prefix):
+            raise StorageError(
+                f"{self.place} lists {key!r} for the prefix {prefix!r}",
+                "The server changes keys; choose a key_template that it keeps",
+            )
+        return listed
+
+    def _following(
+        self, prefix: str, page: ListObjectsV2OutputTypeDef, found: Sequence[ListedObject]
+    ) -> dict[str, str] | None:
+        """Where the listing goes on after a page; None at its end, which is not just believed."""
+        if page.get("KeyCount", 0) > len(found):
+            raise self._ends_early(prefix, f"{len(found)} of {page['KeyCount']} keys came")
+        if "IsTruncated" not in page:
+            raise self._ends_early(prefix, "the server does not say whether there is more")
+        if token := page.get("NextContinuationToken", ""):
+            return {"ContinuationToken": token}
+        if page["IsTruncated"]:
+            raise self._ends_early(prefix, "the server says that there is more and not where")
+        # A last page that is full may as well be one whose sequel was forgotten.
+        is_full = len(found) >= page.get("MaxKeys", PAGE_KEYS)
+        return {"StartAfter": found[-1].key} if found and is_full else None
+
+    def _ends_early(self, prefix: str, why: str) -> StorageError:
+        what = f"the listing of {prefix!r} in {self.place} ends early: {why}"
+        return StorageError(what, "Nothing of it is kept; list again, and see the server's own log")
 
     def fetch_many(self, images: Iterable[Image]) -> Iterator[Fetched]:
         """The bytes of each image, as they come: in no order, a bounded way ahead.
@@ -194,11 +224,10 @@ class BucketReader:
                 yield answer
         yield from troubles.at_end(self)
 
-    def _page(self, prefix: str, token: str) -> ListObjectsV2OutputTypeDef:
-        more: dict[str, Any] = {"ContinuationToken": token} if token else {}
+    def _page(self, prefix: str, where: dict[str, Any]) -> ListObjectsV2OutputTypeDef:
         with translated_errors(self.place):
             return self._clients.boto.list_objects_v2(
-                Bucket=self.place.bucket, Prefix=prefix, EncodingType="url", **more
+                Bucket=self.place.bucket, Prefix=prefix, EncodingType="url", **where
             )
 
     def _decoded(self, key: str, page: ListObjectsV2OutputTypeDef) -> str:
@@ -242,7 +271,8 @@ class BucketReader:
 
     def _fetch_with_boto3(self, image: Image) -> Fetched | _Trouble:
         boto = self._clients.boto
-        try:
+
+        def ask() -> Fetched:
             answer = boto.get_object(
                 Bucket=self.place.bucket, Key=image.key, IfMatch=f'"{image.etag}"'
             )
@@ -250,6 +280,9 @@ class BucketReader:
             if found != (image.etag, image.size_bytes):
                 return _changed(image)
             return Fetched(image, data=answer["Body"].read())
+
+        try:
+            return asked_again(ask)
         except boto.exceptions.NoSuchKey:
             return Fetched(image, outcome=Outcome.VANISHED, reason="the object is gone")
         except BOTO3_ERRORS as error:

@@ -134,16 +134,21 @@ ONCE = ["slow", "reset", "500", "503", "cut"]
 def test_what_passes_is_tried_again_and_scored(
     night: Night, proxy: FaultyS3, undisturbed: Any
 ) -> None:
-    fill(night, "images", "pages")
+    fill(night, "images", "refused", "cut")
     wanted = undisturbed()
     proxy.faults = [Fault(kind, key("images", n), times=1) for n, kind in enumerate(ONCE)]
-    pages = [Fault(kind, "pages/", 1, n, is_listing=True) for n, kind in enumerate(ONCE[1:])]
-    proxy.faults += [*pages, Fault("half", "pages/", 1, 4, is_listing=True)]
+    listings = {"refused": ("reset", "500", "503"), "cut": ("cut", "half")}
+    proxy.faults += [
+        Fault(kind, f"{name}/", times=1, is_listing=True)
+        for name, kinds in listings.items()
+        for kind in kinds
+    ]
     run(night)
     # Nobody had to come back for it.
     assert tables_of(night) == wanted
     assert proxy.injected["get: slow"] == 1
-    assert {f"get: {kind}" for kind in ONCE} <= set(proxy.injected)
+    pages = {f"list: {kind}" for kinds in listings.values() for kind in kinds}
+    assert pages | {f"get: {kind}" for kind in ONCE} == set(proxy.injected)
     check_it_mends(night, proxy, wanted)
 
 

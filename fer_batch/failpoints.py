@@ -94,7 +94,7 @@ def reach(name: Name) -> None:
     armed = _armed()
     if armed is None or armed.name != name or next(armed.passes) != armed.nth:
         return
-    log.warning("failpoint", point=name, nth=armed.nth, signal=armed.signal.name)
+    log.warning("failpoint", point=name, nth=armed.nth, signal=armed.signal.name, pid=os.getpid())
     # To this thread, so that it goes no step further before the signal takes effect.
     signal.raise_signal(armed.signal)
 

@@ -46,6 +46,8 @@ class Process:
         for line in self.popen.stderr:
             self.lines.append(_entry(line))
             if self.lines[-1]["event"] == event:
+                if self.lines[-1].get("signal") == "SIGSTOP":
+                    _wait_until_stopped(self.lines[-1]["pid"])
                 return
         pytest.fail(f"the run ended before {event!r}: {self.lines}")
 
@@ -70,6 +72,12 @@ class Process:
     def passed(self, point: str) -> bool:
         """Whether one of its processes came to the failpoint that was armed."""
         return any(line["event"] == "failpoint" and line["point"] == point for line in self.lines)
+
+
+def _wait_until_stopped(pid: int) -> None:
+    """It speaks before it stops: woken up in between, it would stop for good."""
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        os.sched_yield()
 
 
 def _entry(line: str) -> dict[str, Any]:

@@ -109,7 +109,6 @@ def diagram(figures: Mapping[str, Any], title: str) -> bytes:
     upper.legend(loc="upper left", frameon=False)
     upper.set_xlim(-0.02, 1.02)
     upper.set_ylim(-0.02, 1.02)
-    upper.set_aspect("equal")
     lower.set_ylabel("rows up to p")
     lower.set_ylim(bottom=0)
     lower.set_xlabel("p = p_happy / (p_happy + p_sad)")

@@ -7,6 +7,7 @@ ONNX artefact that ships. Nothing here imports TensorFlow.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ RIGHT_SHARE = 0.98
 """What `choose_uncertain_below` asks of the Happy and Sad faces that stay certain."""
 CONSENSUS_VOTES = 6
 """Of ten FER+ voters, so many share the label of a consensus row."""
+_NEEDS_OTHERS = ("seven", "three", "neutral", "others")
+"""Figures that say nothing of rows that are all Happy or Sad."""
 
 
 def rows_of(data: Path, votes: Path | None, split: str) -> Split:
@@ -61,9 +64,12 @@ def faces_of(path: Path) -> Split:
     """
     todo = "Give an npz file with x (N×48×48, uint8) and y (N; 0 is Happy, 1 is Sad)"
     try:
-        with np.load(path, allow_pickle=False) as saved:
+        saved = np.load(path, allow_pickle=False)
+        if isinstance(saved, np.ndarray):  # an npy file holds one array
+            raise ConfigurationError(f"{path} is no npz file", todo)
+        with saved:
             crops, emotions = saved["x"], saved["y"]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ConfigurationError(f"{path} cannot be read: {error}", todo) from error
     if crops.dtype != np.uint8 or crops.shape[1:] != (CROP_PX, CROP_PX) or len(crops) == 0:
         raise ConfigurationError(f"{path}: x is {crops.dtype} {crops.shape}", todo)
@@ -74,14 +80,20 @@ def faces_of(path: Path) -> Split:
 
 
 def evaluate(cnn: Cnn, rows: Split, threads: int = 2) -> dict[str, Any]:
-    """Measure a CNN on labelled rows: `figures` plus `card`, `artefact_sha256` and `rows`."""
+    """Measure a CNN on labelled rows: `figures` plus `card`, `artefact_sha256` and `rows`.
+
+    Rows of Happy and Sad alone get no figures that need the other expressions.
+    """
     log.info("evaluating", card=cnn.card.name, rows=len(rows))
     classify = open_artefact(cnn.artefact, cnn.card.artefact, threads)
+    found = figures(classify(rows.pixels), rows, cnn.card.uncertain_below)
+    if np.isin(rows.labels, (HAPPY, SAD)).all():
+        found = {name: part for name, part in found.items() if name not in _NEEDS_OTHERS}
     return {
         "card": cnn.card.name,
         "artefact_sha256": cnn.card.artefact_sha256,
         "rows": len(rows),
-        **figures(classify(rows.pixels), rows, cnn.card.uncertain_below),
+        **found,
     }
 
 

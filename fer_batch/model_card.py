@@ -45,6 +45,9 @@ def as_markdown(card: dict[str, Any]) -> str:
             "## Faces that the detector finds among PrivateTest's enlarged crops\n\n"
             + _table(("label", "rows", "found"), ((k, *found[k].values()) for k in found))
         )
+    failures = list(_failures(card))
+    if failures:
+        parts += ["## Known failures, on PrivateTest", "\n".join(f"- {one}" for one in failures)]
     parts += ["## Known limits", _LIMITS]
     return "\n\n".join(parts) + "\n"
 
@@ -103,6 +106,41 @@ def _figures(figures: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def _failures(card: dict[str, Any]) -> Iterator[str]:
+    """What goes wrong, in faces, the commonest confusions among them."""
+    figures = card.get("metrics", {}).get("PrivateTest", {})
+    polar = figures.get("happy_sad", {})
+    if polar.get("wrong") is not None:
+        yield (
+            f"{polar['wrong']:,} of {polar['rows']:,} Happy and Sad faces get the other of the two."
+        )
+    if polar.get("wrong_contradicting_votes") is not None:
+        yield (
+            f"In {polar['wrong_contradicting_votes']:,} of these more FER+ voters chose the other "
+            "of the two than chose the label."
+        )
+    table = figures.get("three", {}).get("confusion")
+    if table:
+        for row, name in enumerate(("Happy", "Sad")):
+            yield f"{table[row][2]:,} of {sum(table[row]):,} {name} faces are called neither."
+        yield (
+            f"{table[2][0]:,} of {sum(table[2]):,} faces with another label are called Happy, "
+            f"{table[2][1]:,} Sad, where the largest of three decides."
+        )
+    table = figures.get("seven", {}).get("confusion") or []
+    wrong = [
+        (table[row][column], row, column)
+        for row in range(len(table))
+        for column in range(len(table))
+        if row != column and table[row][column]
+    ]
+    for count, row, column in sorted(wrong, key=lambda one: -one[0])[:5]:
+        yield f"{count:,} of {sum(table[row]):,} {CLASSES[row]} faces are called {CLASSES[column]}."
+    for name, one in card.get("detector", {}).items():
+        missed = one["rows"] - one["found"]
+        yield f"The face detector misses {missed:,} of {one['rows']:,} {name} faces."
+
+
 def _confusions(figures: dict[str, Any]) -> Iterator[str]:
     for name, labels in (("three", ("Happy", "Sad", "neither")), ("seven", CLASSES)):
         table = figures.get(name, {}).get("confusion")
@@ -123,7 +161,9 @@ def _text(value: object) -> str:
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.4f}".rstrip("0").rstrip(".")
+        # A share keeps four decimals; what they would show as nothing keeps its digits.
+        is_tiny = value != 0 and abs(value) < 0.0005
+        return f"{value:.2g}" if is_tiny else f"{value:.4f}".rstrip("0").rstrip(".")
     return f"{value:,}" if isinstance(value, int) else str(value).replace("|", "\\|")
 
 

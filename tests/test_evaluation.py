@@ -171,6 +171,12 @@ def test_faces_of_another_form_are_refused(arrays: dict[str, np.ndarray], tmp_pa
         faces_of(path)
 
 
+def test_a_file_of_one_array_is_no_faces(tmp_path: Path) -> None:
+    np.save(tmp_path / "faces.npy", np.zeros((2, 48, 48), np.uint8))
+    with pytest.raises(ConfigurationError, match="no npz file"):
+        faces_of(tmp_path / "faces.npy")
+
+
 def test_a_figure_without_rows_is_none_not_a_number() -> None:
     found = figures(np.array([says(0.9, 0.1)], np.float32), split([HAPPY]), 0.99)
     assert found["happy_sad"]["recall_sad"] is None

@@ -37,6 +37,29 @@ def test_figures_of_the_card_are_in_it() -> None:
     assert "prohibited" in page
 
 
+def test_known_failures_are_counted() -> None:
+    page = as_markdown(CARD)
+    figures = CARD["metrics"]["PrivateTest"]
+    polar = figures["happy_sad"]
+    assert f"- {polar['wrong']} of {polar['rows']:,} Happy and Sad faces get the other" in page
+    sad = figures["three"]["confusion"][1]
+    assert f"- {sad[2]} of {sum(sad)} Sad faces are called neither." in page
+    seen = CARD["detector"]["sad"]
+    assert f"misses {seen['rows'] - seen['found']} of {seen['rows']} sad faces" in page
+
+
+def test_a_small_number_is_not_shown_as_none_at_all() -> None:
+    page = as_markdown(
+        {
+            "name": "other",
+            "artefact": "other.onnx",
+            "training": {"difference": 1.49e-6, "left": 0.0},
+        }
+    )
+    assert "| difference | 1.5e-06 |" in page
+    assert "| left | 0 |" in page
+
+
 def test_a_card_with_nothing_but_what_it_must_have_is_shown() -> None:
     page = as_markdown({"name": "other", "artefact": "other.onnx", "metrics": {"PublicTest": {}}})
     assert page.startswith("# other: model card\n")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
@@ -184,6 +184,8 @@ def evaluate(
         raise ConfigurationError(
             "there is nothing to measure on, or too much", "Give --data or --faces, one of the two"
         )
+    if faces is not None and votes is not None:
+        raise ConfigurationError("--votes belong to --data", "Leave --votes out with --faces")
     cnn = classifier.load_artefact(card) if card else choice.in_use(loaded).cnn
     if data is not None:
         rows, name = evaluation.rows_of(data, votes, split), split
@@ -201,8 +203,27 @@ def evaluate(
         _print_figures(figures)
 
 
-def _print_figures(figures: object) -> None:
-    print_table("Figures", [{"figure": k, "value": v} for k, v in _flat(figures)])
+def _print_figures(figures: Mapping[str, Any], title: str = "Figures") -> None:
+    """Of one split, or of several by name. Bins and conditions are for --json and the card."""
+    from fer_batch.fer2013 import CLASSES
+
+    if "PrivateTest" in figures:
+        for split, part in figures.items():
+            _print_figures(part, split)
+        return
+    print_table(title, [{"figure": k, "value": _short(v)} for k, v in _flat(figures)])
+    for name, labels in (("three", ("happy", "sad", "neither")), ("seven", CLASSES)):
+        counts = figures.get(name, {}).get("confusion")
+        if counts:
+            rows = [
+                {"label": label, **dict(zip(labels, row, strict=True))}
+                for label, row in zip(labels, counts, strict=True)
+            ]
+            print_table("Labels (rows) and what was said (columns)", rows)
+
+
+def _short(value: object) -> object:
+    return f"{value:.4f}" if isinstance(value, float) else value
 
 
 def _flat(figures: object, prefix: str = "") -> list[tuple[str, object]]:
@@ -210,7 +231,7 @@ def _flat(figures: object, prefix: str = "") -> list[tuple[str, object]]:
         return [(prefix, figures)]
     pairs = []
     for name, value in figures.items():
-        if isinstance(value, list):
-            continue  # tables and bins are for --json and the model card
+        if isinstance(value, list) or name == "method":
+            continue
         pairs += _flat(value, f"{prefix}.{name}" if prefix else name)
     return pairs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import psycopg
 import pytest
 
@@ -135,6 +136,10 @@ def test_a_recipe_that_is_wrong_is_named_before_tensorflow_is_loaded(fer: Comman
         (["--data", "nowhere.csv"], "nowhere.csv"),
         (["--data", "here.csv", "--split", "Test"], "PrivateTest"),
         (["--data", "here.csv", "--card", "gone.json"], "gone.json"),
+        ([], "--faces"),
+        (["--data", "here.csv", "--faces", "faces.npz"], "one of the two"),
+        (["--faces", "faces.npz", "--votes", "votes.csv"], "--votes"),
+        (["--faces", "gone.npz"], "gone.npz"),
     ],
 )
 def test_an_evaluation_of_what_is_not_there(fer: Command, arguments: list[str], said: str) -> None:
@@ -143,3 +148,27 @@ def test_an_evaluation_of_what_is_not_there(fer: Command, arguments: list[str], 
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_an_evaluation_on_faces_of_ones_own(fer: Command) -> None:
+    # The tiny CNN calls bright crops Happy: of these, one bright crop is labelled Sad.
+    crops = np.repeat(np.array([250, 250, 5, 250], np.uint8), 48 * 48).reshape(4, 48, 48)
+    np.savez(fer.folder / "faces.npz", x=crops, y=np.array([0, 0, 1, 1]))
+    asked = ("evaluate", "--faces", "faces.npz", "--reliability", "drawn.png")
+    ended = fer(*asked, "--detector", "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["happy_sad"]["accuracy"] == 0.75
+    assert ended.json["happy_sad"]["wrong"] == 1
+    assert ended.json["calibration"]["ece"] > 0
+    assert ended.json["happy_sad_consensus"] is None
+    # One colour is no face.
+    assert ended.json["detector"] == {
+        "happy": {"rows": 2, "found": 0},
+        "sad": {"rows": 2, "found": 0},
+    }
+    # Nothing is said of expressions that the file does not hold.
+    assert not {"seven", "three", "neutral", "others"} & set(ended.json)
+    assert (fer.folder / "drawn.png").read_bytes().startswith(b"\x89PNG")
+    for_people = fer(*asked)
+    assert for_people.code == 0
+    assert "0.7500" in for_people.out

@@ -49,7 +49,8 @@ def fit(probabilities: Probabilities, labels: NDArray[np.int8]) -> Balance:
         found -= step / max(1.0, float(np.abs(step).max()))
         if np.abs(step).max() < 1e-9:
             break
-    scale, offset = (float(number) for number in found)
+    # Rounded, so that the last bits of a prediction, which threads decide, do not change the file.
+    scale, offset = (round(float(number), 4) for number in found)
     return Balance(scale, offset) if scale > 0 and np.isfinite(found).all() else Balance(1.0, 0.0)
 
 

@@ -45,7 +45,7 @@ VOTE_COLUMNS = (
 VOTES_OF_CLASS = (4, 5, 6, 1, 3, 2, 0)
 """For each of `CLASSES`, its column of `votes`; contempt, unknown and NF belong to none."""
 
-_TODO = (
+_GIVE = (
     "Give Kaggle's fer2013.tar.gz, a fer2013.csv (emotion,pixels,Usage) or an "
     "icml_face_data.csv (emotion, Usage, pixels)"
 )
@@ -88,13 +88,13 @@ def read(data: Path, votes: Path | None = None) -> dict[str, Split]:
             # Line 1 is the header.
             place = f"{data}, line {row + 2}"
             if usage not in pixels:
-                raise ConfigurationError(f"{place}: unknown Usage {usage!r}", _TODO)
+                raise ConfigurationError(f"{place}: unknown Usage {usage!r}", _GIVE)
             pixels[usage].append(_pixels(text, place))
             labels[usage].append(_label(label, place))
             rows[usage].append(row)
             usages.append(usage)
     if not usages:
-        raise ConfigurationError(f"{data} holds no rows", _TODO)
+        raise ConfigurationError(f"{data} holds no rows", _GIVE)
     voted = None if votes is None else _read_votes(votes, usages)
     return {
         usage: Split(
@@ -158,11 +158,11 @@ def _table(data: Path) -> Iterator[IO[str]]:
                                 inside, encoding="utf-8", errors="replace", newline=""
                             )
                             return
-        raise ConfigurationError(f"{data} holds no fer2013.csv and no icml_face_data.csv", _TODO)
+        raise ConfigurationError(f"{data} holds no fer2013.csv and no icml_face_data.csv", _GIVE)
     except FileNotFoundError:
-        raise ConfigurationError(f"{data} does not exist", _TODO) from None
+        raise ConfigurationError(f"{data} does not exist", _GIVE) from None
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
-        raise ConfigurationError(f"{data} cannot be read: {error}", _TODO) from error
+        raise ConfigurationError(f"{data} cannot be read: {error}", _GIVE) from error
 
 
 def _records(lines: IO[str], data: Path) -> Iterator[tuple[str, str, str]]:
@@ -172,33 +172,33 @@ def _records(lines: IO[str], data: Path) -> Iterator[tuple[str, str, str]]:
         header = [name.strip() for name in next(table, [])]
         if sorted(header) != ["Usage", "emotion", "pixels"]:
             found = ", ".join(header)[:80] or "nothing"
-            raise ConfigurationError(f"{data} is not FER2013: its header is {found}", _TODO)
+            raise ConfigurationError(f"{data} is not FER2013: its header is {found}", _GIVE)
         label, text, usage = (header.index(name) for name in ("emotion", "pixels", "Usage"))
         for row, fields in enumerate(table):
             if len(fields) != 3:
                 place = f"{data}, line {row + 2}"
-                raise ConfigurationError(f"{place}: {len(fields)} fields instead of 3", _TODO)
+                raise ConfigurationError(f"{place}: {len(fields)} fields instead of 3", _GIVE)
             yield fields[label], fields[text], fields[usage].strip()
     except csv.Error as error:
-        raise ConfigurationError(f"{data} is no CSV file: {error}", _TODO) from error
+        raise ConfigurationError(f"{data} is no CSV file: {error}", _GIVE) from error
 
 
 def _pixels(text: str, place: str) -> NDArray[np.uint8]:
     try:
         values = np.array(text.split(), np.int32)
     except (ValueError, OverflowError):
-        raise ConfigurationError(f"{place}: pixels are not whole numbers", _TODO) from None
+        raise ConfigurationError(f"{place}: pixels are not whole numbers", _GIVE) from None
     if len(values) != CROP_PX * CROP_PX:
-        raise ConfigurationError(f"{place}: {len(values)} pixels instead of 48×48", _TODO)
+        raise ConfigurationError(f"{place}: {len(values)} pixels instead of 48×48", _GIVE)
     if values.min() < 0 or values.max() > 255:
-        raise ConfigurationError(f"{place}: a pixel is not between 0 and 255", _TODO)
+        raise ConfigurationError(f"{place}: a pixel is not between 0 and 255", _GIVE)
     return values.astype(np.uint8)
 
 
 def _label(text: str, place: str) -> int:
     stripped = text.strip()
     if stripped not in ("0", "1", "2", "3", "4", "5", "6"):
-        raise ConfigurationError(f"{place}: emotion {stripped[:20]!r} is not 0 to 6", _TODO)
+        raise ConfigurationError(f"{place}: emotion {stripped[:20]!r} is not 0 to 6", _GIVE)
     return int(stripped)
 
 

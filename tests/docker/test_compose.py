@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.resources
 import json
 import re
 from itertools import chain
@@ -31,10 +31,7 @@ def environments(compose: dict[str, Any]) -> dict[str, dict[str, str]]:
 
 def test_is_a_compose_file_by_the_specification() -> None:
     """The schema of the compose specification travels in check-jsonschema's wheel."""
-    found = importlib.util.find_spec("check_jsonschema")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("check-jsonschema is not installed")
-    vendored = Path(found.submodule_search_locations[0]) / "builtin_schemas" / "vendor"
+    vendored = importlib.resources.files("check_jsonschema") / "builtin_schemas" / "vendor"
     schema = json.loads((vendored / "compose-spec.json").read_text())
     for name in FILES:
         jsonschema.validate(yaml.safe_load((DOCKER / name).read_text()), schema)

@@ -100,7 +100,7 @@ def test_what_a_killed_call_had_finished_is_not_trained_again(
     assert "".join(capfd.readouterr()).count("epoch trained") == 1
     for new, old in zip(again[:2], rows[:2], strict=True):
         assert new["ms_per_step"] == old["ms_per_step"]
-        assert new["PrivateTest"]["loss"] == pytest.approx(old["PrivateTest"]["loss"], abs=1e-3)
+        assert new["PrivateTest"]["loss"] == pytest.approx(old["PrivateTest"]["loss"], abs=1e-4)
     assert (out / "fer-large.json").exists()
 
 

@@ -5,6 +5,7 @@ VENV   ?= .venv
 IMAGES ?=
 BIN    := $(VENV)/bin
 MADE   := $(VENV)/.made
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 # uv brings certificates of its own; a machine may need those that its owner added.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
@@ -22,11 +23,11 @@ help: ## List the targets
 demo: $(MADE) ## Run a demo day through Airflow; IMAGES=folder takes your own (folder/facility/…)
 	@$(BIN)/fer-batch demo $(if $(IMAGES),--images "$(IMAGES)")
 
-test: lint ## Run lint and every test
-	@$(BIN)/pytest
+test: lint ## Run lint and every test, on up to four cores
+	@$(BIN)/pytest $(PARALLEL)
 
 test-faults: $(MADE) ## Run the long tests of kills and faults, with 20 seeds for each point
-	@FER_FAULT_SEEDS=20 $(BIN)/pytest tests/faults
+	@FER_FAULT_SEEDS=20 $(BIN)/pytest $(PARALLEL) tests/faults
 
 bench: $(MADE) ## Measure fer-batch beside what one would write by hand, on one day of images
 	@$(BIN)/python -m benchmarks.day

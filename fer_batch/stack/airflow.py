@@ -117,8 +117,8 @@ class AirflowStack:
                     options += ("--host", "127.0.0.1", "--port", self._port_file.read_text())
                 server.start([sys.executable, "-m", "airflow", name, *options], env, self.folder)
             self._wait_healthy(on_progress, began)
-            Thread(target=self._warm_up, daemon=True).start()
             self.api().set_pool(POOL, POOL_SLOTS, "Scoring processes at once")
+            Thread(target=self._warm_up, daemon=True).start()
         except BaseException:
             self.stop()
             raise

@@ -21,6 +21,8 @@ from fer_batch.stack.files import StackError
 FINISHED_RUN = frozenset({"success", "failed"})
 FINISHED_TASK = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 PAGE = 100
+TIMEOUT_S = 60
+"""The first requests after a start wait until the server has built what answers them."""
 # The API is on this machine: a proxy for the outside world would only be in the way.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -181,7 +183,7 @@ class AirflowApi:
             self.url + path, data=data, headers=headers, method=method
         )
         try:
-            with _OPENER.open(request, timeout=30) as answer:
+            with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             said = error.read().decode("utf-8", "replace")

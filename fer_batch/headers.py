@@ -64,7 +64,12 @@ def read_header(data: bytes) -> Header:
     reader = _READERS.get(data[:3])
     if reader is None or not _has_signature(data):
         raise UndecodableImageError(*_what_else(data))
-    return reader(data)
+    try:
+        return reader(data)
+    except struct.error:  # a field that lies behind the last byte
+        raise UndecodableImageError(
+            Outcome.UNREADABLE, "the file is damaged: a header ends early"
+        ) from None
 
 
 # ---------------------------------------------------------------- JPEG (ITU-T T.81, annex B)
@@ -142,8 +147,8 @@ def _read_png(data: bytes) -> Header:
     if size >= 16 and data[12:16] != b"IHDR":
         raise _damaged("PNG", "no header")
     view = memoryview(data)
-    kept: list[memoryview] = [view[:8]]
-    orientation, has_alpha, has_pixels, kept_bytes = 1, False, False, 8
+    kept: bytearray | None = None  # begun with the first chunk that is left out
+    orientation, has_alpha, has_pixels = 1, False, False
     position, kind = 8, b""
     while kind != b"IEND":
         if position + 12 > size:
@@ -155,11 +160,14 @@ def _read_png(data: bytes) -> Header:
         if kind in _DECIDES_PIXELS:
             if zlib.crc32(view[start + 4 : position - 4]) != _crc_of(data, position - 4)[0]:
                 raise _damaged("PNG", "a checksum does not match")
-            kept.append(view[start:position])
-            kept_bytes += position - start
+            if kept is not None:
+                kept += view[start:position]
             has_pixels |= kind == b"IDAT"
             has_alpha |= kind == b"tRNS"
-        elif kind == b"eXIf":
+            continue
+        if kept is None:
+            kept = bytearray(view[:start])
+        if kind == b"eXIf":
             orientation = _exif_orientation(data[start + 8 : position - 4])
     if not has_pixels:
         raise _damaged("PNG", "no picture in it")
@@ -169,7 +177,7 @@ def _read_png(data: bytes) -> Header:
     has_alpha |= colour_type in _COLOUR_TYPES_WITH_ALPHA
     # libpng complains on stderr about many a harmless chunk (colour profiles above all), and
     # frames of an animation are not wanted: it gets none of them.
-    pixels = data if kept_bytes == size else b"".join(kept)
+    pixels = data[:position] if kept is None else bytes(kept)
     return Header("PNG", width, height, orientation, has_alpha, pixels)
 
 

@@ -12,6 +12,8 @@ chunk is written (results.py).
 from __future__ import annotations
 
 import itertools
+import resource
+import signal
 import sys
 import threading
 import time
@@ -206,13 +208,29 @@ class ShardScorer:
             return Readied(image, score=ImageScore(image, outcome, fetched.reason))
         try:
             reach("decode.before")
-            with self._announcer.decoding(image):
-                reach("decode.during")
-                prepared = prepare(fetched.data, kind, self._limits, self._finder(kind))
+            prepared = self._decode(image, fetched.data, kind)
         except UndecodableImageError as error:
             return Readied(image, score=ImageScore(image, error.outcome, error.reason))
         reach("decode.after")
         return Readied(image, prepared)
+
+    def _decode(self, image: Image, data: bytes, kind: ImageKind) -> Prepared:
+        """The image's crops. Raises UndecodableImageError; any other error ends the process.
+
+        So an error that nobody thought of costs one image and not the shard: the process dies
+        with the image announced, as it does of a decoder that crashes.
+        """
+        finder = self._finder(kind)
+        with self._announcer.decoding(image):
+            reach("decode.during")
+            try:
+                return prepare(data, kind, self._limits, finder)
+            except UndecodableImageError:
+                raise
+            except Exception:
+                log.exception("decoding failed", facility=image.batch.facility_id, key=image.key)
+                signal.raise_signal(signal.SIGABRT)
+                raise
 
     def _finder(self, kind: ImageKind) -> FaceFinder | None:
         """This thread's face finder: they are not made to be shared."""
@@ -256,6 +274,7 @@ class ShardScorer:
 def run_job(settings: Settings, text: str, slots: Path) -> int:
     """What a scoring process does: read a job, do it, print the result as one JSON line."""
     job = JOB.validate_json(text)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no pixels on the disk
     cv2.setNumThreads(1)  # the decoding threads are ours; OpenCV's own would come on top
     classifier = Classifier(settings, choice.of_version(settings, job.model_version))
     scorer = ShardScorer(

@@ -1,0 +1,30 @@
+-- The faces in a day's images. Of crops, one each; of frames, none to five, the same number of
+-- each. One image in 500 has none, for it is broken. Probabilities come from random(), seeded by
+-- whoever runs this; three of four faces smile, one of twenty is neither.
+INSERT INTO fer.face_result (
+    facility_id, capture_day, image_key, member, model_version, face_index, box_x, box_y,
+    box_width, box_height, detector_score, p_happy, p_sad, p_neither, is_uncertain
+)
+SELECT
+    facility_id, :day, image_key, '', :model_version, face_index, 90 * face_index, 200, 80, 80, 0.9,
+    CASE WHEN is_neither THEN 0.2 WHEN is_happy THEN larger ELSE (1 - larger) / 2 END,
+    CASE WHEN is_neither THEN 0.2 WHEN is_happy THEN (1 - larger) / 2 ELSE larger END,
+    CASE WHEN is_neither THEN 0.6 ELSE (1 - larger) / 2 END,
+    is_neither OR larger < 0.5
+FROM (
+    SELECT
+        i.facility_id, i.image_key, face_index,
+        random() < 0.05 AS is_neither,
+        random() < 0.75 AS is_happy,
+        0.4 + 0.6 * random() AS larger
+    FROM (
+        SELECT facility_id, image_key, CAST(left(right(image_key, 10), 6) AS integer) AS n
+        FROM fer.image
+        WHERE capture_day = :day AND facility_id = ANY (CAST(:facility_ids AS text[]))
+        ORDER BY facility_id, image_key
+    ) AS i
+    JOIN unnest(CAST(:facility_ids AS text[]), CAST(:are_frames AS boolean[]))
+        AS f (facility_id, has_frames) USING (facility_id)
+    CROSS JOIN LATERAL generate_series(
+        0, CASE WHEN n % 500 = 0 THEN 0 WHEN has_frames THEN n % 6 ELSE 1 END - 1) AS face_index
+) AS drawn

@@ -5,6 +5,7 @@ A task of ours is one call of the command in the interpreter that has fer-batch 
 
 - hands Airflow's Connections over as settings, in the child's environment only;
 - turns the child's log lines into lines of the task's log, and its stdout into the return value;
+- sends what the lines say of a scoring process's progress as metrics through Airflow's own channel;
 - turns exit codes into exceptions, of which RETRY_POLICY says whether they are tried again;
 - ends the child when the task is ended.
 
@@ -16,21 +17,36 @@ from __future__ import annotations
 import json
 import logging
 import os
+import random
 import subprocess
 import sys
 import tempfile
 import tomllib
-from datetime import date, timedelta
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+from airflow.sdk import (
+    ExceptionRetryPolicy,
+    RetryAction,
+    RetryDecision,
+    RetryRule,
+    get_current_context,
+)
+from airflow.sdk.observability import stats
 
 log = logging.getLogger("fer_batch")
 
 EXIT_FINDINGS = 3
 EXIT_RETRYABLE = 75
+
+FIRST_WAIT = timedelta(seconds=20)
+LONGEST_WAIT = timedelta(minutes=10)
+
+DEFAULT_LIMITS_S = {"FER_STATEMENT_TIMEOUT_S": 300.0, "FER_SCORE_DEADLINE_S": 3600.0}
+"""The time limits of fer-batch that a task's own makes shorter, with fer-batch's defaults."""
 
 
 class PermanentFailureError(Exception):
@@ -45,14 +61,43 @@ class RetryableFailureError(Exception):
     """The command says that it may work later, or it was killed."""
 
 
-RETRY_POLICY = ExceptionRetryPolicy(
+class RetryPolicy(ExceptionRetryPolicy):
+    """Back-off with jitter for what is tried again, failure at once for what is not.
+
+    Airflow's own back-off gives the map indices of a task one and the same wait, after which
+    they would come back to a busy server together.
+    """
+
+    def evaluate(
+        self,
+        exception: BaseException,
+        try_number: int,
+        max_tries: int,
+        context: Any = None,
+    ) -> RetryDecision:
+        decision = super().evaluate(exception, try_number, max_tries, context)
+        if decision.action is not RetryAction.RETRY:
+            return decision
+        wait = min(FIRST_WAIT * 2 ** (try_number - 1), LONGEST_WAIT)
+        jitter = random.uniform(0.75, 1.25)  # noqa: S311
+        return RetryDecision.retry(wait * jitter, decision.reason)
+
+
+RETRY_POLICY = RetryPolicy(
     rules=[
         RetryRule(
             exception=PermanentFailureError,
             action=RetryAction.FAIL,
             reason="trying again does not help until somebody changes something",
-        )
-    ]
+        ),
+        RetryRule(
+            exception=RetryableFailureError,
+            action=RetryAction.RETRY,
+            reason="it may pass when tried again",
+        ),
+    ],
+    # Airflow's own troubles, and a task that ran out of time.
+    default=RetryAction.RETRY,
 )
 
 
@@ -103,19 +148,26 @@ def run(*arguments: str, stdin: str = "") -> Any:
     with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as printed:
         given.write(stdin)
         given.seek(0)
-        child = subprocess.Popen(
-            command,
-            stdin=given,
-            stdout=printed,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            env={
-                **os.environ,
-                **connection_settings(),
-                "FER_LOG_FORMAT": "json",
-            },
-        )
+        try:
+            child = subprocess.Popen(
+                command,
+                stdin=given,
+                stdout=printed,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env={
+                    **os.environ,
+                    **connection_settings(),
+                    **time_limits(time_left()),
+                    "FER_LOG_FORMAT": "json",
+                },
+            )
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise PermanentFailureError(
+                f"{command[0]} cannot be started: {error.strerror}. Set FER_PYTHON to the Python "
+                "that has fer-batch"
+            ) from None
         try:
             last_error = _pass_on(child)
             code = child.wait()
@@ -140,22 +192,93 @@ def run(*arguments: str, stdin: str = "") -> Any:
 
 
 def _pass_on(child: subprocess.Popen[str]) -> str:
-    """Log the child's lines as they come; returns its last error."""
+    """Log the child's lines as they come, and count its progress; returns its last error."""
     last_error = ""
-    for line in child.stderr or ():
-        try:
-            entry = json.loads(line)
-            event, level = entry.pop("event"), entry.pop("level")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            log.info("%s", line.rstrip())
-            continue
-        for noise in ("timestamp", "module"):
-            entry.pop(noise, None)
-        text = " ".join([event, *(f"{name}={value}" for name, value in entry.items())])
-        log.log(getattr(logging, level.upper(), logging.INFO), "%s", text)
-        if level == "error":
-            last_error = text
+    progress = _Progress()
+    try:
+        for line in child.stderr or ():
+            try:
+                entry = json.loads(line)
+                event, level = entry.pop("event"), entry.pop("level")
+            except (ValueError, KeyError, TypeError, AttributeError):
+                log.info("%s", line.rstrip())
+                continue
+            for noise in ("timestamp", "module"):
+                entry.pop(noise, None)
+            text = " ".join([event, *(f"{name}={value}" for name, value in entry.items())])
+            log.log(getattr(logging, level.upper(), logging.INFO), "%s", text)
+            if level == "error":
+                last_error = text
+            progress.add(entry)
+    finally:
+        progress.end()
     return last_error
+
+
+class _Progress:
+    """A scoring process's progress lines as metrics. Their names and units are in docs/deploy.md.
+
+    A line counts from the start of its process, whose first line counts nothing; a counter takes
+    what came since the line before.
+    """
+
+    GAUGES = ("images_per_s", "remaining_s")
+
+    def __init__(self) -> None:
+        self._counted: Counter[str] = Counter()
+        self._is_shown = False
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Send what a log line says, if it is one of progress."""
+        if not {"images_per_s", "outcomes"} <= entry.keys():
+            return
+        outcomes = Counter(entry["outcomes"])
+        tags = get_current_context()["ti"].stats_tags
+        for outcome, count in (outcomes - self._counted).items():
+            stats.incr("fer_batch.images", count, tags={**tags, "outcome": outcome})
+            # StatsD without tags, Airflow's default, tells outcomes apart by this one alone.
+            stats.incr(f"fer_batch.images.{outcome}", count, tags=tags)
+        self._counted = outcomes
+        self._show(entry)
+
+    def end(self) -> None:
+        """The process is gone: nothing is scored any more, and a gauge keeps its last value."""
+        if self._is_shown:
+            self._show(dict.fromkeys(self.GAUGES, 0))
+
+    def _show(self, entry: dict[str, Any]) -> None:
+        ti = get_current_context()["ti"]
+        for name in self.GAUGES:
+            if entry.get(name) is not None:
+                tags = {**ti.stats_tags, "map_index": str(ti.map_index)}
+                stats.gauge(f"fer_batch.{name}", entry[name], tags=tags)
+        self._is_shown = True
+
+
+def time_left() -> timedelta | None:
+    """What is left to the task of its `execution_timeout`; None where it has none."""
+    context = get_current_context()
+    limit: timedelta | None = context["task"].execution_timeout
+    began = context["ti"].start_date
+    return limit - (datetime.now(UTC) - began) if limit and began else limit
+
+
+def time_limits(left: timedelta | None) -> dict[str, str]:
+    """fer-batch's own limits as settings, none longer than what is left to the task.
+
+    So what takes too long is named before Airflow ends the task, and PostgreSQL never works on,
+    holding locks, for a task that is gone.
+    """
+    limits = {}
+    for name, default in DEFAULT_LIMITS_S.items():
+        try:
+            limit = float(os.environ.get(name) or default)
+        except ValueError:
+            continue  # fer-batch says what is wrong with it
+        if left is not None:
+            limit = min(limit, max(left.total_seconds(), 1.0))
+        limits[name] = f"{limit:g}"
+    return limits
 
 
 def connection_settings() -> dict[str, str]:

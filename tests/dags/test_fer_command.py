@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
+import socket
 import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -17,6 +21,10 @@ from typing import Any
 import pytest
 from airflow.sdk import Connection
 from airflow.sdk.api.datamodels._generated import DagRunType  # what a task gets
+from airflow.sdk.execution_time.context import set_current_context
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.sdk.observability import stats
+from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 
 
 def context(
@@ -62,6 +70,7 @@ def test_a_backfill_looks_back_none(fer_command: ModuleType) -> None:
 def child(fer_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the adapter start a script of the test instead of fer-batch."""
     monkeypatch.setattr(fer_command, "_connection", lambda _: None)
+    monkeypatch.setattr(fer_command, "time_left", lambda: None)
     monkeypatch.setenv("FER_FACILITIES_FILE", str(tmp_path / "none.toml"))
 
     def script(body: str) -> None:
@@ -127,6 +136,89 @@ def test_log_lines_keep_their_level_and_facts(
     assert ("INFO", "scoring images=7") in lines
     assert ("WARNING", "odd facility=a") in lines
     assert ("INFO", "plain words") in lines
+
+
+PROGRESS = """
+def line(event, images_per_s, remaining_s, **outcomes):
+    facts = {"event": event, "level": "info", "images": sum(outcomes.values()), "of": 9}
+    facts |= {"images_per_s": images_per_s, "remaining_s": remaining_s, "outcomes": outcomes}
+    print(json.dumps(facts), file=sys.stderr, flush=True)
+
+line("scoring", 0.0, None)
+line("scoring", 4.0, 1, scored=5)
+line("scoring", 0.0, None)  # the process died, and another goes on
+line("scored", 2.0, 0, scored=3, no_face=1)
+"""
+
+
+@contextmanager
+def statsd(monkeypatch: pytest.MonkeyPatch, **options: object) -> Iterator[socket.socket]:
+    """A StatsD receiver, and a task of Airflow's that is told to send its metrics there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(("127.0.0.1", 0))
+        port = receiver.getsockname()[1]
+        given = {"on": True, "host": "127.0.0.1", "port": port, "prefix": "airflow", **options}
+        with monkeypatch.context() as patch:
+            for name, value in given.items():
+                patch.setenv(f"AIRFLOW__METRICS__STATSD_{name.upper()}", str(value))
+            # As Airflow's task runner does before it starts a task.
+            stats.initialize(factory=get_stats_factory(), export_legacy_names=True)
+            task = RuntimeTaskInstance.model_construct(
+                dag_id="nightly", task_id="score", map_index=2
+            )
+            with set_current_context({"ti": task}):  # type: ignore[typeddict-item]
+                yield receiver
+        stats.initialize(factory=get_stats_factory(), export_legacy_names=True)
+
+
+def arrived(receiver: socket.socket) -> list[str]:
+    """What has come so far; a datagram sent on this machine is there when it has been sent."""
+    receiver.setblocking(False)
+    found = []
+    while True:
+        try:
+            found.append(receiver.recv(4096).decode())
+        except BlockingIOError:
+            return found
+
+
+def test_progress_arrives_as_metrics_with_tags(
+    fer_command: ModuleType, child: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child(PROGRESS)
+    with statsd(monkeypatch, influxdb_enabled=True) as receiver:
+        fer_command.run("score")
+        lines = arrived(receiver)
+    task = "dag_id=nightly,task_id=score"
+    assert [line for line in lines if line.startswith("airflow.fer_batch.images,")] == [
+        f"airflow.fer_batch.images,{task},outcome=scored:5|c",
+        f"airflow.fer_batch.images,{task},outcome=scored:3|c",
+        f"airflow.fer_batch.images,{task},outcome=no_face:1|c",
+    ]
+    gauges = [line for line in lines if line.endswith("|g")]
+    rate = f"airflow.fer_batch.images_per_s,{task},map_index=2"
+    left = f"airflow.fer_batch.remaining_s,{task},map_index=2"
+    assert gauges == [
+        f"{rate}:0.0|g",
+        *(f"{rate}:4.0|g", f"{left}:1|g"),
+        f"{rate}:0.0|g",
+        *(f"{rate}:2.0|g", f"{left}:0|g"),
+        *(f"{rate}:0|g", f"{left}:0|g"),  # the end
+    ]
+
+
+def test_statsd_without_tags_still_tells_outcomes_apart(
+    fer_command: ModuleType, child: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child(PROGRESS)
+    with statsd(monkeypatch) as receiver:
+        fer_command.run("score")
+        lines = arrived(receiver)
+    sums: dict[str, int] = {}
+    for line in lines:
+        if found := re.fullmatch(r"airflow\.fer_batch\.(images\S*):(\d+)\|c", line):
+            sums[found[1]] = sums.get(found[1], 0) + int(found[2])
+    assert sums == {"images": 9, "images.scored": 8, "images.no_face": 1}
 
 
 def test_a_task_that_is_interrupted_takes_its_child_along(

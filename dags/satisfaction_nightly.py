@@ -23,6 +23,9 @@ or a data check with an error. The log of `check_data` names each finding. One f
 trouble leaves the others' summaries as they are. Late images of the last days are picked up by
 the next night.
 
+**When it is late.** A run that has not ended 6 hours after it was queued misses its deadline:
+Airflow marks it and calls `FER_DEADLINE_CALLBACK` once. After 8 hours it is ended.
+
 **Backfill**: `airflow backfill create --dag-id satisfaction_nightly_europe_berlin --from-date
 2026-11-01T00:00 --to-date 2026-11-08T00:00` makes a run for each night between the two; each is
 about the day before its night.
@@ -40,6 +43,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import fer_command
+import fer_deadline
 from airflow.sdk import (
     DAG,
     Asset,
@@ -67,7 +71,7 @@ PARAMS = {
 
 DEFAULT_ARGS = {
     "owner": "fer-batch",
-    "retries": 3,
+    "retries": 5,  # together ten minutes: a database or a server that starts anew
     "retry_delay": timedelta(seconds=20),
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=10),
@@ -106,6 +110,7 @@ def satisfaction_nightly(dag_id: str, time_zone: str | None) -> DAG:
         catchup=False,
         max_active_runs=4,
         dagrun_timeout=timedelta(hours=8),
+        deadline=fer_deadline.deadline(),
         default_args=DEFAULT_ARGS,
         params=PARAMS,
         tags=["fer-batch", "satisfaction"],

@@ -52,25 +52,45 @@ Out = TypeVar("Out")
 
 
 class Progress:
-    """Says how far a shard is, at a steady pace."""
+    """Says how far a shard is, at a steady pace, for the time of a block.
 
-    def __init__(self, shard: Shard, clock: Callable[[], float] = time.monotonic) -> None:
+    A thread of its own speaks: whoever waits for a slow bucket or database hears of it too.
+    """
+
+    def __init__(self, shard: Shard, interval_s: float = PROGRESS_INTERVAL_S) -> None:
         self._log = log.bind(shard=shard.name)
         self._total = shard.image_count
-        self._clock = clock
-        self._started = clock()
-        self._said = self._started
+        self._interval_s = interval_s
+        self._started = time.monotonic()
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._speaker = threading.Thread(target=self._speak, name="progress", daemon=True)
         self.outcomes: Counter[str] = Counter()
 
-    def add(self, scores: Iterable[ImageScore]) -> None:
-        """Count a written chunk, and say so if the last word is some seconds old."""
-        self.outcomes.update(score.outcome.value for score in scores)
-        if self._clock() - self._said >= PROGRESS_INTERVAL_S:
-            self.say("scoring")
+    def __enter__(self) -> Progress:
+        self._say("scoring")
+        self._speaker.start()
+        return self
 
-    def say(self, event: str) -> None:
-        self._said = self._clock()
-        done = self.outcomes.total()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._ended.set()
+        self._speaker.join()
+        if error is None:
+            self._say("scored")
+
+    def add(self, scores: Iterable[ImageScore]) -> None:
+        """Count a written chunk."""
+        with self._lock:
+            self.outcomes.update(score.outcome.value for score in scores)
+
+    def _speak(self) -> None:
+        while not self._ended.wait(self._interval_s):
+            self._say("scoring")
+
+    def _say(self, event: str) -> None:
+        with self._lock:
+            outcomes = dict(sorted(self.outcomes.items()))
+        done = sum(outcomes.values())
         rate = done / max(self.seconds, 1e-6)
         remaining = max(self._total - done, 0)
         self._log.info(
@@ -79,12 +99,12 @@ class Progress:
             of=self._total,
             images_per_s=round(rate, 1),
             remaining_s=round(remaining / rate) if rate > 0 else None,
-            outcomes=dict(sorted(self.outcomes.items())),
+            outcomes=outcomes,
         )
 
     @property
     def seconds(self) -> float:
-        return self._clock() - self._started
+        return time.monotonic() - self._started
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,24 +158,22 @@ class ShardScorer:
 
     def score(self, shard: Shard) -> ShardResult:
         """Score what is left of a shard. One facility's trouble does not stop the next."""
-        progress = Progress(shard)
-        progress.say("scoring")
         result = ShardResult()
-        for key_range in shard.ranges:
-            facility_id = key_range.batch.facility_id
-            try:
-                self._score_range(key_range, progress)
-            except FerError as error:
-                result.failures[facility_id] = str(error)
-                result.is_retryable &= isinstance(error, RetryableError)
-                log.error(
-                    "facility failed",
-                    facility=facility_id,
-                    day=key_range.batch.capture_day.isoformat(),
-                    shard=shard.name,
-                    error=str(error),
-                )
-        progress.say("scored")
+        with Progress(shard) as progress:
+            for key_range in shard.ranges:
+                facility_id = key_range.batch.facility_id
+                try:
+                    self._score_range(key_range, progress)
+                except FerError as error:
+                    result.failures[facility_id] = str(error)
+                    result.is_retryable &= isinstance(error, RetryableError)
+                    log.error(
+                        "facility failed",
+                        facility=facility_id,
+                        day=key_range.batch.capture_day.isoformat(),
+                        shard=shard.name,
+                        error=str(error),
+                    )
         result.outcomes = progress.outcomes
         result.seconds = progress.seconds
         return result

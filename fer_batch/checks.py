@@ -59,7 +59,7 @@ def run(
     `meaning` (what the check is about) and `finding` (what it found). Errors come first. Which
     images lack an outcome is asked for the model version given.
     """
-    looked_at = list(batches)
+    looked_at = set(batches)
     question = {
         "facility_ids": sorted({b.facility_id for b in looked_at}),
         "capture_days": sorted({b.capture_day for b in looked_at}),
@@ -76,6 +76,7 @@ def run(
         }
         for check in all_checks()
         for row in connection.execute(check.statement, question).mappings()
+        if Batch(row["facility_id"], row["capture_day"]) in looked_at
     ]
     return sorted(
         findings, key=lambda f: (f["severity"], f["capture_day"], f["facility_id"], f["check"])

@@ -198,6 +198,11 @@ def lock(connection: sa.Connection, name: str) -> None:
     connection.execute(statement("lock"), {"name": f"fer.{name}"})
 
 
+def share_lock(connection: sa.Connection, name: str) -> None:
+    """Like `lock`, together with others who share it; who takes it with `lock` waits for all."""
+    connection.execute(statement("lock_shared"), {"name": f"fer.{name}"})
+
+
 def ensure_partitions(connection: sa.Connection, days: Iterable[date]) -> int:
     """Create the partitions that these capture days lack; returns how many were created."""
     created = connection.execute(statement("ensure_partitions"), {"days": sorted(set(days))})

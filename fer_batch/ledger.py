@@ -76,6 +76,17 @@ def _facility_row(facility: Facility) -> dict[str, Any]:
     }
 
 
+def facility(connection: sa.Connection, facility_id: str) -> Facility:
+    """A facility as the last run read it, which the registry may not hold any more.
+
+    It has no permission, and what only a listing needs is left out.
+    """
+    table = tables.facility
+    columns = [column for column in table.c if column.name in Facility.model_fields]
+    row = connection.execute(sa.select(*columns).where(table.c.facility_id == facility_id)).one()
+    return Facility.model_validate(dict(row._mapping))
+
+
 def begin_run(connection: sa.Connection, run_id: str, model_version: str | None = None) -> datetime:
     """When this run began, by the database's clock; the first call of a run decides it, and the
     first one with a model version decides that for all of the run.
@@ -109,9 +120,11 @@ def merge_listing(
     """Write a listing, as (key, ETag, size in bytes), into `image` in bounded memory.
 
     Returns how many images were listed, and how many of them are work again: new, of another
-    ETag, or back after they had vanished. Images that were not listed stay as they are.
+    ETag, or back after they had vanished. Images that were not listed stay as they are, and
+    erased ones stay away.
     An exception of `objects` is passed on; the caller's rollback then undoes everything.
-    Raises DatabaseError for a key that PostgreSQL cannot hold.
+    Raises DatabaseError for a key that PostgreSQL cannot hold, RetryableError for a day that was
+    deleted meanwhile.
     """
     connection.execute(statement("stage_listing"))
     connection.execute(statement("empty_listing"))
@@ -129,9 +142,22 @@ def merge_listing(
         return 0, 0
     database.ensure_partitions(connection, [batch.capture_day])
     database.lock(connection, f"listing:{batch.facility_id}:{batch.capture_day}")
+    _refuse_deleted(connection, batch)
+    connection.execute(statement("discard_erased"), asdict(batch))
     merged = connection.execute(statement("merge_listing"), asdict(batch))
     reach("list.upsert.after")
     return int(listed), merged.rowcount
+
+
+def _refuse_deleted(connection: sa.Connection, batch: Batch) -> None:
+    """Raise RetryableError for a day that was deleted after the run had looked; a run that looks
+    again leaves it out. Until this transaction ends no day becomes one by retention."""
+    database.share_lock(connection, "retention")
+    if connection.execute(statement("is_day_deleted"), asdict(batch)).scalar_one():
+        raise RetryableError(
+            f"the rows of {batch.facility_id} on {batch.capture_day} were deleted meanwhile",
+            "Try again: the day is left out then",
+        )
 
 
 def _storable(key: str) -> str:

@@ -78,7 +78,20 @@ class Run:
         self.selection = selection
         self.registry = registry.load(settings.facilities_file, settings)
         self.facilities = selection.facilities(self.registry)
-        self.batches = [Batch(f, day) for day in selection.days() for f in self.facilities]
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """What the run is about, without days whose rows were deleted for good.
+
+        Raises ConfigurationError where that leaves nothing of the capture day.
+        """
+        asked = [Batch(f, day) for day in self.selection.days() for f in self.facilities]
+        if self.settings.database_url is None:
+            return asked
+        from fer_batch import database, retention
+
+        with database.translate_errors(), self.engine.connect() as connection:
+            return retention.without_deleted(connection, asked, self.selection.capture_day)
 
     @cached_property
     def engine(self) -> sa.Engine:

@@ -111,6 +111,12 @@ class Settings(BaseSettings):
     statement_timeout_s: float = Field(
         default=300.0, gt=0, description="Time limit of one SQL statement"
     )
+    retention_days: int = Field(
+        default=400,
+        ge=1,
+        le=36_500,
+        description="Days for which `fer-batch db retain` keeps the rows per image",
+    )
 
     report_dir: Path = Field(default=Path("reports"), description="Where reports are written")
     stack_dir: Path | None = Field(

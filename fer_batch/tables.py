@@ -79,6 +79,28 @@ batch = sa.Table(
     sa.Column("run_id", sa.Text, nullable=False),
 )
 
+retention = sa.Table(
+    "retention",
+    METADATA,
+    sa.Column("before_day", sa.Date, primary_key=True),
+    sa.Column("set_by", sa.Text, nullable=False),
+    sa.Column("set_at", _AT, nullable=False),
+)
+
+deletion = sa.Table(
+    "deletion",
+    METADATA,
+    sa.Column("deletion_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("facility_id", _ID),
+    sa.Column("capture_day", sa.Date, nullable=False),
+    sa.Column("key_sha256", sa.LargeBinary),
+    sa.Column("images", sa.BigInteger, nullable=False),
+    sa.Column("faces", sa.BigInteger, nullable=False),
+    sa.Column("deleted_by", sa.Text, nullable=False),
+    sa.Column("deleted_at", _AT, nullable=False),
+)
+
 run = sa.Table(
     "run",
     METADATA,

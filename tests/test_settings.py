@@ -74,6 +74,7 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
     "score_deadline_s": seconds,
     "score_memory_mb": st.integers(200, 2**20),
     "statement_timeout_s": seconds,
+    "retention_days": st.integers(1, 36_500),
     "report_dir": paths,
     "stack_dir": paths,
     "log_format": st.sampled_from(["console", "json"]),

@@ -14,7 +14,7 @@ from typing import Annotated, NoReturn
 from cyclopts import App, Parameter
 
 from fer_batch import __version__, log
-from fer_batch.cli import admin, demonstration, model, models, nightly, stack
+from fer_batch.cli import admin, deletion, demonstration, model, models, nightly, stack
 from fer_batch.cli.common import DEFAULTS
 from fer_batch.errors import EXIT_PERMANENT, FerError
 
@@ -32,7 +32,7 @@ app = App(
     help_epilogue="Exit codes: 0 done, 2 failed until somebody changes something, 3 done with "
     "findings, 75 may pass when tried again.",
 )
-for commands in (nightly, model, models, admin, stack, demonstration):
+for commands in (nightly, model, models, admin, deletion, stack, demonstration):
     commands.register(app)
 
 

@@ -18,7 +18,7 @@ GROUP = Group("Set up and look after", sort_key=3)
 
 db = App(
     name="db",
-    help="The database: upgrade its schema, open a prompt.",
+    help="The database: upgrade its schema, drop old days, open a prompt.",
     group=GROUP,
     default_parameter=DEFAULTS,
 )

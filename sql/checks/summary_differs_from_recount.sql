@@ -41,7 +41,8 @@ compared AS (
         d.capture_day,
         ARRAY[d.images, d.images_scored, d.images_pending, d.faces, d.happy, d.sad] AS summary,
         ARRAY[
-            coalesce(i.images, 0), coalesce(i.images_scored, 0), coalesce(i.images_pending, 0),
+            coalesce(i.images, 0) + fer.erased_images(d.facility_id, d.capture_day),
+            coalesce(i.images_scored, 0), coalesce(i.images_pending, 0),
             coalesce(f.faces, 0), coalesce(f.happy, 0), coalesce(f.sad, 0)
         ] AS recount
     FROM fer.satisfaction_daily AS newest
@@ -49,6 +50,7 @@ compared AS (
     LEFT JOIN images AS i USING (facility_id, capture_day)
     LEFT JOIN faces AS f USING (facility_id, capture_day)
     WHERE d.facility_id = ANY(:facility_ids) AND d.capture_day = ANY(:capture_days)
+        AND NOT EXISTS (SELECT FROM fer.retention WHERE before_day > d.capture_day)
 )
 SELECT
     facility_id,

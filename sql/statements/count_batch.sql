@@ -1,5 +1,6 @@
 -- What a summary counts, in one statement and so of one moment. A batch that a run has looked at
--- is counted unless nothing was ever listed for it and nothing failed either.
+-- is counted unless nothing was ever listed for it and nothing failed either. Erased images count
+-- as images that were not scored. A day that retention has dropped is not counted any more.
 WITH image AS (
     SELECT
         i.image_key, i.member, r.outcome,
@@ -38,14 +39,18 @@ SELECT
     batch.facility_id,
     batch.capture_day,
     batch.listed_at,
-    (SELECT count(*) FROM image) AS images,
+    (SELECT count(*) FROM image) + erased.images AS images,
     (SELECT count(*) FROM image WHERE is_final AND outcome = 'scored') AS images_scored,
     (SELECT count(*) FROM image WHERE NOT is_final) AS images_pending,
     (SELECT coalesce(jsonb_object_agg(outcome, images), '{}') FROM outcome
-        WHERE outcome <> 'scored') AS not_scored,
+        WHERE outcome <> 'scored')
+        || CASE WHEN erased.images > 0 THEN jsonb_build_object('erased', erased.images)
+            ELSE '{}' END AS not_scored,
     face.*
 FROM fer.batch AS batch
 CROSS JOIN face
+CROSS JOIN fer.erased_images(:facility_id, :capture_day) AS erased (images)
 WHERE batch.facility_id = :facility_id
     AND batch.capture_day = :capture_day
     AND (batch.listed_at IS NOT NULL OR batch.status = 'failed')
+    AND NOT EXISTS (SELECT FROM fer.retention WHERE before_day > :capture_day)

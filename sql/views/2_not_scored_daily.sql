@@ -14,6 +14,6 @@ COMMENT ON VIEW fer.not_scored_daily IS 'Why images were not scored: one row per
 COMMENT ON COLUMN fer.not_scored_daily.facility_id IS 'Facility, see facility';
 COMMENT ON COLUMN fer.not_scored_daily.facility_name IS 'Name of the facility';
 COMMENT ON COLUMN fer.not_scored_daily.capture_day IS 'Calendar date in the keys of the images';
-COMMENT ON COLUMN fer.not_scored_daily.outcome IS 'What became of the images, such as no_face; the words are explained at image_result.outcome';
+COMMENT ON COLUMN fer.not_scored_daily.outcome IS 'What became of the images, such as no_face; the words are explained at image_result.outcome. erased: deleted since on demand';
 COMMENT ON COLUMN fer.not_scored_daily.images IS 'Images of the day with this outcome';
 COMMENT ON COLUMN fer.not_scored_daily.all_images IS 'All images of the day, to compare with';

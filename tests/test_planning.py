@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from datetime import date
+from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.planning import SNAP, BatchWork, Slice, cut
@@ -101,6 +102,32 @@ def test_shards_hold_about_the_same_work(
         assert all(load <= mean * (1 + 2 * SNAP) + one_image for load in loads)
         assert len(shards) == wanted or mean < one_image
         assert all(load >= mean * (1 - 2 * SNAP) - one_image for load in loads)
+
+
+@given(
+    st.integers(0, 2**32),
+    st.floats(0.8, 3),
+    st.sampled_from([(1,), (20,), (1, 20)]),
+    st.integers(1_000, 50_000),
+)
+@settings(max_examples=20, deadline=None)
+def test_a_thousand_facilities_of_very_different_sizes_become_tasks_of_like_work(
+    seed: int, shape: float, kinds: tuple[int, ...], shard_work: int
+) -> None:
+    random = Random(seed)
+    # Pareto's law: at the shape 1.16, a fifth of the facilities has four fifths of the images.
+    work = [
+        BatchWork(
+            batch(f"shop-{n}"), round(30 * random.paretovariate(shape)), kinds[n % len(kinds)]
+        )
+        for n in range(1000)
+    ]
+    weight = {b.batch: b.work_per_image for b in work}
+    shards = cut(work, shard_work, 64)
+    loads = [sum((s.stop - s.start) * weight[s.batch] for s in shard) for shard in shards]
+    assert len(shards) <= 64
+    assert sum(loads) == sum(b.work for b in work)
+    assert max(loads) < 1.5 * min(loads)
 
 
 @given(works, st.integers(1, 30_000), st.integers(1, 64), st.randoms())

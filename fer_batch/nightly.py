@@ -205,7 +205,7 @@ class Run:
             deadline_s=self.settings.score_deadline_s,
             memory_mb=self.settings.score_memory_mb,
             image_s=IMAGE_DEADLINE_S,
-            decoding_threads=self.settings.threads,
+            threads=self.settings.threads,
         )
         reach("score.before")
         result = worker.score_shard(job, limits, to_environment(self.settings))

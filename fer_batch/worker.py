@@ -37,17 +37,18 @@ MAX_KILLS = 2
 """Children that an image may take down before it is given up: the third try is not made."""
 MAX_CHILDREN = 25
 POLL_S = 0.1
+_THREADS_OF = ("OMP", "OPENBLAS", "MKL")
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds on one child."""
+    """The bounds on one child. `threads` holds for each library that has threads of its own."""
 
     deadline_s: float
     memory_mb: int
     image_s: float
-    decoding_threads: int
+    threads: int
 
 
 def score_shard(
@@ -67,7 +68,7 @@ def score_shard(
     with tempfile.TemporaryDirectory(prefix="fer-batch-") as folder:
         slots = Path(folder) / "announced"
         for _ in range(MAX_CHILDREN):
-            announce.create(slots, limits.decoding_threads)
+            announce.create(slots, limits.threads)
             remaining = replace(limits, deadline_s=deadline - time.monotonic())
             ended = _Child(job, remaining, slots, environment, command).run()
             if ended.result is not None:
@@ -133,7 +134,7 @@ class _Child:
                 [*self._command, "--announce", str(self._slots), "--parent", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=answer,
-                env={**os.environ, **self._environment},
+                env={**os.environ, **self._environment, **thread_bounds(self._limits.threads)},
             )
             try:
                 self._send(process)
@@ -183,6 +184,16 @@ class _Child:
         if code == PermanentError.exit_code:
             raise PermanentError(said or f"the scoring process failed with exit code {code}")
         return _End(None, said or f"failed with exit code {code}", True)
+
+
+def thread_bounds(threads: int) -> dict[str, str]:
+    """The environment that bounds what a library decides as it is loaded: BLAS, and the S3 client.
+
+    Unset they take a thread for each core of the machine, however few of them a worker may use.
+    OpenCV and ONNX Runtime are told by scoring.py.
+    """
+    bounded = {f"{library}_NUM_THREADS": str(threads) for library in _THREADS_OF}
+    return {**bounded, "TOKIO_WORKER_THREADS": str(threads)}
 
 
 def resident_mb(pid: int) -> int:

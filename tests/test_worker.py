@@ -18,7 +18,7 @@ from fer_batch.jobs import Job
 from fer_batch.records import Batch, Image, KeyRange, Shard
 
 BATCH = Batch("north-mall", date(2026, 11, 21))
-LIMITS = worker.Limits(deadline_s=30, memory_mb=600, image_s=20, decoding_threads=2)
+LIMITS = worker.Limits(deadline_s=30, memory_mb=600, image_s=20, threads=2)
 
 PROLOGUE = """
 import json, os, sys, time
@@ -106,20 +106,20 @@ def test_an_image_that_hangs_is_ended_and_given_up(tmp_path: Path) -> None:
         with announcer.decoding(image("endless")):
             time.sleep(60)
     """
-    limits = worker.Limits(deadline_s=30, memory_mb=600, image_s=0.3, decoding_threads=1)
+    limits = worker.Limits(deadline_s=30, memory_mb=600, image_s=0.3, threads=1)
     started = time.monotonic()
     assert worker.score_shard(job(), limits, {}, child(tmp_path, body)).outcomes == {"scored": 2}
     assert time.monotonic() - started < 25
 
 
 def test_a_child_that_is_late_is_ended_and_may_be_tried_again(tmp_path: Path) -> None:
-    limits = worker.Limits(deadline_s=1.5, memory_mb=600, image_s=20, decoding_threads=1)
+    limits = worker.Limits(deadline_s=1.5, memory_mb=600, image_s=20, threads=1)
     with pytest.raises(WorkerError, match="deadline"):
         worker.score_shard(job(), limits, {}, child(tmp_path, "time.sleep(60)"))
 
 
 def test_a_child_that_grows_is_ended(tmp_path: Path) -> None:
-    limits = worker.Limits(deadline_s=30, memory_mb=300, image_s=20, decoding_threads=1)
+    limits = worker.Limits(deadline_s=30, memory_mb=300, image_s=20, threads=1)
     body = "hoard = b'x' * 500_000_000\ntime.sleep(60)"
     with pytest.raises(WorkerError, match="over 300 MB"):
         worker.score_shard(job(), limits, {}, child(tmp_path, body))

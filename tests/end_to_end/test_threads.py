@@ -1,0 +1,88 @@
+"""One setting bounds the threads of a scoring process, whatever the machine has."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from fer_batch import worker
+from fer_batch.jobs import Job
+from fer_batch.settings import to_environment
+from tests.end_to_end.conftest import Night, facility
+
+SCORING_PROCESS = """
+import ctypes, json, os, sys, threading
+from pathlib import Path
+import cv2
+from fer_batch import log, scoring, settings
+
+log.configure()
+
+def blas():
+    maps = Path("/proc/self/maps").read_text()
+    (path,) = {line.split()[-1] for line in maps.splitlines() if "libscipy_openblas" in line}
+    return ctypes.CDLL(path).scipy_openblas_get_num_threads64_()
+
+def comm(task):
+    try:
+        return Path("/proc/self/task", task, "comm").read_text().strip()
+    except FileNotFoundError:  # it has ended meanwhile
+        return ""
+
+def threads():
+    ours = {str(t.native_id): t.name for t in threading.enumerate()}
+    others = {task: comm(task) for task in os.listdir("/proc/self/task")}
+    ours |= {str(t.native_id): t.name for t in threading.enumerate()}  # others may begin and end
+    names = [name for task, name in others.items() if task not in ours and name]
+    clients = sum(name.startswith("tokio") for name in names)
+    return {
+        "opencv": cv2.getNumThreads(),
+        "blas": blas(),
+        "decoders": sum(name.startswith("decode") for name in ours.values()),
+        "clients": clients,
+        "libraries": len(names) - clients,
+    }
+
+write = scoring.ShardScorer.write
+
+def noted(self, scores):  # while all of them are there
+    Path(sys.argv[0]).with_suffix(".json").write_text(json.dumps(threads()))
+    return write(self, scores)
+
+scoring.ShardScorer.write = noted
+slots = Path(sys.argv[sys.argv.index("--announce") + 1])
+sys.exit(scoring.run_job(settings.load(), sys.stdin.read(), slots))
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_one_setting_bounds_the_threads_of_every_library(
+    night: Night, tmp_path: Path, threads: int
+) -> None:
+    night = night.with_settings(threads=threads)
+    night.registry(facility("a"))
+    night.fill("a", happy=30, sad=10)
+    run = night.open()
+    run.sync_facilities()
+    run.list_images()
+    (shard,) = run.plan_shards()
+    script = tmp_path / "scoring_process.py"
+    script.write_text(textwrap.dedent(SCORING_PROCESS))
+    worker.score_shard(
+        Job(shard, "test", run.model_version),
+        worker.Limits(deadline_s=60, memory_mb=1500, image_s=60, threads=threads),
+        {**to_environment(night.settings), "ORT_DISABLE_TELEMETRY": "1"},  # as the command has it
+        (sys.executable, str(script)),
+    )
+    found = json.loads(script.with_suffix(".json").read_text())
+    assert found["opencv"] == 1  # in each of the decoders
+    assert found["blas"] <= threads
+    assert found["decoders"] <= threads
+    assert found["clients"] <= threads
+    # ONNX Runtime's, and those of the BLAS in NumPy and of the one in OpenCV: all but the first
+    # of each, which is the thread that calls them.
+    assert found["libraries"] <= 3 * (threads - 1)

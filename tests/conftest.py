@@ -35,12 +35,14 @@ REPO_ROOT = Path(__file__).resolve().parent.parent
 SERVERS = "FER_TEST_SERVERS"
 """Environment variable by which a session tells its workers the folder of the servers."""
 TEMPLATE = "migrated"
+LONG_RUNS = ("FER_FAULT_SEEDS", "FER_FUZZ_IMAGES", "FER_FUZZ_SECONDS", "FER_MANY_KEYS")
+"""Environment variables by which `make test-faults` asks for more than `make test`."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")
     for name in list(os.environ):
-        is_asked = name in (SERVERS, "FER_FAULT_SEEDS")
+        is_asked = name == SERVERS or name in LONG_RUNS
         if name.startswith(("FER_", "AWS_", "PG", "AIRFLOW_")) and not is_asked:
             del os.environ[name]
     os.environ |= {

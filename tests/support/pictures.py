@@ -116,10 +116,17 @@ def png(width: int, height: int, idat: bytes, *extra: bytes, colour_type: int = 
 
 def bomb_png(side: int = 19_000) -> bytes:
     """A black RGB PNG of side × side pixels: about a gigabyte out of one megabyte."""
-    squeeze = zlib.compressobj(1)
-    row = bytes(1 + 3 * side)
-    idat = b"".join(squeeze.compress(row) for _ in range(side)) + squeeze.flush()
-    return png(side, side, idat)
+    return png(side, side, zlib_of_zeros(side * (1 + 3 * side)))
+
+
+def zlib_of_zeros(count: int) -> bytes:
+    """So many zero bytes as a zlib stream, made of one block over and over."""
+    block = 1 << 20
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+    once = squeeze.compress(bytes(block)) + squeeze.flush(zlib.Z_FULL_FLUSH)
+    rest = squeeze.compress(bytes(count % block)) + squeeze.flush()
+    adler32 = count % 65521 << 16 | 1
+    return b"\x78\xda" + once * (count // block) + rest + struct.pack(">I", adler32)
 
 
 def cut_and_closed_jpeg(pixels: Pixels | None = None, share: float = 0.5) -> bytes:

@@ -25,7 +25,7 @@ def crops_day(count: int) -> DemoFacility:
 
 
 def frames_day(count: int) -> DemoFacility:
-    """Colour JPEGs of 640×480 with 0 to 4 faces, the same number of each."""
+    """Colour JPEGs of 640×480 with 0 to 5 faces, the same number of each."""
     return DemoFacility(FRAMES, "Frames", "UTC", "frames", list(_frames(count)))
 
 

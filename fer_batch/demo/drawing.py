@@ -21,7 +21,7 @@ from fer_batch.records import Box
 Pixels = NDArray[np.uint8]
 
 FRAME_WIDTH_PX, FRAME_HEIGHT_PX = 640, 480
-MAX_FACES = 4
+MAX_FACES = 5
 _CROP_UNITS = 1.86
 """Side of a crop in units: FER2013 shows a face from the hairline to the chin."""
 
@@ -43,7 +43,7 @@ def draw_face(rng: np.random.Generator, mouth: Mouth, size_px: int = 48) -> Pixe
 
 
 def draw_frame(rng: np.random.Generator, mouths: Sequence[Mouth]) -> tuple[Pixels, list[Box]]:
-    """A camera frame, uint8 BGR 480 x 640 x 3, with one face for each mouth (at most four).
+    """A camera frame, uint8 BGR 480 x 640 x 3, with one face for each mouth (at most five).
 
     Also the box of each face, hairline to chin, in the order of the mouths.
     """

@@ -62,7 +62,7 @@ def test_a_frame_is_what_its_lot_decides() -> None:
     assert not np.array_equal(frame, draw_frame(lot(5), ["smile", "droop"])[0])
 
 
-@pytest.mark.parametrize("faces", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("faces", [0, 1, 2, 3, 4, 5])
 def test_the_faces_of_a_frame_lie_inside_it_and_apart(faces: int) -> None:
     for seed in range(10):
         _, boxes = draw_frame(lot(seed), ["level"] * faces)
@@ -75,8 +75,8 @@ def test_the_faces_of_a_frame_lie_inside_it_and_apart(faces: int) -> None:
 
 
 def test_more_faces_than_a_frame_holds_are_refused() -> None:
-    with pytest.raises(ValueError, match="at most 4 faces, not 5"):
-        draw_frame(lot(1), ["smile"] * 5)
+    with pytest.raises(ValueError, match="at most 5 faces, not 6"):
+        draw_frame(lot(1), ["smile"] * 6)
 
 
 def test_the_detector_finds_the_drawn_faces_and_no_others() -> None:

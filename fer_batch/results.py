@@ -98,10 +98,17 @@ def write_chunk(
     _copy(connection, "copy_images", (_image_row(score) for score in scores))
     _copy(connection, "copy_faces", (row for score in scores for row in _face_rows(score)))
     reach("copy.after")
-    connection.execute(statement("discard_staged"), version | {"rescore_before": rescore_before})
+    chunk = version | {
+        "capture_days": sorted({day for day, _ in batches}),
+        "facility_ids": sorted({facility_id for _, facility_id in batches}),
+        "first_key": min(score.image.key for score in scores),
+        "last_key": max(score.image.key for score in scores),
+        "rescore_before": rescore_before,
+    }
+    connection.execute(statement("discard_staged"), chunk)
     reach("upsert.before")
     written = connection.execute(statement("merge_images"), version | {"run_id": run_id})
-    connection.execute(statement("delete_faces"), version)
+    connection.execute(statement("delete_faces"), chunk)
     reach("upsert.during")
     connection.execute(statement("merge_faces"), version)
     reach("upsert.after")

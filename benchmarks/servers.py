@@ -38,7 +38,7 @@ class Servers:
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
         self._engine = database.engine(self.settings())
-        self._roots = {name: _root(name, stack.folder) for name in ("weed", "postgres")}
+        self._roots = {name: root_process(name, stack.folder) for name in ("weed", "postgres")}
 
     def environment(self) -> dict[str, str]:
         """Settings for a process that uses the servers; the size of shards is the default."""
@@ -51,7 +51,7 @@ class Servers:
 
     def core_s(self) -> CoreSeconds:
         """Since the servers were started."""
-        return CoreSeconds(_core_s(self._roots["weed"]), _core_s(self._roots["postgres"]))
+        return CoreSeconds(core_s_of(self._roots["weed"]), core_s_of(self._roots["postgres"]))
 
     def forget(self) -> None:
         """Empty every table, so that the next round finds everything to do."""
@@ -86,7 +86,7 @@ def running(days: Sequence[DemoFacility]) -> Iterator[Servers]:
             yield Servers(stack)
 
 
-def _root(name: str, folder: Path) -> psutil.Process:
+def root_process(name: str, folder: Path) -> psutil.Process:
     """The oldest process of a server of the stack in this folder."""
     found = [
         process
@@ -97,7 +97,7 @@ def _root(name: str, folder: Path) -> psutil.Process:
     return min(found, key=lambda process: float(process.info["create_time"]))
 
 
-def _core_s(root: psutil.Process) -> float:
+def core_s_of(root: psutil.Process) -> float:
     """Of a process, of its children that live, and of those that it has seen end."""
     own = root.cpu_times()
     total = own.user + own.system + own.children_user + own.children_system

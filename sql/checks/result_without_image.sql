@@ -9,6 +9,7 @@ FROM (
             SELECT FROM fer.image AS i
             WHERE i.facility_id = r.facility_id
                 AND i.capture_day = r.capture_day
+                AND i.capture_day = ANY(:capture_days) -- else the plan holds every day there is
                 AND i.image_key = r.image_key
                 AND i.member = r.member)
     UNION ALL
@@ -20,6 +21,7 @@ FROM (
             SELECT FROM fer.image_result AS r
             WHERE r.facility_id = f.facility_id
                 AND r.capture_day = f.capture_day
+                AND r.capture_day = ANY(:capture_days)
                 AND r.image_key = f.image_key
                 AND r.member = f.member
                 AND r.model_version = f.model_version)

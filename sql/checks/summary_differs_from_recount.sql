@@ -10,6 +10,7 @@ WITH image AS (
     LEFT JOIN fer.image_result AS r
         ON r.facility_id = i.facility_id
         AND r.capture_day = i.capture_day
+        AND r.capture_day = ANY(:capture_days) -- else the plan holds every day that there is
         AND r.image_key = i.image_key
         AND r.member = i.member
         AND r.model_version = d.model_version

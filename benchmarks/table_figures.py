@@ -6,18 +6,30 @@ tables were filled is many_rows.py's business, what is shown and kept that of ta
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Literal
 
+import psutil
 import sqlalchemy as sa
 
 from benchmarks import many_rows
 from benchmarks.many_rows import LARGEST, LAST_DAY, PARTITIONED, RUN, VERSION, Size
 from benchmarks.measuring import Spread
-from fer_batch import database, ledger, planning, resources, results, satisfaction
+from benchmarks.servers import core_s_of
+from fer_batch import (
+    checks,
+    database,
+    ledger,
+    planning,
+    resources,
+    results,
+    retention,
+    satisfaction,
+)
 from fer_batch.records import Batch, Box, FaceScore, Image, ImageScore, Outcome, Shard
 from fer_batch.registry import Facility
 from fer_batch.settings import Settings
@@ -62,14 +74,21 @@ class Figure:
 
 
 class Measured:
-    """The measurements, on one filled database."""
+    """The measurements, on one filled database. `postgres` is the server's first process."""
 
-    def __init__(self, engine: sa.Engine, scale: Scale, sizes: Sequence[Size]) -> None:
-        self._engine = engine
+    def __init__(
+        self, url: str, postgres: psutil.Process, scale: Scale, sizes: Sequence[Size]
+    ) -> None:
+        self._url = url
+        self._engine = database.engine(url)
+        self._postgres = postgres
         self._scale = scale
         self._sizes = sizes
-        self._facilities = many_rows.register(engine, sizes)
+        self._facilities = many_rows.register(self._engine, sizes)
         self.days = many_rows.days_before(LAST_DAY, scale.days)
+
+    def close(self) -> None:
+        self._engine.dispose()
 
     def fill(self) -> dict[str, Any]:
         """Fill the tables; returns what that made of them."""
@@ -81,48 +100,48 @@ class Measured:
 
     def summaries(self) -> Iterator[Figure]:
         """A summary of the largest facility's day, and one of all facilities of a day."""
-        largest, days = self._facilities[LARGEST], self._some_days()
-        one = [self._summarise({LARGEST: largest}, day) for day in days]
-        images = self._sizes[0].images
-        yield Figure("facility-day summary", "s", Spread.of(one), 0.5, notes={"images": images})
-        every = [self._summarise(self._facilities, day) for day in days]
-        count = {"facilities": len(self._facilities)}
-        yield Figure("nightly summary, all facilities", "s", Spread.of(every), 10, notes=count)
+        one, every = self._watch(), self._watch()
+        for day in self._some_days():
+            self._summarise({LARGEST: self._facilities[LARGEST]}, day, one)
+            self._summarise(self._facilities, day, every)
+        notes = {"images": self._sizes[0].images}
+        yield one.figure("facility-day summary", 0.5, notes)
+        yield every.figure("nightly summary", 10, {"facilities": len(self._facilities)})
 
-    def _summarise(self, facilities: dict[str, Facility], day: date) -> float:
-        """Seconds of writing the summaries of a day that has none. They say what the fill said."""
+    def _summarise(self, facilities: dict[str, Facility], day: date, watch: _Stopwatch) -> None:
+        """Write the summaries of a day, whose former ones are taken away before."""
         known = {"ids": list(facilities), "day": day}
         gone = "DELETE FROM fer.satisfaction_summary WHERE facility_id = ANY (:ids) AND "
-        gone += "capture_day = :day RETURNING facility_id, revision, faces, happy, sad, verdict"
+        gone += "capture_day = :day RETURNING facility_id, faces, happy, sad, verdict"
         with database.transaction(self._engine) as connection:
-            before = {
-                row.facility_id: tuple(row[2:])
-                for row in connection.execute(sa.text(gone), known)
-                if row.revision == 1
-            }
-        with _Stopwatch() as watch, database.transaction(self._engine) as connection:
+            before = {tuple(row) for row in connection.execute(sa.text(gone), known)}
+        with watch, database.transaction(self._engine) as connection:
             batches = [Batch(name, day) for name in facilities]
             written = satisfaction.write_summaries(connection, batches, VERSION, facilities, RUN)
-        after = {
-            row["facility_id"]: (row["faces"], row["happy"], row["sad"], row["verdict"])
-            for row in written
-        }
-        if after != before:
+        said = ("facility_id", "faces", "happy", "sad", "verdict")
+        if {tuple(row[name] for name in said) for row in written} != before:
             raise RuntimeError("the summaries say something else than the rows that were made")
-        return watch.seconds
+
+    def checks(self) -> Iterator[Figure]:
+        """All checks of a night, as the job asks them."""
+        watch = self._watch()
+        for day in self._some_days():
+            batches = [Batch(name, day) for name in self._facilities]
+            with watch, self._engine.connect() as connection:
+                findings = checks.run(connection, batches, VERSION)
+        yield watch.figure("checks of a night", None, {"findings": len(findings)})
 
     def queries(self) -> Iterator[Figure]:
         """Every query of analysts, as it stands, with the partitions that it reads."""
         for file in QUERIES:
             sql = file.read_text(encoding="utf-8")
-            seconds = []
+            watch = self._watch()
             for _ in range(self._scale.rounds):
-                with _Stopwatch() as watch:
+                with watch:
                     rows = len(self._ask(sql))
-                seconds.append(watch.seconds)
             plan = self._ask(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")[0][0][0]["Plan"]
             notes = {"rows": rows, "partitions_read": _partitions(plan)}
-            yield Figure(f"query {file.stem}", "s", Spread.of(seconds), 1, notes=notes)
+            yield watch.figure(f"query {file.stem}", 1, notes)
 
     def _ask(self, sql: str) -> Sequence[Any]:
         with self._engine.connect() as connection:
@@ -131,47 +150,48 @@ class Measured:
 
     def writing(self) -> Iterator[Figure]:
         """Results of a facility's new images, and the same written again over those, chunk by
-        chunk as scoring does. Rows are those of `image_result`; each has a face beside it.
+        chunk as scoring does. Rows are those of `image_result`; each has a face beside it, which
+        is not counted.
         """
         count = self._scale.upserted
         size = Size(many_rows.facility_of(UPSERTED, 0), count)
         day = PLANNED_DAY + timedelta(days=1)
         many_rows.register(self._engine, [*self._sizes, size])
         many_rows.list_day(self._engine, [size], day)
-        first = self._write(size, day, 0)
-        stored = {table: self._stored(table, [day]) for table in PARTITIONED}
-        yield Figure(
-            "results, written first",
-            "rows/s",
-            Spread.of([first[0]]),
-            notes={"tables": stored, "wal_bytes_per_image": first[1]},
-        )
-        again = [self._write(size, day, n + 1) for n in range(self._scale.rounds)]
-        yield Figure(
-            "results, written over existing ones",
-            "rows/s",
-            Spread.of([rate for rate, _ in again]),
-            20_000,
-            "at least",
-            {"rows": count, "face_rows": count, "wal_bytes_per_image": again[-1][1]},
-        )
+        yield self._written(size, day, [0], "results, written first", None)
+        again = list(range(1, self._scale.rounds + 1))
+        yield self._written(size, day, again, "results, written over existing ones", 20_000)
 
-    def _write(self, size: Size, day: date, number: int) -> tuple[float, float]:
-        """Images a second, and bytes of log an image, of writing a day as run so-and-so."""
+    def _written(
+        self, size: Size, day: date, runs: list[int], name: str, target: float | None
+    ) -> Figure:
+        watch, wal = self._watch(), self._wal()
+        for number in runs:
+            self._write(size, day, number, watch)
+        notes: dict[str, Any] = {
+            "rows": size.images,
+            "face_rows": size.images,
+            "core_us_per_row": round(1e6 * watch.core_s / size.images, 1),
+            "wal_bytes_per_row": round((self._wal() - wal) / size.images / len(runs)),
+            "tables": {table: self._stored(table, [day]) for table in PARTITIONED},
+        }
+        rates = Spread.of([size.images / seconds for seconds in watch.seconds])
+        return Figure(name, "rows/s", rates, target, "at least", notes)
+
+    def _write(self, size: Size, day: date, number: int, watch: _Stopwatch) -> None:
+        """Write the results of a day as run so-and-so."""
         run, step = f"write-{number}", Settings(_env_file=None).chunk_images
         with database.transaction(self._engine) as connection:
             began_at = ledger.begin_run(connection, run, VERSION)
         scores = [_score(image, number) for image in self._images(size, day)]
         written = 0
-        before = self._wal()
-        with _Stopwatch() as watch:
+        with watch:
             for start in range(0, len(scores), step):
                 with database.transaction(self._engine) as connection:
                     chunk = scores[start : start + step]
                     written += results.write_chunk(connection, chunk, VERSION, run, began_at)
         if written != size.images:
             raise RuntimeError(f"{written} of {size.images} images were written")
-        return written / watch.seconds, round((self._wal() - before) / written)
 
     def _images(self, size: Size, day: date) -> list[Image]:
         batch = Batch(size.facility.facility_id, day)
@@ -195,32 +215,32 @@ class Measured:
         many_rows.list_day(self._engine, sizes, PLANNED_DAY)
         batches = [Batch(name, PLANNED_DAY) for name in facilities]
         settings = Settings(_env_file=None)
-        seconds = []
+        watch = self._watch()
         for _ in range(scale.rounds):
-            with _Stopwatch() as watch, database.transaction(self._engine) as connection:
+            with watch, database.transaction(self._engine) as connection:
                 shards = planning.plan(connection, batches, facilities, settings, VERSION)
-            seconds.append(watch.seconds)
         notes = {
             "facilities": len(sizes),
             "images": sum(shard.image_count for shard in shards),
             "images_of_largest": sizes[0].images,
             "images_of_smallest": sizes[-1].images,
         }
-        yield Figure("planning a night", "s", Spread.of(seconds), 10, notes=notes)
+        yield watch.figure("planning a night", 10, notes)
         yield Figure("planning: tasks", "", Spread.of([len(shards)]), 65)
         loads = [_work(shard, facilities) for shard in shards]
         ratio = Spread.of([max(loads) / min(loads)])
         yield Figure("planning: most work / least work", "", ratio, 1.5)
 
     def dropping(self) -> Iterator[Figure]:
-        """The oldest days, one after the other: three partitions in one transaction."""
-        seconds = []
+        """The oldest days, one after the other, as retention drops them."""
+        watch = self._watch()
         for day in self.days[: self._scale.rounds]:
-            with _Stopwatch() as watch, database.transaction(self._engine) as connection:
-                leaves = [many_rows.partition(table, day) for table in PARTITIONED]
-                many_rows.execute(connection, "DROP TABLE {}", *leaves)
-            seconds.append(watch.seconds)
-        yield Figure("dropping a day", "s", Spread.of(seconds), 1)
+            with watch:
+                retention.retain(self._url, day + timedelta(days=1))
+        yield watch.figure("dropping a day", 1, {"tables_of_a_day": len(PARTITIONED)})
+
+    def _watch(self) -> _Stopwatch:
+        return _Stopwatch(self._postgres)
 
     def _some_days(self) -> list[date]:
         """As many days as there are rounds, spread over all that there are."""
@@ -248,16 +268,34 @@ class Measured:
 
 
 class _Stopwatch:
-    """Seconds that a block took."""
+    """Seconds that a block took by the clock, and of the cores, PostgreSQL's included.
 
-    seconds = 0.0
+    Where other work runs on the machine, the second says what the first would be without it.
+    """
 
-    def __enter__(self) -> _Stopwatch:
-        self._began = time.perf_counter()
-        return self
+    def __init__(self, postgres: psutil.Process) -> None:
+        self._postgres = postgres
+        self.seconds: list[float] = []
+        self._core_s: list[float] = []
+
+    @property
+    def core_s(self) -> float:
+        return statistics.median(self._core_s)
+
+    def figure(self, name: str, target_s: float | None, notes: dict[str, Any]) -> Figure:
+        notes = notes | {"core_s": round(self.core_s, 3)}
+        return Figure(name, "s", Spread.of(self.seconds), target_s, notes=notes)
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter(), self._now()
 
     def __exit__(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self._began
+        began, core_s = self._began
+        self.seconds.append(time.perf_counter() - began)
+        self._core_s.append(self._now() - core_s)
+
+    def _now(self) -> float:
+        return time.process_time() + core_s_of(self._postgres)
 
 
 def _score(image: Image, number: int) -> ImageScore:

@@ -1,4 +1,4 @@
-"""Airflow of the local stack: four components, started directly, on the stack's own PostgreSQL.
+"""Airflow of the local stack: its components, started directly, on the stack's own PostgreSQL.
 
 Configuration and secrets stand in `airflow.cfg` (mode 600) in Airflow's home; the components'
 environment carries the settings of fer-batch without its secrets, which come as the two
@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from configparser import ConfigParser
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
@@ -33,16 +34,29 @@ from fer_batch.stack.seaweed import SeaweedServer
 DATABASE = "airflow"
 USER = "admin"
 POOL = "fer_scoring"
-POOL_SLOTS = 2
+POOL_SLOTS = min(2, os.cpu_count() or 1)
+POOL_THREADS = max(1, min(4, (os.cpu_count() or 1) // POOL_SLOTS))
+"""Threads of a scoring process, unless FER_THREADS says otherwise: slots × threads are no more than
+the cores."""
 PARALLELISM = 4
 """Tasks at once: two that score, and small ones beside them; a start costs a second of a core."""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A process of Airflow: its subcommand with options, and what its environment has besides."""
+
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
 COMPONENTS = {
-    "api-server": ("--workers", "1"),
+    "api-server": Component(("api-server", "--workers", "1")),
     # Logs are read from the folder that all components share; the ports that would serve them
     # listen on every address.
-    "scheduler": ("--skip-serve-logs",),
-    "triggerer": ("--skip-serve-logs",),
-    "dag-processor": (),
+    "scheduler": Component(("scheduler", "--skip-serve-logs")),
+    "triggerer": Component(("triggerer", "--skip-serve-logs")),
+    "dag-processor": Component(("dag-processor",)),
 }
 START_S = 180.0
 SECRET_WORDS = ("DATABASE_URL", "CREDENTIALS", "ACCESS_KEY", "SESSION_TOKEN")
@@ -54,18 +68,29 @@ def quiet(_: str) -> None:
 
 
 class AirflowStack:
-    """The Airflow whose home, secrets and logs lie in one folder."""
+    """The Airflow whose home, secrets and logs lie in one folder.
+
+    `config` holds options of airflow.cfg by section that come in addition or instead.
+    """
 
     def __init__(
-        self, folder: Path, postgres: PostgresServer, seaweed: SeaweedServer, dags_folder: Path
+        self,
+        folder: Path,
+        postgres: PostgresServer,
+        seaweed: SeaweedServer,
+        dags_folder: Path,
+        components: Mapping[str, Component] = COMPONENTS,
+        config: Mapping[str, Mapping[str, object]] | None = None,
     ) -> None:
         self.folder = folder.absolute()
         self.dags_folder = dags_folder.absolute()
         self._postgres = postgres
         self._seaweed = seaweed
+        self._components = components
+        self._config = config or {}
         self._servers = {
             name: Server(f"Airflow {name}", f"{self.folder}:{name}", self.folder / f"{name}.log")
-            for name in COMPONENTS
+            for name in components
         }
         self._port_file = self.folder / "port"
 
@@ -112,10 +137,11 @@ class AirflowStack:
         try:
             self._migrate(env, on_progress)
             for name, server in self._servers.items():
-                options = COMPONENTS[name]
+                component = self._components[name]
+                command = [sys.executable, "-m", "airflow", *component.command]
                 if name == "api-server":
-                    options += ("--host", "127.0.0.1", "--port", self._port_file.read_text())
-                server.start([sys.executable, "-m", "airflow", name, *options], env, self.folder)
+                    command += ["--host", "127.0.0.1", "--port", self._port_file.read_text()]
+                server.start(command, {**env, **component.env}, self.folder)
             self._wait_healthy(on_progress, began)
             self.api().set_pool(POOL, POOL_SLOTS, "Scoring processes at once")
             Thread(target=self._warm_up, daemon=True).start()
@@ -212,7 +238,7 @@ class AirflowStack:
     def _sections(self, port: int) -> dict[str, dict[str, object]]:
         """What airflow.cfg says, by section."""
         database = self._postgres.url(DATABASE, role=DATABASE)
-        return {
+        sections: dict[str, dict[str, object]] = {
             "core": {
                 "dags_folder": self.dags_folder,
                 "executor": "LocalExecutor",
@@ -247,6 +273,9 @@ class AirflowStack:
             "scheduler": {"task_instance_heartbeat_timeout": 60},
             "usage_data_collection": {"enabled": False},
         }
+        for section, options in self._config.items():
+            sections[section] = {**sections.get(section, {}), **options}
+        return sections
 
     def _fernet_key(self) -> str:
         """A key in Fernet's form, which insists on its padding."""
@@ -260,7 +289,8 @@ class AirflowStack:
 
     def _digest(self, env: Mapping[str, str]) -> str:
         ours = {k: v for k, v in env.items() if k.startswith(("FER_", "AIRFLOW"))}
-        text = json.dumps([ours, str(self.dags_folder)], sort_keys=True)
+        given = [ours, str(self.dags_folder), self._config]
+        text = json.dumps(given, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _wait_healthy(self, on_progress: Progress, since: datetime) -> None:

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from fer_batch.settings import Settings
-from fer_batch.stack.airflow import AirflowStack, Progress, quiet
+from fer_batch.stack.airflow import POOL_THREADS, AirflowStack, Progress, quiet
 from fer_batch.stack.files import (
     PASSABLE,
     StackError,
@@ -214,7 +214,7 @@ class Stack:
         """Settings for Airflow's tasks: those of our environment, and the stack's before them."""
         given = {k: v for k, v in os.environ.items() if k.startswith("FER_")}
         given.pop("FER_ENV_FILE", None)
-        return {**given, **self.env()}
+        return {"FER_THREADS": str(POOL_THREADS), **given, **self.env()}
 
     def _stop(self, on_progress: Progress) -> None:
         on_progress("stopping")

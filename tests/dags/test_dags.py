@@ -11,14 +11,18 @@ from typing import Any
 
 import pytest
 
+from fer_batch.settings import Settings
+
 DAGS = Path(__file__).parents[2] / "dags"
 
 PROBE = """
-import json, socket, sys
-def closed(*_, **__):
-    raise AssertionError("a connection was opened while parsing")
+import json, sys
 import airflow.sdk
-socket.socket.connect = closed
+FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "sqlite3.connect")
+def forbid(event, _):
+    if event in FORBIDDEN:
+        raise AssertionError(f"{event} while parsing")
+sys.addaudithook(forbid)
 sys.path.insert(0, sys.argv[1])
 before = set(sys.modules)
 import satisfaction_nightly
@@ -28,11 +32,15 @@ for dag in satisfaction_nightly.DAGS:
         "schedule": str(getattr(dag.timetable, "expression", "")),
         "zone": str(getattr(dag.timetable, "timezone", "")),
         "doc": dag.doc_md,
-        "timeout": dag.dagrun_timeout is not None,
+        "timeout_s": dag.dagrun_timeout.total_seconds(),
+        "deadlines": [[
+            d.reference.reference_name, d.interval.total_seconds(), d.callback.path
+        ] for d in dag.deadline],
         "params": {k: v.value if hasattr(v, "value") else v for k, v in dag.params.items()},
         "tasks": {t.task_id: {
             "retries": t.retries,
-            "timeout": t.execution_timeout is not None,
+            "timeout_s": t.execution_timeout and t.execution_timeout.total_seconds(),
+            "policy": type(t.retry_policy).__name__,
             "doc": t.doc_md,
             "pool": t.pool,
             "mapped": type(t).__name__ == "DecoratedMappedOperator",
@@ -55,15 +63,16 @@ credentials = "other"
 """
 
 
-def parse(folder: Path, registry: Path) -> dict[str, Any]:
+def parse(folder: Path, registry: Path, **environment: str) -> dict[str, Any]:
     """Import the DAG files in a process of their own, as the DAG processor does."""
+    ours = {"AIRFLOW_HOME": str(folder), "FER_FACILITIES_FILE": str(registry)}
     answer = folder / "parsed.json"
     done = subprocess.run(
         [sys.executable, "-c", PROBE, str(DAGS), str(answer)],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "AIRFLOW_HOME": str(folder), "FER_FACILITIES_FILE": str(registry)},
+        env={**os.environ, **ours, **environment},
     )
     assert done.returncode == 0, done.stderr
     facts: dict[str, Any] = json.loads(answer.read_text())
@@ -93,23 +102,46 @@ def test_all_dags_have_the_same_tasks_and_parameters(parsed: dict[str, Any]) -> 
 
 
 def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
-    heavy = {"tensorflow", "keras", "cv2", "pandas", "sqlalchemy", "onnxruntime", "boto3", "numpy"}
-    assert not heavy & {m.split(".")[0] for m in parsed["modules"]}
-    assert "fer_batch" not in {m.split(".")[0] for m in parsed["modules"]}
+    heavy = {"tensorflow", "keras", "cv2", "pandas", "onnxruntime", "numpy", "matplotlib"}
+    databases = {"sqlalchemy", "psycopg", "psycopg2", "boto3", "botocore", "obstore"}
+    assert not (heavy | databases | {"fer_batch"}) & {m.split(".")[0] for m in parsed["modules"]}
 
 
 def test_every_dag_brings_its_manual(parsed: dict[str, Any]) -> None:
     for dag in parsed["dags"].values():
         for parameter in dag["params"]:
             assert f"`{parameter}`" in dag["doc"]
-        assert dag["timeout"]
 
 
 def test_every_task_has_docs_retries_and_a_time_limit(parsed: dict[str, Any]) -> None:
-    for task_id, task in parsed["dags"]["satisfaction_nightly"]["tasks"].items():
-        assert task["doc"], task_id
-        assert task["timeout"], task_id
-        assert task["retries"] >= 1 or task_id == "watcher"
+    for dag in parsed["dags"].values():
+        for task_id, task in dag["tasks"].items():
+            assert task["doc"], task_id
+            assert 0 < task["timeout_s"] < dag["timeout_s"], task_id
+            assert task["retries"] >= 1 or task_id == "watcher"
+            assert task["policy"] == "RetryPolicy", task_id
+
+
+def test_a_scoring_process_reaches_its_own_deadline_before_the_task_does(
+    parsed: dict[str, Any],
+) -> None:
+    task = parsed["dags"]["satisfaction_nightly"]["tasks"]["score"]
+    assert Settings.model_fields["score_deadline_s"].default < task["timeout_s"]
+
+
+def test_every_run_has_a_deadline_before_it_is_ended(parsed: dict[str, Any]) -> None:
+    for dag in parsed["dags"].values():
+        assert dag["deadlines"] == [["DagRunQueuedAtDeadline", 6 * 3600, "fer_deadline.missed"]]
+        assert dag["timeout_s"] > 6 * 3600
+
+
+def test_who_hears_of_a_missed_deadline_and_when_are_settings(tmp_path: Path) -> None:
+    (tmp_path / "our_alerts.py").write_text("def page_somebody(context):\n    pass\n")
+    theirs = {"FER_DEADLINE_CALLBACK": "our_alerts.page_somebody", "FER_DEADLINE_HOURS": "2.5"}
+    parsed = parse(tmp_path, tmp_path / "none.toml", PYTHONPATH=str(tmp_path), **theirs)
+    assert parsed["dags"]["satisfaction_nightly"]["deadlines"] == [
+        ["DagRunQueuedAtDeadline", 9000, "our_alerts.page_somebody"]
+    ]
 
 
 def test_scoring_is_mapped_and_limited_by_the_pool(parsed: dict[str, Any]) -> None:

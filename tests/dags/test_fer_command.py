@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -21,10 +21,14 @@ from typing import Any
 import pytest
 from airflow.sdk import Connection
 from airflow.sdk.api.datamodels._generated import DagRunType  # what a task gets
+from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow.sdk.execution_time.context import set_current_context
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+from airflow.sdk.execution_time.timeout import timeout as airflow_timeout
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
+
+from fer_batch.settings import Settings
 
 
 def context(
@@ -118,6 +122,77 @@ def test_a_killed_command_is_tried_again(fer_command: ModuleType, child: Any) ->
     child("os.kill(os.getpid(), 9)")
     with pytest.raises(fer_command.RetryableFailureError):
         fer_command.run("list")
+
+
+def test_an_interpreter_that_is_not_there_is_not_tried_again(
+    fer_command: ModuleType, child: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FER_PYTHON", "/nowhere/python")
+    with pytest.raises(fer_command.PermanentFailureError, match="Set FER_PYTHON"):
+        fer_command.run("list")
+
+
+def test_waits_grow_up_to_ten_minutes_and_are_not_all_the_same(fer_command: ModuleType) -> None:
+    error = fer_command.RetryableFailureError("S3 is busy")
+    waits = {
+        number: {fer_command.RETRY_POLICY.evaluate(error, number, 6).retry_delay for _ in range(20)}
+        for number in range(1, 12)
+    }
+    for number, found in waits.items():
+        middle = min(20 * 2 ** (number - 1), 600)
+        assert len(found) > 1
+        assert all(0.75 * middle <= w.total_seconds() <= 1.25 * middle for w in found)
+
+
+@pytest.mark.parametrize("error", [AirflowTaskTimeout("time is up"), OSError("no API server")])
+def test_what_nobody_foresaw_is_tried_again(fer_command: ModuleType, error: BaseException) -> None:
+    assert fer_command.RETRY_POLICY.evaluate(error, 1, 6).action.value == "retry"
+
+
+def test_limits_of_fer_batch_are_no_longer_than_what_is_left_to_the_task(
+    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = {
+        name: Settings.model_fields[name.removeprefix("FER_").lower()].default
+        for name in fer_command.DEFAULT_LIMITS_S
+    }
+    assert defaults == fer_command.DEFAULT_LIMITS_S
+    limits = fer_command.time_limits
+    assert limits(timedelta(minutes=20)) == {
+        "FER_STATEMENT_TIMEOUT_S": "300",
+        "FER_SCORE_DEADLINE_S": "1200",
+    }
+    monkeypatch.setenv("FER_STATEMENT_TIMEOUT_S", "7200")
+    assert limits(timedelta(seconds=90))["FER_STATEMENT_TIMEOUT_S"] == "90"
+    assert limits(timedelta(seconds=-1))["FER_STATEMENT_TIMEOUT_S"] == "1"
+    assert limits(None)["FER_STATEMENT_TIMEOUT_S"] == "7200"
+
+
+def test_time_left_is_what_the_task_has_not_used(fer_command: ModuleType) -> None:
+    began = datetime.now(UTC) - timedelta(minutes=15)
+    now = {
+        "task": SimpleNamespace(execution_timeout=timedelta(minutes=20)),
+        "ti": SimpleNamespace(start_date=began),
+    }
+    with set_current_context(now):  # type: ignore[arg-type]
+        left = fer_command.time_left()
+    assert timedelta(minutes=4) < left <= timedelta(minutes=5)
+
+
+def test_a_child_that_hangs_is_ended_when_the_task_is_out_of_time(
+    fer_command: ModuleType, child: Any, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    child(
+        f"""
+        open({str(pid_file)!r}, 'w').write(str(os.getpid()))
+        sys.stderr.close()  # not even its log is heard of any more
+        time.sleep(600)
+        """
+    )
+    with pytest.raises(AirflowTaskTimeout), airflow_timeout(seconds=5):
+        fer_command.run("list")
+    assert not Path(f"/proc/{pid_file.read_text()}").exists()
 
 
 def test_log_lines_keep_their_level_and_facts(

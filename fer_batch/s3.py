@@ -34,6 +34,7 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
+from botocore.utils import parse_timestamp
 from urllib3.exceptions import HTTPError as Urllib3Error
 
 from fer_batch.errors import (
@@ -300,6 +301,8 @@ def _session(settings: Settings, place: Place) -> boto3.Session:
     keys = settings.credentials_for(place.credentials)
     session = botocore.session.Session()
     session.register_component("data_loader", _service_models())
+    parsers = session.get_component("response_parser_factory")
+    parsers.set_parser_defaults(timestamp_parser=_moment)
     if keys is None:
         return boto3.Session(botocore_session=session, region_name=settings.s3_region)
     token = keys.session_token
@@ -310,6 +313,16 @@ def _session(settings: Settings, place: Place) -> boto3.Session:
         region_name=settings.s3_region,
         botocore_session=session,
     )
+
+
+def _moment(value: Any) -> datetime:
+    """A moment as S3 writes it. boto3's own way of reading it, which takes any form, is three
+    quarters of the time of a listing."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError):
+        moment = parse_timestamp(value)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @cache

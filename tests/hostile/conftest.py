@@ -12,25 +12,21 @@ import psutil
 import pytest
 
 from fer_batch import worker
-from fer_batch.settings import Settings
-from tests.end_to_end.conftest import Night
-from tests.support.models import write_tiny_cnn
+from tests.cli.conftest import caller, fer, nightly
+from tests.dags.conftest import fer_command
+from tests.end_to_end.conftest import night
+from tests.s3.conftest import moto
+
+__all__ = ["caller", "fer", "fer_command", "moto", "night", "nightly"]
 
 GROWTH_MB = 20
+"""By so much the process that reads hostile images, or starts who does, may have grown."""
 
 
 def resident_mb() -> float:
     """Resident memory of this process, after what is garbage has gone."""
     gc.collect()
     return psutil.Process().memory_info().rss / 1e6
-
-
-@pytest.fixture
-def night(stack_settings: Settings, s3: Any, tmp_path: Path) -> Night:
-    """A bucket, a database and a registry of the test's own, and a CNN: bright is Happy."""
-    folder = tmp_path / "cnn"
-    folder.mkdir()
-    return Night(stack_settings.model_copy(update={"model_card": write_tiny_cnn(folder)}), s3)
 
 
 @pytest.fixture

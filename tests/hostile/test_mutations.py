@@ -74,16 +74,16 @@ def test_changes_that_reach_new_lines_are_changed_further(
     options = [
         f"-max_total_time={FUZZ_SECONDS}",
         f"-timeout={IMAGE_DEADLINE_S:.0f}",
-        "-max_len=4096",
+        "-max_len=16384",
         "-rss_limit_mb=1000",
         "-close_fd_mask=2",  # what libjpeg and libpng say of each image; not libFuzzer's own
         f"-artifact_prefix={tmp_path}/",
     ]
     command = [sys.executable, "-m", "tests.hostile.fuzz", str(counts), str(folder), *options]
     ended = subprocess.run(command, cwd=repo_root, check=False)
+    left = [path.name for path in tmp_path.iterdir() if path.name not in ("corpus", "counts.json")]
+    assert (ended.returncode, left) == (0, [])
     told = json.loads(counts.read_text())
     with capsys.disabled():
         print(f"\nfuzzed {told}, {len(list(folder.iterdir()))} kept")  # noqa: T201
-    left = [path.name for path in tmp_path.iterdir() if path.name not in ("corpus", "counts.json")]
-    assert (ended.returncode, left) == (0, [])
     assert told["grown_mb"] < GROWTH_MB

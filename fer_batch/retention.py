@@ -134,6 +134,7 @@ def _drop(target: sa.Engine, day: date, parts: Sequence[Any]) -> DroppedDay:
             if part.detach is not None:
                 _as_it_stands(connection, part.detach)
     with database.transaction(target) as connection:
+        connection.execute(statement("lock_timeout"), {"timeout": f"{LOCK_TIMEOUT_S}s"})
         dropped = _counted(connection, day, parts)
         for part in parts:
             _as_it_stands(connection, part.drop_table)

@@ -1,2 +1,2 @@
--- For the session, since CONCURRENTLY allows no transaction to hold it for.
+-- For the session: CONCURRENTLY stands in no transaction that it could be set for.
 SELECT set_config('lock_timeout', :timeout, false)

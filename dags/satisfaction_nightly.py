@@ -23,8 +23,8 @@ or a data check with an error. The log of `check_data` names each finding. One f
 trouble leaves the others' summaries as they are. Late images of the last days are picked up by
 the next night.
 
-**When it is late.** A run that has not ended 6 hours after it was queued misses its deadline:
-Airflow marks it and calls `FER_DEADLINE_CALLBACK` once. After 8 hours it is ended.
+**When it is late.** A run that takes 6 hours longer than the successful ones on average misses its
+deadline: Airflow marks it and calls `FER_DEADLINE_CALLBACK` once. After 8 hours it is ended.
 
 **Backfill**: `airflow backfill create --dag-id satisfaction_nightly_europe_berlin --from-date
 2026-11-01T00:00 --to-date 2026-11-08T00:00` makes a run for each night between the two; each is

@@ -131,7 +131,7 @@ def test_a_scoring_process_reaches_its_own_deadline_before_the_task_does(
 
 def test_every_run_has_a_deadline_before_it_is_ended(parsed: dict[str, Any]) -> None:
     for dag in parsed["dags"].values():
-        assert dag["deadlines"] == [["DagRunQueuedAtDeadline", 6 * 3600, "fer_deadline.missed"]]
+        assert dag["deadlines"] == [["AverageRuntimeDeadline", 6 * 3600, "fer_deadline.missed"]]
         assert dag["timeout_s"] > 6 * 3600
 
 
@@ -140,7 +140,7 @@ def test_who_hears_of_a_missed_deadline_and_when_are_settings(tmp_path: Path) ->
     theirs = {"FER_DEADLINE_CALLBACK": "our_alerts.page_somebody", "FER_DEADLINE_HOURS": "2.5"}
     parsed = parse(tmp_path, tmp_path / "none.toml", PYTHONPATH=str(tmp_path), **theirs)
     assert parsed["dags"]["satisfaction_nightly"]["deadlines"] == [
-        ["DagRunQueuedAtDeadline", 9000, "our_alerts.page_somebody"]
+        ["AverageRuntimeDeadline", 9000, "our_alerts.page_somebody"]
     ]
 
 

@@ -38,6 +38,7 @@ _KEEPALIVES = {
     "keepalives_idle": "30",
     "keepalives_interval": "10",
     "keepalives_count": "3",
+    "tcp_user_timeout": "60000",  # the same for what was sent and never confirmed
 }
 
 

@@ -82,12 +82,16 @@ def _skipped(
 
 
 def write(path: Path, html: str) -> None:
-    """Put the file there whole or not at all."""
+    """Put the file there whole or not at all. Raises OSError, which names it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(html, encoding="utf-8")
-    reach("report.during")
-    unfinished.replace(path)
+    try:
+        unfinished.write_text(html, encoding="utf-8")
+        reach("report.during")
+        unfinished.replace(path)
+    except OSError as error:  # a full disk, whose error names no file
+        unfinished.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def render(data: ReportData) -> str:

@@ -76,3 +76,12 @@ def test_server_that_is_not_there_may_come_back() -> None:
         with pytest.raises(DatabaseUnavailableError, match="FER_DATABASE_URL") as unreachable:
             database.check_migrated(engine)
     assert "secret" not in str(unreachable.value)
+
+
+def test_a_server_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "_CONNECT_TIMEOUT_S", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        engine = database.engine(f"postgresql://fer:secret@127.0.0.1:{silent.getsockname()[1]}/fer")
+        with pytest.raises(DatabaseUnavailableError, match="timeout") as given_up:
+            database.check_migrated(engine)
+    assert "secret" not in str(given_up.value)

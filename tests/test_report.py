@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -148,6 +149,18 @@ def test_a_report_is_replaced_whole(tmp_path: Path) -> None:
     report.write(path, "second")
     assert path.read_text() == "second"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_report_that_does_not_fit_on_the_disk_leaves_nothing_there(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as full:
+            report.write(tmp_path / "day.html", "x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert full.value.filename == str(tmp_path / "day.html")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_console_table_shows_the_share_that_was_drawn(

@@ -144,7 +144,7 @@ def facilities(sizes: Sequence[int]) -> list[DemoFacility]:
 def by_workers(stack: ClusterStack) -> dict[str, Any]:
     """Run the DAG for the day; how long it took and what each worker did."""
     api = stack.airflow.api()
-    api.unpause(DAG_ID)
+    api.unpause(DAG_ID, DEADLINE_S)
     began = time.monotonic()
     run_id = api.trigger_dag_run(DAG_ID, {"capture_day": DAY.isoformat(), "lookback_days": 0})
     last = ""

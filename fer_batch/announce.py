@@ -34,7 +34,7 @@ class Announcement:
 
 
 class Announcer:
-    """The writing side. `path` is a file of `slots(threads)` bytes made by `create`."""
+    """The writing side. `path` is a file made by `create`, with a slot for each decoding thread."""
 
     def __init__(self, path: Path) -> None:
         with path.open("r+b") as file:

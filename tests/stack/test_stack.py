@@ -11,6 +11,7 @@ import pytest
 from dotenv import dotenv_values
 
 from fer_batch.stack import Stack, StackError, default_stack_dir
+from fer_batch.stack.airflow import POOL_SLOTS, POOL_THREADS
 from fer_batch.stack.files import own_folder
 from tests.support.processes import kill_all, processes_in
 
@@ -164,3 +165,7 @@ def test_each_user_and_environment_has_a_folder_of_its_own(monkeypatch):
     assert default_stack_dir() != here
     assert here.parent == Path("/var/tmp")
     assert f"-{os.getuid()}-" in here.name
+
+
+def test_what_scores_at_once_takes_no_more_threads_than_there_are_cores():
+    assert 1 <= POOL_SLOTS * POOL_THREADS <= (os.cpu_count() or 1)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
+from botocore.credentials import Credentials
 
 from fer_batch.errors import ConfigurationError, ModelError, PermanentError
 from fer_batch.records import Batch
 from tests.end_to_end.conftest import DAY, PERMISSION, Night, crop, facility
 from tests.support import pictures
+from tests.support.faulty_s3 import Fault, faulty
 
 
 def test_a_day_of_crops_becomes_a_summary(night: Night) -> None:
@@ -82,6 +85,25 @@ def test_a_second_run_scores_nothing_and_changes_no_row(night: Night) -> None:
     assert night.open("second").plan_shards() == []
     night.run("second")
     assert night.snapshot() == before
+
+
+def test_a_second_run_reads_no_image(night: Night, s3: Any) -> None:
+    night.registry(facility("a"))
+    night.fill("a", happy=2, sad=1)
+    with faulty(
+        s3.endpoint, s3.bucket, Credentials(s3.access_key_id, s3.secret_access_key)
+    ) as proxy:
+        reads = Fault("none", of="", times=0)
+        listings = Fault("none", of="", times=0, is_listing=True)
+        proxy.faults = [reads, listings]
+        seen = night.with_settings(s3_endpoint=proxy.endpoint)
+        seen.run("first")
+        assert set(reads.seen) == {f"a/{DAY}/{number:04}.png" for number in range(3)}
+        reads.seen.clear()
+        listings.seen.clear()
+        seen.run("second")
+        assert not reads.seen
+        assert set(listings.seen) == {f"a/{DAY}/"}
 
 
 def test_what_is_left_is_what_has_no_final_result(night: Night) -> None:

@@ -7,16 +7,14 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 
-from fer_batch import database, ledger, listing, planning, registry, storage
+from fer_batch import listing, registry, storage
 from fer_batch.errors import ConfigurationError
-from fer_batch.records import Batch
+from fer_batch.settings import Settings
 from fer_batch.storage import BucketReader, ListedObject
 from tests.end_to_end.conftest import DAY, Night, crop, facility
 from tests.hostile.conftest import GROWTH_MB, resident_mb
@@ -223,32 +221,24 @@ def test_a_long_listing_in_no_order_is_all_there_in_the_memory_of_a_short_one(
     where = f'endpoint = "{server.endpoint}"\nbucket = "bucket"\n'
     where += 'key_template = "m/{{capture_day}}/"\n'
     night.registry(facility("mall", more=where))
-    known = registry.load(night.settings.facilities_file, night.settings)
-    engine = database.engine(night.settings)
-    with engine.begin() as connection:
-        ledger.sync_facilities(connection, known)
+    run = night.open()
+    run.sync_facilities()
 
     def look() -> listing.BatchListing:
         nonlocal pages
         pages = iter(range(0, len(keys), 1000))
-        (found,) = listing.list_batches(
-            engine, night.settings, known, [Batch("mall", DAY)], "run", datetime.now(UTC)
-        )
+        (found,) = run.list_images()
         return found
 
     first = look()
     before_mb = resident_mb()
     again = look()
     grown_mb = resident_mb() - before_mb
-    with engine.begin() as connection:
-        version = night.open().begin() or night.open().model_version
-        shards = planning.plan(
-            connection, [Batch("mall", DAY)], known, night.settings, version, None
-        )
-        listed = connection.execute(sa.text("select image_key from fer.image")).scalars().all()
-    engine.dispose()
+    shards = run.plan_shards()
     server.shutdown()
     server.server_close()
+    listed = [row["image_key"] for row in night.rows("select image_key from fer.image")]
+    print(f"{KEYS} keys in {len(shards)} shards, grown by {grown_mb:.1f} MB")  # noqa: T201
 
     assert (first.status, first.images, first.new_images) == ("listed", KEYS, KEYS)
     assert (again.status, again.images, again.new_images) == ("listed", KEYS, 0)
@@ -296,14 +286,13 @@ IDS = [
 
 
 @pytest.mark.parametrize("name", IDS)
-def test_a_facility_of_a_hostile_id_is_refused_by_the_registry(night: Night, name: str) -> None:
+def test_a_facility_of_a_hostile_id_is_refused_by_the_registry(tmp_path: Path, name: str) -> None:
     quoted = '"' + "".join(f"\\U{ord(c):08x}" for c in name) + '"'
-    night.registry(
-        facility("other"), facility("mall").replace("facility.mall", f"facility.{quoted}")
-    )
+    path = tmp_path / "facilities.toml"
+    path.write_text(facility("mall").replace("facility.mall", f"facility.{quoted}"))
 
     with pytest.raises(ConfigurationError, match="facility_id must match"):
-        registry.load(night.settings.facilities_file, night.settings)
+        registry.load(path, Settings(_env_file=None))
 
 
 def test_a_hostile_id_on_the_command_line_is_no_facility(night: Night, nightly: Any) -> None:

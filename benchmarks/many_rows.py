@@ -7,6 +7,7 @@ and summaries write, and the same on every machine. What is measured on them is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ PARTITIONED = ("image", "image_result", "face_result")
 LARGEST = "north-mall"
 """The id of the largest facility, which is the one that sql/queries names."""
 FACES_OF_FRAME = 2.5
+BROKEN_SHARE = 1 / 500
 _REVISED = 10
 """One summary in so many has an earlier revision."""
 
@@ -48,7 +50,7 @@ class Size:
 
 
 def sizes(facilities: int, faces: float) -> list[Size]:
-    """Facilities whose days hold so many faces together, the largest first.
+    """Facilities whose days hold at least so many faces together, the largest first.
 
     Every fourth, beginning with the largest, uploads crops, the others frames, which show 2.5
     faces on average.
@@ -57,7 +59,7 @@ def sizes(facilities: int, faces: float) -> list[Size]:
     for n, share in enumerate(shares(facilities)):
         facility = facility_of(LARGEST if n == 0 else f"facility-{n:03}", n)
         per_image = 1 if facility.image_kind == "crops" else FACES_OF_FRAME
-        found.append(Size(facility, int(faces * share / per_image) + 1))
+        found.append(Size(facility, math.ceil(faces * share / per_image / (1 - BROKEN_SHARE)) + 1))
     return found
 
 

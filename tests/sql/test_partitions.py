@@ -1,15 +1,19 @@
-"""A night's statements leave the partitions of other days alone."""
+"""A night's statements, and the questions of analysts, leave other days' partitions alone."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
-from fer_batch import checks, ledger, planning
+import pytest
+
+from fer_batch import checks, ledger, planning, resources
 from fer_batch.settings import Settings
 
 IMPATIENT = "?options=-c%20lock_timeout%3D5s"
+QUERIES = sorted((resources.sql_dir() / "queries").glob("*.sql"))
 
 
 def test_a_night_runs_while_another_day_is_locked(tables: Any) -> None:
@@ -36,3 +40,33 @@ def test_a_night_runs_while_another_day_is_locked(tables: Any) -> None:
         with night.transaction() as connection:
             assert checks.run(connection, [night.batch], night.version) == []
     night.engine.dispose()
+
+
+@pytest.fixture
+def three_days(tables: Any) -> Any:
+    for n in range(3):
+        day = replace(tables.batch, capture_day=tables.batch.capture_day - timedelta(n))
+        tables.fill(40, 10, day)
+        tables.summarise(day)
+    return tables
+
+
+def test_a_question_reads_one_day_of_images_at_most(three_days: Any) -> None:
+    read = {file.stem: _partitions_read(three_days, file) for file in QUERIES}
+    assert read["how_many_faces_does_a_frame_show"] == {"image_result_2026_03_01"}
+    assert {name: days for name, days in read.items() if len({d[-10:] for d in days}) > 1} == {}
+
+
+def _partitions_read(tables: Any, file: Path) -> set[str]:
+    """Those that were looked into while the query ran; a plan may hold more."""
+    with tables.engine.connect() as connection:
+        connection = connection.execution_options(no_parameters=True)
+        explained = f"EXPLAIN (ANALYZE, FORMAT JSON) {file.read_text()}"
+        nodes = [connection.exec_driver_sql(explained).scalar_one()[0]["Plan"]]
+    found = set()
+    while nodes:
+        node = nodes.pop()
+        nodes += node.get("Plans", [])
+        if node["Actual Loops"] and "_2026_" in node.get("Relation Name", ""):
+            found.add(node["Relation Name"])
+    return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,6 +17,9 @@ from psycopg.rows import dict_row
 from fer_batch import nightly
 from fer_batch.settings import Settings
 from tests.support.models import write_tiny_cnn
+
+if TYPE_CHECKING:
+    from tests.end_to_end.airflow_stack import Airflow
 
 DAY = date(2026, 11, 20)
 
@@ -122,3 +125,12 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
 
     monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", noted)
     return lambda: sent
+
+
+@pytest.fixture(scope="package")
+def airflow(servers_dir: Path) -> Iterator[Airflow]:
+    """The Airflow of all tests of this folder."""
+    from tests.end_to_end.airflow_stack import airflow_running
+
+    with airflow_running(servers_dir / "nightly-in-airflow") as running:
+        yield running

@@ -13,12 +13,10 @@ from contextlib import contextmanager
 from datetime import date
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 
 from fer_batch import resources
 from fer_batch.errors import (
@@ -28,6 +26,9 @@ from fer_batch.errors import (
     FerError,
 )
 from fer_batch.settings import Settings
+
+if TYPE_CHECKING:
+    from alembic.config import Config  # slow to import, and a scoring process needs none
 
 UPGRADE_FIRST = "Run `fer-batch db upgrade`"
 _CONNECT_TIMEOUT_S = 10
@@ -225,6 +226,8 @@ def upgrade(source: Settings | str) -> str:
     other, and a failed one leaves nothing behind. Raises DatabaseError where the server is too
     old, or the schema newer than this version.
     """
+    from alembic import command
+
     target = engine(source)
     try:
         with transaction(target) as connection:
@@ -284,6 +287,8 @@ def _revision(connection: sa.Connection) -> str | None:
 
 
 def _alembic_config() -> Config:
+    from alembic.config import Config
+
     folder = str(resources.sql_dir() / "migrations")
     config = Config()
     config.set_main_option("script_location", folder.replace("%", "%%"))
@@ -294,6 +299,8 @@ def _alembic_config() -> Config:
 @cache
 def _revisions() -> list[str]:
     """The migrations of this version, newest first."""
+    from alembic.script import ScriptDirectory
+
     scripts = ScriptDirectory.from_config(_alembic_config())
     return [script.revision for script in scripts.walk_revisions()]
 

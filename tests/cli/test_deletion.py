@@ -1,0 +1,132 @@
+"""Rows are deleted for good by two commands, which say before and after what goes."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from tests.cli.conftest import Command
+from tests.end_to_end.conftest import Night, crop, facility
+
+OLD = date(2025, 6, 2)
+ON_OLD = ("--capture-day", OLD.isoformat())
+PER_IMAGE = ("image", "image_result", "face_result")
+
+
+def row_counts(night: Night) -> list[int]:
+    return [
+        night.rows(f"select count(*) as n from fer.{table}")[0]["n"]  # noqa: S608
+        for table in PER_IMAGE
+    ]
+
+
+@pytest.fixture
+def scored(nightly: Command, night: Night) -> Night:
+    """An old day of two facilities, scored and summarised."""
+    fill(night)
+    assert nightly("run", *ON_OLD).code == 0
+    return night
+
+
+@pytest.fixture
+def listed(nightly: Command, night: Night) -> Night:
+    """The same, only listed, which takes less time."""
+    fill(night)
+    assert nightly("list", *ON_OLD).code == 0
+    return night
+
+
+def fill(night: Night) -> None:
+    night.registry(facility("a"), facility("b"))
+    night.fill("a", happy=25, sad=10, day=OLD)
+    night.fill("b", happy=2, sad=1, day=OLD)
+
+
+def test_old_days_are_dropped_and_not_scored_again(nightly: Command, scored: Night) -> None:
+    before = scored.rows("select * from fer.satisfaction_summary order by 1, 2")
+    day = {"capture_day": OLD.isoformat(), "images": 38, "faces": 38}
+    shown = nightly("db", "retain", "--dry-run", "--json")
+    assert (shown.code, shown.json) == (0, [day])
+    assert row_counts(scored) == [38, 38, 38]
+    dropped = nightly("db", "retain", "--yes", "--json")
+    assert (dropped.code, dropped.json) == (0, [day])
+    assert row_counts(scored) == [0, 0, 0]
+
+    again = nightly("run", *ON_OLD, "--json")
+    assert (again.code, again.out) == (2, "")
+    assert f"the rows of {OLD} were dropped by retention" in again.err
+    for step in ("plan", "list", "summarize"):
+        assert nightly(step, *ON_OLD, "--json").code == 2
+    assert row_counts(scored) == [0, 0, 0]
+    assert scored.rows("select * from fer.satisfaction_summary order by 1, 2") == before
+    assert "Dropped, days before" in nightly("db", "retain", "--yes").out
+
+
+def test_the_retention_period_is_a_setting_and_a_day_may_be_named(
+    nightly: Command, listed: Night
+) -> None:
+    age = (datetime.now(UTC).date() - OLD).days
+    asked = ("db", "retain", "--dry-run", "--json")
+    assert nightly(*asked, FER_RETENTION_DAYS=str(age)).json == []
+    assert len(nightly(*asked, FER_RETENTION_DAYS=str(age - 1)).json) == 1
+    assert nightly(*asked, "--before", OLD.isoformat()).json == []
+    assert len(nightly(*asked, "--before", str(OLD + timedelta(1))).json) == 1
+    future = nightly(*asked, "--before", str(datetime.now(UTC).date() + timedelta(2)))
+    assert future.code == 2
+    assert "is not over yet" in future.err
+
+
+def test_a_lookback_leaves_out_what_was_dropped(nightly: Command, scored: Night) -> None:
+    next_day = OLD + timedelta(1)
+    assert nightly("db", "retain", "--yes", "--before", str(next_day)).code == 0
+    scored.fill("a", happy=1, sad=0, day=next_day)
+    ended = nightly("run", "--capture-day", str(next_day), "--lookback-days", "1", "--json")
+    assert (ended.code, ended.json["findings"]) == (0, [])
+    assert {row["capture_day"] for row in ended.json["summaries"]} == {str(next_day)}
+    assert row_counts(scored) == [1, 1, 1]
+
+
+def test_an_erased_image_stays_away_though_it_lies_in_the_bucket(
+    nightly: Command, scored: Night
+) -> None:
+    key = f"a/{OLD}/0000.png"
+    there = {"facility_id": "a", "capture_day": OLD.isoformat(), "images": 1, "faces": 1}
+    asked = ("erase", "--facility", "a", "--key", key)
+    assert nightly(*asked, "--dry-run", "--json").json == [there]
+    assert row_counts(scored) == [38, 38, 38]
+    ended = nightly(*asked, "--yes", "--json")
+    assert (ended.code, ended.json) == (0, [{**there, "revision": 2}])
+    assert key not in ended.out + ended.err
+    scored.put(key, crop(is_happy=False))  # another picture under its key is not read either
+    assert nightly("run", *ON_OLD).code == 0
+    summary = scored.summary("a")
+    assert (summary["images"], summary["happy"], summary["sad"]) == (35, 24, 10)
+    assert (summary["not_scored"], summary["revision"]) == ({"erased": 1}, 2)
+    assert scored.rows("select 1 from fer.image where image_key = %s", key) == []
+    assert nightly(*asked, "--yes", "--json").json == []
+
+
+def test_a_day_and_a_facility_that_has_left_the_registry(nightly: Command, scored: Night) -> None:
+    assert len(nightly("erase", "--facility", "b", "--day", str(OLD), "--yes", "--json").json) == 1
+    ended = nightly("run", *ON_OLD, "--json")
+    assert (ended.code, [row["facility_id"] for row in ended.json["summaries"]]) == (0, ["a"])
+    assert nightly("run", *ON_OLD, "--facility", "b").code == 2
+    scored.registry(facility("b"))
+    assert "Erased" in nightly("erase", "--facility", "a", "--yes").out
+    assert row_counts(scored) == [0, 0, 0]
+    assert scored.summary("a")["not_scored"] == {"erased": 35}
+
+
+def test_nothing_is_deleted_by_mistake(nightly: Command, listed: Night) -> None:
+    for command, said in (
+        ("db retain", "nobody can be asked"),
+        ("erase --facility a", "nobody can be asked"),
+        ("erase --facility a --key a/b.png --yes", "no image with that key"),
+        ("erase --facility c --yes", "no image of facility 'c'"),
+        ("erase --facility a --key x --day 2025-06-02", "exclude each other"),
+    ):
+        ended = nightly(*command.split())
+        assert (ended.code, ended.out) == (2, "")
+        assert said in ended.err
+    assert row_counts(listed) == [38, 0, 0]

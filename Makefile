@@ -26,8 +26,9 @@ demo: $(MADE) ## Run a demo day through Airflow; IMAGES=folder takes your own (f
 test: lint ## Run lint and every test, on up to four cores
 	@$(BIN)/pytest $(PARALLEL)
 
-test-faults: $(MADE) ## Run the long tests of kills and faults, with 20 seeds for each point
-	@FER_FAULT_SEEDS=20 $(BIN)/pytest $(PARALLEL) tests/faults
+test-faults: $(MADE) ## Run the long tests: 20 seeds for each kill, 10,000 hostile images, fuzzing
+	@FER_FAULT_SEEDS=20 FER_FUZZ_IMAGES=10000 FER_FUZZ_SECONDS=600 FER_MANY_KEYS=100000 \
+	  $(BIN)/pytest $(PARALLEL) -rP tests/faults tests/hostile
 
 bench: $(MADE) ## Measure fer-batch beside what one would write by hand, on one day of images
 	@$(BIN)/python -m benchmarks.day

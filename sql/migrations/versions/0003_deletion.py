@@ -1,6 +1,6 @@
 """What was deleted for good, by retention and by erasure, so that no run brings it back.
 
-The statements stand in `0004_deletion.sql` beside this file, as SQL.
+The statements stand in `0003_deletion.sql` beside this file, as SQL.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from alembic import op
 
-revision = "0004"
+revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None

@@ -15,7 +15,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help demo test test-faults lint bench bench-model bench-tables up down status lock clean
+.PHONY: help demo test test-faults lint bench bench-model up down status lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -35,9 +35,6 @@ bench: $(MADE) ## Measure fer-batch beside what one would write by hand, on one 
 
 bench-model: $(MADE) ## Measure the CNN beside Keras and the fer package's network
 	@$(BIN)/python -m benchmarks.model
-
-bench-tables: $(MADE) ## Measure the tables at 20 million faces: summaries, queries, planning, writing
-	@$(BIN)/python -m benchmarks.tables
 
 lint: $(MADE) ## Check style, types and import rules
 	@$(BIN)/ruff check --quiet .

@@ -10,6 +10,7 @@ import re
 from datetime import date
 from urllib.parse import quote, urlsplit
 
+import psycopg
 import pytest
 
 from fer_batch.stack.airflow_api import RunState
@@ -165,16 +166,29 @@ def test_what_only_a_person_can_repair_is_not_tried_again(
 
 def test_what_may_pass_waits_for_another_try(airflow: Airflow) -> None:
     run_id = airflow.trigger(FAR_DAY, FAR)
-    waiting = []
+    waiting: list[tuple[RunState, float, str]] = []
 
     def give_up(now: RunState) -> None:
         if states(now).get("list_images") == "up_for_retry":
-            waiting.append(now)
+            waiting.append((now, *retry(airflow, run_id)))
             airflow.api.call("PATCH", f"dags/{DAG_ID}/dagRuns/{quote(run_id)}", {"state": "failed"})
 
     airflow.api.wait_for_run(DAG_ID, run_id, give_up, DEADLINE_S)
-    assert waiting
-    assert "127.0.0.1:9" in airflow.log(waiting[0], "list_images")
+    run, wait_s, reason = waiting[0]
+    assert 15 <= wait_s <= 25
+    assert reason == "it may pass when tried again"
+    assert "127.0.0.1:9" in airflow.log(run, "list_images")
+
+
+def retry(airflow: Airflow, run_id: str) -> tuple[float, str]:
+    """After how many seconds, and why, the listing of a run is tried again."""
+    with psycopg.connect(airflow.metadata_url) as connection:
+        (found,) = connection.execute(
+            "select retry_delay_override, retry_reason from task_instance"
+            " where run_id = %s and task_id = 'list_images'",
+            [run_id],
+        ).fetchall()
+        return found
 
 
 def test_a_backfill_is_about_the_day_before_each_night_and_no_other(

@@ -5,7 +5,7 @@ VENV   ?= .venv
 IMAGES ?=
 BIN    := $(VENV)/bin
 MADE   := $(VENV)/.made
-PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 # uv brings certificates of its own; a machine may need those that its owner added.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)

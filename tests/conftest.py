@@ -35,6 +35,9 @@ REPO_ROOT = Path(__file__).resolve().parent.parent
 SERVERS = "FER_TEST_SERVERS"
 """Environment variable by which a session tells its workers the folder of the servers."""
 TEMPLATE = "migrated"
+ON_AIRFLOW = ("tests/end_to_end/test_airflow.py", "tests/end_to_end/test_broken_night.py")
+KILLS = "tests/faults/test_kill_anywhere.py"
+LONGEST = (*ON_AIRFLOW, KILLS, "tests/test_wheel.py", "tests/faults/", "tests/hostile/")
 LONG_RUNS = ("FER_FAULT_SEEDS", "FER_FUZZ_IMAGES", "FER_FUZZ_SECONDS", "FER_MANY_KEYS")
 """Environment variables by which `make test-faults` asks for more than `make test`."""
 
@@ -64,13 +67,22 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, signal.default_int_handler)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay on one worker, with its fixtures. Groups of their own are long: first."""
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    """What takes longest comes first, so that no worker is left with it at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests stay on one worker, with its fixtures."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(KILLS):
+                return nodeid  # each is long, and they share nothing
+            return "airflow" if nodeid.startswith(ON_AIRFLOW) else nodeid.partition("::")[0]
+
+    return ByFile(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

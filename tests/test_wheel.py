@@ -23,8 +23,6 @@ from fer_batch import __version__
 from tests.end_to_end.conftest import crop
 from tests.support.command import only_ours
 
-pytestmark = pytest.mark.xdist_group("wheel")  # built once
-
 KINDS = {".md", ".npz", ".py", ".typed", ".sql", ".json", ".onnx", ".html"}
 """What may be in the package: no picture, no table of pixels, no archive."""
 

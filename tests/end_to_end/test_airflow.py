@@ -28,7 +28,7 @@ from tests.end_to_end.airflow_stack import (
     states,
 )
 
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("airflow")]
+pytestmark = pytest.mark.timeout(1200)
 
 ZONES_DAY, BUCKET_DAY, VERSION_DAY, FAR_DAY = (date(2025, 3, day) for day in (3, 4, 5, 6))
 # The night between the two, Berlin's clocks go forward.

@@ -33,7 +33,7 @@ from tests.end_to_end.airflow_stack import (
 )
 from tests.end_to_end.conftest import crop
 
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("airflow")]
+pytestmark = pytest.mark.timeout(1200)
 
 USUAL_DAY, REFUSED_DAY, BROKEN_DAY = (date(2025, 4, day) for day in (7, 8, 9))
 PASSWORD, TOKEN, EXTRA = (f"canary-{name}-7Qx9/+@Zk" for name in ("password", "token", "extra"))

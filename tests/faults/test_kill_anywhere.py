@@ -83,10 +83,7 @@ def check_report(job: Job) -> None:
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize(
-    "seed",
-    [pytest.param(n, marks=pytest.mark.xdist_group(f"kill {n}")) for n in range(SEEDS)],
-)
+@pytest.mark.parametrize("seed", range(SEEDS))
 def test_kills_at_every_point_leave_the_tables_of_an_undisturbed_day(
     job: Job, undisturbed: Tables, seed: int
 ) -> None:

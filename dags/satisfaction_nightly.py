@@ -61,7 +61,12 @@ SATISFACTION_DAILY = Asset("satisfaction_daily")  # a URI would load every provi
 
 PARAMS = {
     "capture_day": Param(None, type=["null", "string"], format="date", title="Capture day"),
-    "facilities": Param([], type="array", items={"type": "string"}, title="Facilities"),
+    "facilities": Param(
+        [],
+        type="array",
+        items={"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"},
+        title="Facilities",
+    ),
     "lookback_days": Param(3, type="integer", minimum=0, maximum=31, title="Lookback (days)"),
     "model_version": Param(
         None, type=["null", "string"], pattern="^[0-9a-f]{6,64}$", title="Model version"

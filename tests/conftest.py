@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import psutil
 import psycopg
 import pytest
 from botocore.config import Config
@@ -62,9 +63,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if not is_worker:
         _sweep()
         os.environ[SERVERS] = f"{_prefix()}{os.getpid()}"
-        # End as after Ctrl-C, with the servers stopped, when CI ends the run.
         for number in (signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.default_int_handler)
+            signal.signal(number, _end)
+
+
+def _end(number: int, frame: Any) -> None:
+    """End as after Ctrl-C, with the servers stopped, when CI ends the run.
+
+    Ctrl-C reaches the workers too; this signal does not, and they would end their tests first.
+    """
+    for worker in psutil.Process().children():
+        worker.send_signal(signal.SIGINT)
+    signal.default_int_handler(number, frame)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

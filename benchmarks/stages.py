@@ -1,14 +1,17 @@
 """Each stage of scoring alone, on the same images, with the core-seconds that it costs.
 
 The stages are fer-batch's own functions, one after the other in this process: list, fetch,
-decode, find (frames only), CNN, write. Each is given what the one before it made. The stage
+decode, find (frames only), CNN, write. Each is given what the one before it made, and has as many
+threads as in scoring. The stage
 limit is what the cores could do if nothing else cost anything.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -25,6 +28,7 @@ from fer_batch.ledger import work
 from fer_batch.records import FaceScore, Image, ImageScore, KeyRange, Outcome
 from fer_batch.storage import BucketReader, Fetched
 
+In = TypeVar("In")
 Out = TypeVar("Out")
 
 
@@ -53,7 +57,8 @@ class Stages:
         self._run = open_run(self._settings, facility_id)
         self._facility = self._run.facilities[facility_id]
         self._classifier = Classifier(self._settings, self._run.cnn)
-        self._finder = FaceFinder(self._settings)
+        self._threads = ThreadPoolExecutor(self._settings.threads)
+        self._finders = threading.local()
         self._limits = Limits.of(self._settings)
         self._run.sync_facilities()
         self._run.begin()
@@ -69,7 +74,7 @@ class Stages:
         with quiet_decoders():
             decoded = self._timed("decode", lambda: self._decode(fetched))
         if self._facility.image_kind == "frames":
-            found = self._timed("find", lambda: [self._find(one) for one in decoded])
+            found = self._timed("find", lambda: self._on_all_cores(self._find, decoded))
         else:
             found = self._timed("crop", lambda: [_whole(one) for one in decoded])
         scores = self._timed("CNN", lambda: self._classify(fetched, decoded, found))
@@ -95,11 +100,23 @@ class Stages:
             return list(reader.fetch_many(images))
 
     def _decode(self, fetched: list[Fetched]) -> list[DecodedImage]:
-        is_grey = self._facility.image_kind == "crops"
-        return [read_image(one.data or b"", self._limits, is_grey=is_grey) for one in fetched]
+        if self._facility.image_kind == "crops":
+            return [read_image(one.data or b"", self._limits, is_grey=True) for one in fetched]
+        return self._on_all_cores(
+            lambda one: read_image(one.data or b"", self._limits, is_grey=False), fetched
+        )
+
+    def _on_all_cores(self, function: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
+        """As scoring does it: a core that works beside a busy one may be slower than one alone.
+
+        For frames only. A crop is decoded in less time than it takes to hand it to a thread.
+        """
+        return list(self._threads.map(function, items))
 
     def _find(self, image: DecodedImage) -> tuple[list[FoundFace], list[Pixels]]:
-        faces = self._finder.find(image.pixels)
+        if not hasattr(self._finders, "finder"):
+            self._finders.finder = FaceFinder(self._settings)
+        faces = self._finders.finder.find(image.pixels)
         return faces, [crop_face(image.pixels, face.box) for face in faces]
 
     def _classify(

@@ -222,6 +222,7 @@ class Run:
 
         reach("summary.before")
         self.begin()
+        database.analyse(self.engine, (batch.capture_day for batch in self.batches))
         with database.transaction(self.engine) as connection:
             summaries = satisfaction.write_summaries(
                 connection,

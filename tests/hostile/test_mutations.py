@@ -1,6 +1,7 @@
 """Good images changed at random, read by the process of the test: pixels or a reason, no more.
 
-`FER_FUZZ_IMAGES` says how many in all, 1,000 if it is not set. An image that takes the process
+`FER_FUZZ_IMAGES` says how many in all, 1,000 if it is not set, and `FER_FUZZ_SECONDS` for how long
+changes are guided by the lines that they reach, 5 if it is not set. An image that takes the process
 down or hangs it is left in the test's folder as `image`.
 """
 
@@ -25,7 +26,7 @@ from tests.support.hostile_images import Mutator, good_ones
 
 IMAGES = int(os.environ.get("FER_FUZZ_IMAGES", "1000"))
 SEEDS = 4
-FUZZ_SECONDS = int(os.environ.get("FER_FUZZ_SECONDS", "0"))
+FUZZ_SECONDS = int(os.environ.get("FER_FUZZ_SECONDS", "5"))
 LIMITS = Limits(max_bytes=100_000, max_pixels=1_000_000, min_px=16)
 
 
@@ -65,7 +66,6 @@ def test_changed_images_become_pixels_or_a_reason(seed: int, tmp_path: Path) -> 
     assert grown_mb < GROWTH_MB
 
 
-@pytest.mark.skipif(FUZZ_SECONDS == 0, reason="FER_FUZZ_SECONDS is not set")
 @pytest.mark.timeout(FUZZ_SECONDS + 300)
 def test_changes_that_reach_new_lines_are_changed_further(tmp_path: Path, repo_root: Path) -> None:
     if importlib.util.find_spec("atheris") is None:

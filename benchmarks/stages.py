@@ -2,8 +2,7 @@
 
 The stages are fer-batch's own functions, one after the other in this process: list, fetch,
 decode, find (frames only), CNN, write. Each is given what the one before it made, and has as many
-threads as in scoring. The stage
-limit is what the cores could do if nothing else cost anything.
+threads as in scoring. The stage limit is what the cores could do if nothing else cost anything.
 """
 
 from __future__ import annotations

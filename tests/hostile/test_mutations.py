@@ -8,7 +8,6 @@ down or hangs it is left in the test's folder as `image`.
 from __future__ import annotations
 
 import faulthandler
-import importlib.util
 import json
 import os
 import subprocess
@@ -68,8 +67,6 @@ def test_changed_images_become_pixels_or_a_reason(seed: int, tmp_path: Path) -> 
 
 @pytest.mark.timeout(FUZZ_SECONDS + 300)
 def test_changes_that_reach_new_lines_are_changed_further(tmp_path: Path, repo_root: Path) -> None:
-    if importlib.util.find_spec("atheris") is None:
-        pytest.skip("there is no atheris for this machine")
     folder, counts = tmp_path / "corpus", tmp_path / "counts.json"
     folder.mkdir()
     options = [

@@ -72,8 +72,8 @@ def run(settings: Settings) -> dict[str, float]:
     shards = timed("plan", job.plan_shards)
     timed("score", lambda: [job.score(shard) for shard in shards])
     timed("summarise", job.summarize)
-    timed("check", job.check)
-    timed("report", job.report)
+    findings = timed("check", job.check)
+    timed("report", lambda: job.report(findings))
     return seconds
 
 

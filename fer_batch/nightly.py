@@ -246,14 +246,19 @@ class Run:
         with database.translate_errors(), self.engine.connect() as connection:
             return checks.run(connection, self.batches, self.model_version)
 
-    def report(self) -> Path:
-        """Write the report of the capture day and return its path."""
+    def report(self, findings: Sequence[Mapping[str, Any]] | None = None) -> Path:
+        """Write the report of the capture day and return its path.
+
+        `findings` are what `check` just returned; None means to check again.
+        """
         from fer_batch import report
 
+        if findings is None:
+            findings = self.check()
         scope = self.selection.time_zone or "-".join(sorted(self.selection.facility_ids)[:3])
         name = re.sub("[^A-Za-z0-9_-]+", "_", f"{self.selection.capture_day}-{scope or 'all'}")
         reach("report.before")
-        path = report.write_day(self.engine, self.settings, self.batches, self.model_version, name)
+        path = report.write_day(self.engine, self.settings, self.batches, findings, name)
         reach("report.after")
         return path
 
@@ -274,7 +279,7 @@ def run_all(run: Run) -> Sequence[dict[str, Any]]:
             failed = failed or error
     run.summarize()
     findings = run.check()
-    run.report()
+    run.report(findings)
     if failed is not None:
         raise failed
     return findings

@@ -18,7 +18,7 @@ import jinja2
 import pandas as pd
 import sqlalchemy as sa
 
-from fer_batch import checks, database, satisfaction
+from fer_batch import database, satisfaction
 from fer_batch.database import statement
 from fer_batch.failpoints import reach
 from fer_batch.records import Batch
@@ -46,10 +46,15 @@ class ReportData:
 
 
 def write_day(
-    engine: sa.Engine, settings: Settings, batches: Sequence[Batch], model_version: str, name: str
+    engine: sa.Engine,
+    settings: Settings,
+    batches: Sequence[Batch],
+    findings: Sequence[Mapping[str, Any]],
+    name: str,
 ) -> Path:
     """Write the report of the batches into `report_dir` as `<name>.html`; its path.
 
+    `findings` are those of checks.py for the same batches.
     The newest day of the batches is the report's day; the days before it follow.
     """
     ids = sorted({batch.facility_id for batch in batches})
@@ -59,7 +64,7 @@ def write_day(
         data = ReportData(
             capture_day=days[-1],
             days=as_rows(daily),
-            findings=checks.run(connection, batches, model_version),
+            findings=findings,
             skipped=_skipped(connection, ids, days),
         )
     path = settings.report_dir / f"{name}.html"

@@ -340,20 +340,24 @@ def _boto_client(
             f"{place.endpoint!r} is no endpoint",
             f"Correct {place.endpoint_setting}; it is a URL such as https://s3.example.com",
         ) from None
-    # First, for boto3 reads a page twice: what is taken out of it costs nothing more.
-    client.meta.events.register_first("before-parse.s3.ListObjectsV2", _read_entries)
+    # First, for boto3 reads a page twice: what is taken out of it costs nothing more. Its own
+    # handler is there for every operation, and comes before those of a single one.
+    client.meta.events.register_first("before-parse.s3.*", _read_entries)
     return client
 
 
 def _read_entries(
-    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+    operation_model: Any,
+    response_dict: dict[str, Any],
+    customized_response_dict: dict[str, Any],
+    **_: Any,
 ) -> None:
     """Read the entries of a page of a listing, of which there are a thousand, in boto3's place.
 
     boto3 looks up each field of each in its model of S3: most of the time of a listing. The rest
     of the page, and any page that is out of order, is left to it.
     """
-    if response_dict["status_code"] != 200:
+    if operation_model.name != "ListObjectsV2" or response_dict["status_code"] != 200:
         return
     try:
         page = ElementTree.fromstring(response_dict["body"])  # noqa: S314  (as boto3 reads it)
@@ -369,18 +373,22 @@ def _read_entries(
         customized_response_dict["Contents"] = entries
 
 
+_READ: tuple[tuple[str, Callable[[str], Any]], ...] = (
+    ("Key", str),
+    ("LastModified", datetime.fromisoformat),
+    ("ETag", str),
+    ("Size", int),
+)
+
+
 def _entry(node: ElementTree.Element, space: str) -> dict[str, Any]:
     """The fields of a listed object that we read; one that is missing stays so."""
+    texts = {child.tag: child.text or "" for child in node}
     fields: dict[str, Any] = {}
-    for child in node:
-        name = child.tag.removeprefix(space)
-        text = child.text or ""
-        if name == "Size":
-            fields[name] = int(text)
-        elif name == "LastModified":
-            fields[name] = datetime.fromisoformat(text)
-        elif name in ("Key", "ETag"):
-            fields[name] = text
+    for name, read in _READ:
+        text = texts.get(space + name)
+        if text is not None:
+            fields[name] = read(text)
     return fields
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,10 @@ _OBSTORE_ERRORS = (BaseError, OSError, ValueError)
 # obstore refuses control characters, empty, `.` and `..` segments, and takes off slashes at
 # either end without a word.
 _NOT_FOR_OBSTORE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)(?:\.{0,2})(?:/|$)")
+
+
+# What stands for another character in a key that came encoded.
+_ENCODED = re.compile("[%+]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +145,25 @@ class BucketReader:
         Raises StorageError for a listing that ends early, goes in a circle or holds other keys,
         and StorageError or StorageUnavailableError as S3 answers.
         """
-        where: dict[str, str] = {}
+        where: dict[str, str] | None = {}
         been: set[str] = set()
-        while True:
-            page = self._page(prefix, where)
-            reach("list.page")
-            found = [self._listed(prefix, entry, page) for entry in page.get("Contents", ())]
-            if any(listed.key == where.get("StartAfter") for listed in found):
-                return  # a server that does not know StartAfter has begun anew
-            yield from found
-            following = self._following(prefix, page, found)
-            if following is None:
-                return
-            marks = {*following.values(), *(listed.key for listed in found[:1])}
-            if marks & been:
-                raise self._ends_early(prefix, "the server goes in a circle")
-            been |= marks
-            where = following
+        # The server looks for the next page while the caller takes this one.
+        with ThreadPoolExecutor(1, thread_name_prefix="page") as ahead:
+            coming = ahead.submit(self._page, prefix, {})
+            while where is not None:
+                page = coming.result()
+                reach("list.page")
+                found = [self._listed(prefix, entry, page) for entry in page.get("Contents", ())]
+                if any(listed.key == where.get("StartAfter") for listed in found):
+                    return  # a server that does not know StartAfter has begun anew
+                where = self._following(prefix, page, found)
+                if where is not None:
+                    marks = {*where.values(), *(listed.key for listed in found[:1])}
+                    if marks & been:
+                        raise self._ends_early(prefix, "the server goes in a circle")
+                    been |= marks
+                    coming = ahead.submit(self._page, prefix, where)
+                yield from found
 
     def _listed(self, prefix: str, entry: Any, page: ListObjectsV2OutputTypeDef) -> ListedObject:
         try:
@@ -231,7 +238,7 @@ class BucketReader:
             )
 
     def _decoded(self, key: str, page: ListObjectsV2OutputTypeDef) -> str:
-        if page.get("EncodingType") != "url":
+        if page.get("EncodingType") != "url" or not _ENCODED.search(key):
             return key
         try:
             return unquote_plus(key, errors="strict")

@@ -144,11 +144,16 @@ def _register(loaded: Settings, cards: Sequence[Path]) -> None:
 
 def soft_labels(
     *,
-    card: Annotated[Path, Parameter(help="Card of the teacher, made by `fer-batch train`.")],
+    card: Annotated[
+        list[Path],
+        Parameter(
+            help="Card of a teacher, made by `fer-batch train`; of several, the mean counts."
+        ),
+    ],
     data: Data,
     out: Annotated[Path, Parameter(help="The file to write.")] = Path("runs/soft_labels.npz"),
 ) -> None:
-    """Write what a large CNN, the teacher, says of the training rows, for `train --soft-labels`."""
+    """Write what a teacher, or several, say of the training rows, for `train --soft-labels`."""
     from fer_batch.training import teacher
 
     rows = teacher.write(card, data, out, settings().threads)

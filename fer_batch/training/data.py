@@ -25,21 +25,19 @@ def targets(
 
     The seven sum to 1: the label, mixed with the share of the FER+ votes where there are any, then
     with the teacher's `soft_labels` [N,7] if given. The pair sums to 1, or is 0, 0 in rows of the
-    other labels; it knows no votes. Label smoothing goes on the label's part; voters who disagree
-    need none.
+    other labels; it takes the votes for Happy and Sad in the same way, with a weight of its own.
+    Label smoothing goes on the label's part; voters who disagree need none.
     """
     classes = len(CLASSES)
     one_hot: NDArray[np.float32] = np.eye(classes, dtype=np.float32)[split.labels]
     seven = one_hot * (1 - recipe.label_smoothing) + recipe.label_smoothing / classes
-    if split.votes is not None:
-        votes = split.votes[:, VOTES_OF_CLASS]
-        cast = votes.sum(axis=1, keepdims=True)
-        # Rows whose voters all said contempt, unknown or no face keep their label alone.
-        weight = np.where(cast > 0, recipe.votes_weight, 0).astype(np.float32)
-        seven = seven * (1 - weight) + votes / np.maximum(cast, 1) * weight
     pair = one_hot[:, POLAR]
     is_polar = pair.any(axis=1, keepdims=True)
     pair = pair * (1 - recipe.label_smoothing) + is_polar * np.float32(recipe.label_smoothing / 2)
+    if split.votes is not None:
+        votes = split.votes[:, VOTES_OF_CLASS]
+        seven = _with_votes(seven, votes, recipe.votes_weight)
+        pair = is_polar * _with_votes(pair, votes[:, POLAR], recipe.pair_votes_weight)
     if soft_labels is not None:
         taught = soft_labels[:, POLAR]
         taught = is_polar * taught / np.maximum(taught.sum(axis=1, keepdims=True), 1e-6)
@@ -47,6 +45,17 @@ def targets(
         seven = seven * (1 - share) + soft_labels * share
         pair = pair * (1 - share) + taught * share
     return np.concatenate([seven, pair], axis=1).astype(np.float32)
+
+
+def _with_votes(
+    wanted: NDArray[np.float32], votes: NDArray[np.float32], weight: float
+) -> NDArray[np.float32]:
+    """Targets mixed with the shares of the votes. Rows without one vote for any of the columns
+    (contempt, unknown, no face, another expression) keep their label alone."""
+    cast = votes.sum(axis=1, keepdims=True)
+    share = np.where(cast > 0, weight, 0).astype(np.float32)
+    mixed: NDArray[np.float32] = wanted * (1 - share) + votes / np.maximum(cast, 1) * share
+    return mixed
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -76,11 +85,31 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         chosen = self._order[index * size : (index + 1) * size]
         rng = np.random.default_rng((self._recipe.seed, self._epoch, index))
         crops = augment(self._pixels[chosen], self._recipe.augmentation, rng)
-        return crops, self._targets[chosen]
+        return mix(crops, self._targets[chosen], self._recipe.mix_alpha, rng)
 
     def on_epoch_end(self) -> None:
         """Keras calls this between epochs."""
         self.start(self._epoch + 1)
+
+
+def mix(
+    crops: NDArray[np.uint8],
+    wanted: NDArray[np.float32],
+    alpha: float,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Each of `crops` [N,48,48] and its target [N,9] mixed with another's of the batch.
+
+    The other's share is drawn from Beta(alpha, alpha), folded so that it is at most a half
+    (Zhang, Cissé, Dauphin, Lopez-Paz 2017). With `alpha` 0 both stay as they are.
+    """
+    if alpha == 0:
+        return crops, wanted
+    drawn = rng.beta(alpha, alpha, len(crops)).astype(np.float32)
+    share = np.minimum(drawn, 1 - drawn)[:, None]
+    other = rng.permutation(len(crops))
+    grey = crops * (1 - share[..., None]) + crops[other] * share[..., None]
+    return grey.round().astype(np.uint8), wanted * (1 - share) + wanted[other] * share
 
 
 def augment(

@@ -70,8 +70,20 @@ class Recipe(BaseModel):
     pair_weight: float = Field(
         default=1.0, ge=0, description="Weight of Happy against Sad alone, beside the seven classes"
     )
+    pair_votes_weight: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="Weight of the FER+ votes for Happy against Sad beside the label",
+    )
     teacher_weight: float = Field(
         default=0.5, ge=0, le=1, description="Weight of the teacher's soft labels, where given"
+    )
+    mix_alpha: float = Field(
+        default=0.0,
+        ge=0,
+        description="Of the Beta distribution that says how much of another crop is mixed into "
+        "each; 0 mixes nothing",
     )
     precision: Literal["float32", "mixed_bfloat16"] = Field(
         default="float32", description="Of the training's arithmetic; what is exported is float32"

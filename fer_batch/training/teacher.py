@@ -1,4 +1,4 @@
-"""Soft labels: what a larger network, the teacher, says of each training row.
+"""Soft labels: what a teacher, one network or the mean of several, says of each training row.
 
 A small network learns more from a teacher's doubts than from a label alone (Hinton, Vinyals, Dean
 2015). The file holds probabilities and row numbers, no pixels; training with it needs no teacher.
@@ -7,6 +7,7 @@ A small network learns more from a teacher's doubts than from a label alone (Hin
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -25,20 +26,24 @@ ZOOMS = (1.0, 1.08)
 """The teacher sees each crop at these sizes, as it is and mirrored; its answers are averaged."""
 
 
-def write(card_path: Path, data: Path, out: Path, threads: int) -> int:
-    """Write the soft labels of the CNN under `card_path` for all of Training; how many rows.
+def write(cards: Sequence[Path], data: Path, out: Path, threads: int) -> int:
+    """Write the mean soft labels of the CNNs under `cards` for all of Training; how many rows.
 
     Raises ModelError for an artefact that does not fit its card, ConfigurationError for data that
-    is not FER2013.
+    is not FER2013 and where no card is given.
     """
-    card, artefact = load_artefact(card_path)
-    classify = open_artefact(artefact, card.artefact, threads)
+    if not cards:
+        raise ConfigurationError("no teacher is given", "Give the card of at least one CNN")
+    teachers = [load_artefact(path) for path in cards]
+    networks = [open_artefact(cnn.artefact, cnn.card.artefact, threads) for cnn in teachers]
     training = fer2013.read(data)["Training"]
     views = []
     for zoom in ZOOMS:
         seen = _zoomed(training.pixels, zoom)
-        views += [classify(seen), classify(np.ascontiguousarray(seen[:, :, ::-1]))]
-        log.info("teacher asked", zoom=zoom, rows=len(training))
+        mirrored = np.ascontiguousarray(seen[:, :, ::-1])
+        for cnn, classify in zip(teachers, networks, strict=True):
+            views += [classify(seen), classify(mirrored)]
+            log.info("teacher asked", teacher=cnn.card.name, zoom=zoom, rows=len(training))
     partial = out.with_name(out.name + ".partial")
     with partial.open("wb") as file:
         np.savez_compressed(
@@ -46,14 +51,15 @@ def write(card_path: Path, data: Path, out: Path, threads: int) -> int:
             probabilities=np.mean(views, axis=0).astype(np.float16),
             rows=training.rows,
             labels=training.labels,
-            teacher_sha256=np.array(card.artefact_sha256),
+            teacher_sha256=np.array(" ".join(cnn.card.artefact_sha256 for cnn in teachers)),
         )
     partial.replace(out)
     return len(training)
 
 
 def read(path: Path, training: Split) -> tuple[NDArray[np.float32], str]:
-    """[N of training,7] float32, rows sum to 1, and the SHA-256 of the teacher's artefact.
+    """[N of training,7] float32, rows sum to 1, and the SHA-256 of each teacher's artefact, with a
+    blank between two.
 
     Raises ConfigurationError where the file cannot be read, and where it is of other rows.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
@@ -205,6 +206,26 @@ def test_each_day_goes_to_its_own_partition_and_a_question_reads_only_that(table
     assert "2026_03_02" not in text
     # The bounds of the page reach both tables, else each page reads one from the day's start.
     assert text.count("image_key >= ") == 2
+
+
+def test_the_planner_hears_of_the_rows_of_a_night_and_only_once(tables: Any) -> None:
+    looked = """
+        SELECT reltuples::int, pg_stat_get_analyze_count(oid)
+        FROM pg_class WHERE oid = 'fer.image_2026_03_01'::regclass"""
+    tables.list([f"{n}.jpg" for n in range(300)])
+    tables.list(["a.jpg"], type(tables.batch)("north-mall", DAY + timedelta(1)))
+    # What a session has changed is counted with a delay of up to a second while it goes on.
+    tables.engine.dispose()
+    changed = "SELECT pg_stat_get_mod_since_analyze('fer.image_2026_03_01'::regclass)"
+    while tables.rows(changed) != [(300,)]:
+        time.sleep(0.02)
+    database.analyse(tables.engine, [DAY])
+    ((rows, times),) = tables.rows(looked)
+    assert rows == 300
+    database.analyse(tables.engine, [DAY])
+    assert tables.rows(looked) == [(300, times)]
+    other = tables.rows("SELECT reltuples FROM pg_class WHERE relname = 'image_2026_03_02'")
+    assert other == [(-1,)]  # nobody asked about that day
 
 
 # Words

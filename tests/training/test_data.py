@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fer_batch.fer2013 import VOTE_COLUMNS, Split
-from fer_batch.training.data import Batches, augment, targets
+from fer_batch.training.data import Batches, augment, mix, targets
 from fer_batch.training.recipe import Augmentation, Recipe
 
 NOTHING = Augmentation(
@@ -42,6 +42,18 @@ def test_votes_are_mixed_with_the_label() -> None:
     assert targets(rows, recipe)[0].tolist() == [0, 0, 0, 0, 0.5 + 0.125, 0, 0.375, 0, 1]
 
 
+def test_votes_for_happy_or_sad_are_mixed_with_the_pair() -> None:
+    votes = [
+        {"happiness": 3, "sadness": 1, "neutral": 6},
+        {"neutral": 10},
+        {"happiness": 5, "anger": 5},
+    ]
+    recipe = Recipe(pair_votes_weight=0.5, label_smoothing=0)
+    found = targets(split([4, 4, 0], votes), recipe)[:, 7:].tolist()
+    # Nobody voted for either in the second row, and the third has another label.
+    assert found == [[0.375, 0.625], [0, 1], [0, 0]]
+
+
 def test_a_row_whose_voters_named_no_expression_keeps_its_label() -> None:
     rows = split([4, 3], [{"NF": 10}, {"unknown": 7, "contempt": 3}])
     recipe = Recipe(votes_weight=0.5, label_smoothing=0)
@@ -53,15 +65,21 @@ def test_a_row_whose_voters_named_no_expression_keeps_its_label() -> None:
 @given(
     smoothing=st.floats(0, 0.9),
     weight=st.floats(0, 1),
+    pair_weight=st.floats(0, 1),
     taught=st.floats(0, 1),
     has_votes=st.booleans(),
 )
 def test_targets_are_probabilities(
-    smoothing: float, weight: float, taught: float, has_votes: bool
+    smoothing: float, weight: float, pair_weight: float, taught: float, has_votes: bool
 ) -> None:
     votes = [{"happiness": 7, "NF": 3}, {"NF": 10}, {"fear": 1, "anger": 9}]
     rows = split([3, 6, 2], votes if has_votes else None)
-    recipe = Recipe(label_smoothing=smoothing, votes_weight=weight, teacher_weight=taught)
+    recipe = Recipe(
+        label_smoothing=smoothing,
+        votes_weight=weight,
+        pair_votes_weight=pair_weight,
+        teacher_weight=taught,
+    )
     soft_labels = np.random.default_rng(1).dirichlet(np.ones(7), 3).astype(np.float32)
     found = targets(rows, recipe, soft_labels)
     assert found.dtype == np.float32
@@ -75,6 +93,28 @@ def test_with_all_the_weight_the_teacher_is_repeated() -> None:
     soft_labels = np.array([[0.1, 0, 0, 0.6, 0.2, 0, 0.1]], np.float32)
     found = targets(split([4]), Recipe(teacher_weight=1), soft_labels)
     assert found[0] == pytest.approx([0.1, 0, 0, 0.6, 0.2, 0, 0.1, 0.75, 0.25])
+
+
+def test_mixed_crops_keep_their_targets_shares() -> None:
+    # Black crops are Happy, white ones Sad: the grey value says how much of each there must be.
+    greys = np.repeat(np.array([0, 255], np.uint8), 50)
+    faces = np.broadcast_to(greys[:, None, None], (100, 48, 48))
+    wanted = targets(split([3] * 50 + [4] * 50), Recipe(label_smoothing=0))
+    mixed, found = mix(faces, wanted, 0.5, np.random.default_rng(1))
+    assert found[:, 4] == pytest.approx(mixed[:, 0, 0] / 255, abs=0.01)
+    assert found[:, :7].sum(axis=1) == pytest.approx(1, abs=1e-6)
+    assert (mixed == mixed[:, :1, :1]).all()
+    is_changed = mixed[:, 0, 0] != greys
+    assert 10 < is_changed.sum() < 100
+    # Each is still more itself than the other.
+    assert np.array_equal(found[:, 4] > 0.5, greys > 0)
+
+
+def test_without_mixing_a_batch_stays_as_it_is() -> None:
+    faces, wanted = crops(3), np.eye(3, 9, dtype=np.float32)
+    mixed, found = mix(faces, wanted, 0, np.random.default_rng(1))
+    assert np.array_equal(mixed, faces)
+    assert np.array_equal(found, wanted)
 
 
 def test_nothing_to_change_changes_nothing() -> None:

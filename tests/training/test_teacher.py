@@ -11,7 +11,7 @@ from fer_batch import fer2013
 from fer_batch.errors import ConfigurationError
 from fer_batch.training import teacher
 from tests.support import kaggle
-from tests.support.models import write_tiny_cnn
+from tests.support.models import tiny_onnx, write_tiny_cnn
 
 MADE = kaggle.rows(training=40, tested=10)
 
@@ -20,7 +20,7 @@ MADE = kaggle.rows(training=40, tested=10)
 def made(tmp_path: Path) -> tuple[Path, Path]:
     data = kaggle.write_csv(tmp_path / "fer2013.csv", MADE)
     out = tmp_path / "soft.npz"
-    assert teacher.write(write_tiny_cnn(tmp_path), data, out, threads=1) == 40
+    assert teacher.write([write_tiny_cnn(tmp_path)], data, out, threads=1) == 40
     return data, out
 
 
@@ -34,6 +34,23 @@ def test_every_training_row_gets_probabilities(made: tuple[Path, Path]) -> None:
     chosen = np.arange(40) % 3 == 0
     some, _ = teacher.read(out, training.only(chosen))
     assert np.array_equal(some, found[chosen])
+
+
+def test_several_teachers_give_their_mean(made: tuple[Path, Path], tmp_path: Path) -> None:
+    data, out = made
+    other = tmp_path / "other"
+    other.mkdir()
+    cards = [write_tiny_cnn(tmp_path), write_tiny_cnn(other, tiny_onnx(is_inverted=True))]
+    training = fer2013.read(data)["Training"]
+    alone = []
+    for card in cards:
+        teacher.write([card], data, out, threads=1)
+        alone.append(teacher.read(out, training))
+    teacher.write(cards, data, out, threads=1)
+    both, sha256s = teacher.read(out, training)
+    assert sha256s.split() == [sha256 for _, sha256 in alone]
+    assert np.abs(alone[0][0] - alone[1][0]).max() > 0.05
+    assert both == pytest.approx((alone[0][0] + alone[1][0]) / 2, abs=2e-3)  # kept as float16
 
 
 def test_no_pixel_is_in_the_file(made: tuple[Path, Path]) -> None:

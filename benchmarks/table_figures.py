@@ -127,8 +127,8 @@ class Measured:
         watch = self._watch()
         for day in self._some_days():
             batches = [Batch(name, day) for name in self._facilities]
-            with watch, self._engine.connect() as connection:
-                findings = checks.run(connection, batches, VERSION)
+            with watch:
+                findings = checks.run(self._engine, batches, VERSION)
         yield watch.figure("checks of a night", None, {"findings": len(findings)})
 
     def queries(self) -> Iterator[Figure]:

@@ -8,16 +8,20 @@ the tables contradict themselves or that work is missing; a warning, that a pers
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from fer_batch import resources
+from fer_batch import database, resources
 from fer_batch.errors import DatabaseError
 from fer_batch.records import Batch
+
+CHECKS_AT_ONCE = 2
+"""Each has a connection of its own. PostgreSQL answers one with one core."""
 
 _FIRST_LINE = re.compile(r"-- (error|warning): (.+)")
 
@@ -50,14 +54,12 @@ def _read() -> Iterator[Check]:
         yield Check(file.stem, severity, first[2].strip(), sa.text(sql))
 
 
-def run(
-    connection: sa.Connection, batches: Iterable[Batch], model_version: str
-) -> list[dict[str, Any]]:
+def run(engine: sa.Engine, batches: Iterable[Batch], model_version: str) -> list[dict[str, Any]]:
     """Run every check on the facilities and days of the batches; returns the findings.
 
     Each finding has `check`, `severity` ("error" or "warning"), `facility_id`, `capture_day`,
     `meaning` (what the check is about) and `finding` (what it found). Errors come first. Which
-    images lack an outcome is asked for the model version given.
+    images lack an outcome is asked for the model version given. Raises the database's errors.
     """
     looked_at = set(batches)
     question = {
@@ -65,6 +67,13 @@ def run(
         "capture_days": sorted({b.capture_day for b in looked_at}),
         "model_version": model_version,
     }
+
+    def ask(check: Check) -> Sequence[sa.RowMapping]:
+        with database.translate_errors(), engine.connect() as connection:
+            return connection.execute(check.statement, question).mappings().all()
+
+    with ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="check") as pool:
+        answers = list(pool.map(ask, all_checks()))
     findings = [
         {
             "check": check.name,
@@ -74,8 +83,8 @@ def run(
             "meaning": check.meaning,
             "finding": row["finding"],
         }
-        for check in all_checks()
-        for row in connection.execute(check.statement, question).mappings()
+        for check, rows in zip(all_checks(), answers, strict=True)
+        for row in rows
         if Batch(row["facility_id"], row["capture_day"]) in looked_at
     ]
     return sorted(

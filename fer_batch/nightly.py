@@ -241,10 +241,9 @@ class Run:
 
     def check(self) -> list[dict[str, Any]]:
         """The findings of the data checks, one dictionary each."""
-        from fer_batch import checks, database
+        from fer_batch import checks
 
-        with database.translate_errors(), self.engine.connect() as connection:
-            return checks.run(connection, self.batches, self.model_version)
+        return checks.run(self.engine, self.batches, self.model_version)
 
     def report(self, findings: Sequence[Mapping[str, Any]] | None = None) -> Path:
         """Write the report of the capture day and return its path.

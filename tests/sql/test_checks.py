@@ -14,8 +14,7 @@ from fer_batch.records import Batch, ImageScore, Outcome
 
 
 def run(tables: Any, *batches: Batch) -> list[dict[str, Any]]:
-    with tables.transaction() as connection:
-        return checks.run(connection, batches or [tables.batch], tables.version)
+    return checks.run(tables.engine, batches or [tables.batch], tables.version)
 
 
 def found(tables: Any, *batches: Batch) -> dict[str, str]:

@@ -55,8 +55,7 @@ def newest(tables: Any, batch: Batch) -> Any:
 
 
 def findings(tables: Any, *batches: Batch) -> list[dict[str, Any]]:
-    with tables.transaction() as connection:
-        return checks.run(connection, batches, tables.version)
+    return checks.run(tables.engine, batches, tables.version)
 
 
 def erase(tables: Any, *target: Any) -> list[erasure.ErasedDay]:

@@ -49,16 +49,16 @@ class Recipe(BaseModel):
 
     seed: int = 2013
     stem_width: int = Field(
-        default=24, ge=1, description="Channels of the first convolution, at 24×24"
+        default=16, ge=1, description="Channels of the first convolution, at 24×24"
     )
     stages: tuple[Stage, ...] = (
-        Stage(width=24, blocks=1),
+        Stage(width=16, blocks=1),
         Stage(width=48, blocks=2),
         Stage(width=96, blocks=2),
-        Stage(width=128, blocks=1),
+        Stage(width=192, blocks=1),
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Before the last layer")
-    epochs: int = Field(default=45, ge=1)
+    epochs: int = Field(default=72, ge=1)
     batch: int = Field(default=128, ge=1, description="Crops in one step")
     learning_rate: float = Field(default=0.1, gt=0, description="Peak, of SGD with Nesterov 0.9")
     warmup_epochs: float = Field(default=2.0, ge=0, description="Linear rise to the peak")
@@ -71,13 +71,13 @@ class Recipe(BaseModel):
         default=1.0, ge=0, description="Weight of Happy against Sad alone, beside the seven classes"
     )
     pair_votes_weight: float = Field(
-        default=0.0,
+        default=0.5,
         ge=0,
         le=1,
         description="Weight of the FER+ votes for Happy against Sad beside the label",
     )
     teacher_weight: float = Field(
-        default=0.5, ge=0, le=1, description="Weight of the teacher's soft labels, where given"
+        default=0.6, ge=0, le=1, description="Weight of the teacher's soft labels, where given"
     )
     mix_alpha: float = Field(
         default=0.0,

@@ -263,7 +263,8 @@ def test_a_face_is_the_same_in_whatever_form_it_comes(tmp_path: Path, mouth: Mou
     assert len(others) == 13
     for found in others:
         assert found.emotion is plain.emotion, found.source
-        assert found.probabilities == pytest.approx(plain.probabilities, abs=0.05), found.source
+        # A palette of 256 colours and a JPEG lose a little.
+        assert found.probabilities == pytest.approx(plain.probabilities, abs=0.1), found.source
 
 
 def test_a_photograph_that_says_how_it_is_turned_is_turned(

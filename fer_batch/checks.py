@@ -70,6 +70,7 @@ def run(engine: sa.Engine, batches: Iterable[Batch], model_version: str) -> list
 
     def ask(check: Check) -> Sequence[sa.RowMapping]:
         with database.translate_errors(), engine.connect() as connection:
+            database.join_by_hash(connection)
             return connection.execute(check.statement, question).mappings().all()
 
     with ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="check") as pool:

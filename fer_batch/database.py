@@ -205,6 +205,11 @@ def share_lock(connection: sa.Connection, name: str) -> None:
     connection.execute(statement("lock_shared"), {"name": f"fer.{name}"})
 
 
+def join_by_hash(connection: sa.Connection) -> None:
+    """Have the planner join whole tables, not row by row, until this transaction ends."""
+    connection.execute(statement("join_by_hash"))
+
+
 def ensure_partitions(connection: sa.Connection, days: Iterable[date]) -> int:
     """Create the partitions that these capture days lack; returns how many were created."""
     created = connection.execute(statement("ensure_partitions"), {"days": sorted(set(days))})

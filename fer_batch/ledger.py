@@ -7,6 +7,7 @@ caller's transaction and raises what `database.translate_errors` translates.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -27,6 +28,9 @@ BatchStatus = Literal["listed", "not_ready", "no_permission", "failed"]
 
 _COPY_ROWS = 10_000
 """Listed objects per COPY. The statement timeout then limits a COPY, not S3's whole listing."""
+
+# What PostgreSQL's text does not hold: NUL, and surrogates, which are no UTF-8.
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def sync_facilities(connection: sa.Connection, facilities: Mapping[str, Facility]) -> None:
@@ -144,6 +148,7 @@ def merge_listing(
     database.lock(connection, f"listing:{batch.facility_id}:{batch.capture_day}")
     _refuse_deleted(connection, batch)
     connection.execute(statement("discard_erased"), asdict(batch))
+    database.join_by_hash(connection)
     merged = connection.execute(statement("merge_listing"), asdict(batch))
     reach("list.upsert.after")
     return int(listed), merged.rowcount
@@ -161,7 +166,7 @@ def _refuse_deleted(connection: sa.Connection, batch: Batch) -> None:
 
 
 def _storable(key: str) -> str:
-    if "\0" in key or any("\ud800" <= character <= "\udfff" for character in key):
+    if _UNSTORABLE.search(key):
         raise DatabaseError(
             f"the database cannot hold the image key {key!r}",
             "Rename the object: PostgreSQL's text is UTF-8 without NUL characters",

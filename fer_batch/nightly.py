@@ -7,6 +7,7 @@ what it needs from the tables and leaves its work there, and may be repeated at 
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -166,6 +167,8 @@ class Run:
         """List every batch into the ledger; a facility's failure is its own."""
         from fer_batch import listing
 
+        # What is loaded by now stays: no use in looking for garbage in it with every page.
+        gc.freeze()
         return listing.list_batches(
             self.engine,
             self.settings,

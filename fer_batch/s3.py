@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -340,37 +340,28 @@ def _boto_client(
             f"{place.endpoint!r} is no endpoint",
             f"Correct {place.endpoint_setting}; it is a URL such as https://s3.example.com",
         ) from None
-    # First, for boto3 reads a page twice: what is taken out of it costs nothing more. Its own
-    # handler is there for every operation, and comes before those of a single one.
-    client.meta.events.register_first("before-parse.s3.*", _read_entries)
+    # By this pattern it comes before boto3's own handler, which reads the page once more to see
+    # whether it is an error.
+    client.meta.events.register("before-parse.*.ListObjectsV2", _lift_entries)
     return client
 
 
-def _read_entries(
-    operation_model: Any,
-    response_dict: dict[str, Any],
-    customized_response_dict: dict[str, Any],
-    **_: Any,
-) -> None:
-    """Read the entries of a page of a listing, of which there are a thousand, in boto3's place.
+_LIFTED = "EntriesUnread"
 
-    boto3 looks up each field of each in its model of S3: most of the time of a listing. The rest
-    of the page, and any page that is out of order, is left to it.
+
+def _lift_entries(
+    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
+) -> None:
+    """Take the entries, of which a page has a thousand, out of it before boto3 reads it.
+
+    boto3 would look up each field of each in its model of S3: most of the time of a listing. So
+    the next page can be asked for before this one's entries are read, by `entries_of`.
     """
-    if operation_model.name != "ListObjectsV2" or response_dict["status_code"] != 200:
-        return
-    try:
-        page = ElementTree.fromstring(response_dict["body"])  # noqa: S314  (as boto3 reads it)
-        space = page.tag[: page.tag.find("}") + 1]
-        nodes = page.findall(f"{space}Contents")
-        entries = [_entry(node, space) for node in nodes]
-    except (ElementTree.ParseError, ValueError):
-        return
-    if entries:
-        for node in nodes:
-            page.remove(node)
-        response_dict["body"] = ElementTree.tostring(page)
-        customized_response_dict["Contents"] = entries
+    body: bytes = response_dict["body"]
+    begin, end = body.find(b"<Contents>"), body.rfind(b"</Contents>") + len(b"</Contents>")
+    if response_dict["status_code"] == 200 and 0 <= begin < end:
+        customized_response_dict[_LIFTED] = body[begin:end]
+        response_dict["body"] = body[:begin] + body[end:]
 
 
 _READ: tuple[tuple[str, Callable[[str], Any]], ...] = (
@@ -381,15 +372,28 @@ _READ: tuple[tuple[str, Callable[[str], Any]], ...] = (
 )
 
 
-def _entry(node: ElementTree.Element, space: str) -> dict[str, Any]:
+def entries_of(page: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The entries of a page of a listing, each with what it has of Key, LastModified, ETag, Size.
+
+    Raises ResponseParserError if they are out of order.
+    """
+    lifted = page.get(_LIFTED)
+    if lifted is None:  # none, or none that we know how to find
+        entries: Sequence[Mapping[str, Any]] = page.get("Contents", ())
+        return entries
+    try:
+        nodes = ElementTree.fromstring(b"<Page>" + lifted + b"</Page>")  # noqa: S314  (as boto3)
+        return [_entry(node) for node in nodes]
+    except (ElementTree.ParseError, ValueError) as error:
+        raise ResponseParserError(f"entries of a listing: {error}") from None
+
+
+def _entry(node: ElementTree.Element) -> dict[str, Any]:
     """The fields of a listed object that we read; one that is missing stays so."""
+    if node.tag != "Contents":
+        raise ValueError(f"{node.tag} among them")
     texts = {child.tag: child.text or "" for child in node}
-    fields: dict[str, Any] = {}
-    for name, read in _READ:
-        text = texts.get(space + name)
-        if text is not None:
-            fields[name] = read(text)
-    return fields
+    return {name: read(texts[name]) for name, read in _READ if name in texts}
 
 
 def _short(error: Exception) -> str:

@@ -109,6 +109,7 @@ def write_summaries(
     never listed has none, unless its listing failed: then it has one that is not complete.
     Raises DatabaseError for a model version that is not registered.
     """
+    database.join_by_hash(connection)
     known = {"model_version": model_version}
     if not connection.execute(statement("has_model_version"), known).scalar_one():
         raise DatabaseError(

@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_plus
 
 import obstore
@@ -34,6 +34,7 @@ from fer_batch.s3 import (
     Place,
     asked_again,
     cause,
+    entries_of,
     in_words,
     is_of_the_place,
     status_of,
@@ -66,8 +67,7 @@ _NOT_FOR_OBSTORE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)(?:\.{0,2})(?:/|$)")
 _ENCODED = re.compile("[%+]")
 
 
-@dataclass(frozen=True, slots=True)
-class ListedObject:
+class ListedObject(NamedTuple):
     """One object as a listing saw it. The ETag stands without its quotes."""
 
     key: str
@@ -147,13 +147,15 @@ class BucketReader:
         """
         where: dict[str, str] | None = {}
         been: set[str] = set()
-        # The server looks for the next page while the caller takes this one.
         with ThreadPoolExecutor(1, thread_name_prefix="page") as ahead:
             coming = ahead.submit(self._page, prefix, {})
             while where is not None:
                 page = coming.result()
                 reach("list.page")
-                found = [self._listed(prefix, entry, page) for entry in page.get("Contents", ())]
+                token = page.get("NextContinuationToken", "")
+                if token:  # the server looks for the next page while this one is read
+                    coming = ahead.submit(self._page, prefix, {"ContinuationToken": token})
+                found = self._entries(prefix, page)
                 if any(listed.key == where.get("StartAfter") for listed in found):
                     return  # a server that does not know StartAfter has begun anew
                 where = self._following(prefix, page, found)
@@ -162,22 +164,32 @@ class BucketReader:
                     if marks & been:
                         raise self._ends_early(prefix, "the server goes in a circle")
                     been |= marks
-                    coming = ahead.submit(self._page, prefix, where)
+                    if not token:
+                        coming = ahead.submit(self._page, prefix, where)
                 yield from found
 
-    def _listed(self, prefix: str, entry: Any, page: ListObjectsV2OutputTypeDef) -> ListedObject:
+    def _entries(self, prefix: str, page: ListObjectsV2OutputTypeDef) -> Sequence[ListedObject]:
+        with translated_errors(self.place):
+            entries = entries_of(page)
         try:
-            key = self._decoded(entry["Key"], page)
-            modified = entry["LastModified"].astimezone(UTC)
-            listed = ListedObject(key, entry["ETag"].strip('"'), entry["Size"], modified)
+            found = [
+                ListedObject(
+                    self._decoded(entry["Key"], page),
+                    entry["ETag"].strip('"'),
+                    entry["Size"],
+                    entry["LastModified"],
+                )
+                for entry in entries
+            ]
         except KeyError as missing:
             raise self._ends_early(prefix, f"an object has no {missing}") from None
-        if not key.startswith(prefix):
-            raise StorageError(
-                f"{self.place} lists {key!r} for the prefix {prefix!r}",
-                "The server changes keys; choose a key_template that it keeps",
-            )
-        return listed
+        for listed in found:
+            if not listed.key.startswith(prefix):
+                raise StorageError(
+                    f"{self.place} lists {listed.key!r} for the prefix {prefix!r}",
+                    "The server changes keys; choose a key_template that it keeps",
+                )
+        return found
 
     def _following(
         self, prefix: str, page: ListObjectsV2OutputTypeDef, found: Sequence[ListedObject]

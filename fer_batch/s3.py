@@ -364,12 +364,12 @@ def _lift_entries(
         response_dict["body"] = body[:begin] + body[end:]
 
 
-_READ: tuple[tuple[str, Callable[[str], Any]], ...] = (
-    ("Key", str),
-    ("LastModified", datetime.fromisoformat),
-    ("ETag", str),
-    ("Size", int),
-)
+_READ: Mapping[str, Callable[[str], Any]] = {
+    "Key": str,
+    "LastModified": datetime.fromisoformat,
+    "ETag": str,
+    "Size": int,
+}
 
 
 def entries_of(page: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -392,8 +392,7 @@ def _entry(node: ElementTree.Element) -> dict[str, Any]:
     """The fields of a listed object that we read; one that is missing stays so."""
     if node.tag != "Contents":
         raise ValueError(f"{node.tag} among them")
-    texts = {child.tag: child.text or "" for child in node}
-    return {name: read(texts[name]) for name, read in _READ if name in texts}
+    return {child.tag: _READ[child.tag](child.text or "") for child in node if child.tag in _READ}
 
 
 def _short(error: Exception) -> str:

@@ -171,10 +171,11 @@ class BucketReader:
     def _entries(self, prefix: str, page: ListObjectsV2OutputTypeDef) -> Sequence[ListedObject]:
         with translated_errors(self.place):
             entries = entries_of(page)
+        is_encoded = page.get("EncodingType") == "url"
         try:
             found = [
                 ListedObject(
-                    self._decoded(entry["Key"], page),
+                    self._decoded(entry["Key"]) if is_encoded else entry["Key"],
                     entry["ETag"].strip('"'),
                     entry["Size"],
                     entry["LastModified"],
@@ -249,8 +250,8 @@ class BucketReader:
                 Bucket=self.place.bucket, Prefix=prefix, EncodingType="url", **where
             )
 
-    def _decoded(self, key: str, page: ListObjectsV2OutputTypeDef) -> str:
-        if page.get("EncodingType") != "url" or not _ENCODED.search(key):
+    def _decoded(self, key: str) -> str:
+        if not _ENCODED.search(key):
             return key
         try:
             return unquote_plus(key, errors="strict")

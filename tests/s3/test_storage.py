@@ -202,6 +202,38 @@ def test_a_listing_that_cannot_be_relied_on_is_an_error(scripted, reader, pages,
         list(reader.list("a/"))
 
 
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        ("<Size>4</Size>", "<Size>four</Size>"),
+        ("<Size>4</Size>", "<Size>4"),
+        ("2026-03-09T12:00:00Z", "yesterday"),
+        ("</Contents>", "</Contents><Intruder/><Contents></Contents>"),
+    ],
+)
+def test_entries_that_are_out_of_order_are_an_error(scripted, reader, was, becomes):
+    _, page = scripted.listing("a/1")
+    scripted.answer = lambda _: (200, page.replace(was.encode(), becomes.encode()))
+
+    with pytest.raises(StorageError, match="does not answer as an S3 server does"):
+        list(reader.list("a/"))
+
+
+def test_entries_may_be_written_with_a_prefix_and_in_any_order(scripted, reader):
+    page = (
+        b'<s3:ListBucketResult xmlns:s3="http://s3.amazonaws.com/doc/2006-03-01/">'
+        b"<s3:Contents><s3:Size>4</s3:Size><s3:ETag>&quot;0&quot;</s3:ETag><s3:Key>a/1</s3:Key>"
+        b"<s3:LastModified>2026-03-09T12:00:00Z</s3:LastModified></s3:Contents>"
+        b"<s3:IsTruncated>false</s3:IsTruncated></s3:ListBucketResult>"
+    )
+    scripted.answer = lambda _: (200, page)
+
+    (found,) = reader.list("a/")
+
+    noon = datetime(2026, 3, 9, 12, tzinfo=UTC)
+    assert found == storage.ListedObject("a/1", "0", 4, noon)
+
+
 def test_a_key_exists_or_not(s3_settings, s3):
     s3.client.put_object(Bucket=s3.bucket, Key="day/_SUCCESS", Body=b"")
 

@@ -1,14 +1,16 @@
-"""Doing the same thing to many items in threads, a bounded way ahead of the one who asks.
+"""Work in threads, a bounded way ahead of the one who asks.
 
-Used where the time goes into waiting for S3. Results come in the order in which they are
-finished.
+Used where the time goes into waiting for S3: many items at once, or one thing after the other
+that only its predecessor leads to.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TypeVar
@@ -25,7 +27,7 @@ def in_threads(
     ahead_bytes: int,
     bytes_of: Callable[[In], int],
 ) -> Iterator[Out]:
-    """`function` of each item, as each is finished.
+    """`function` of each item, in the order in which they are finished.
 
     At most 4 items per thread and `ahead_bytes` of them (by `bytes_of`) are under way or
     finished and not yet taken; a single item may be larger. `items` is read in the caller's
@@ -71,3 +73,21 @@ def in_threads(
                 todo.get_nowait()
         for _ in itertools.repeat(None, len(workers)):
             todo.put(None)
+
+
+def read_ahead(items: Iterable[Out], count: int) -> Iterator[Out]:
+    """The items in their order, read in a thread, at most `count` before they are asked for.
+
+    An exception of `items` is raised in its place. Leaving the iterator early waits for the item
+    that is being read and for no other.
+    """
+    source = iter(items)
+    end = object()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    try:
+        coming = deque(pool.submit(next, source, end) for _ in range(count))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(pool.submit(next, source, end))
+            yield item  # type: ignore[misc]  # not the end, so an Out
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,7 +24,7 @@ from obstore.exceptions import BaseError, PreconditionError
 from fer_batch.errors import FerError, StorageError
 from fer_batch.failpoints import reach
 from fer_batch.log import logger
-from fer_batch.readahead import in_threads
+from fer_batch.readahead import in_threads, read_ahead
 from fer_batch.records import Image, Outcome
 from fer_batch.registry import Facility
 from fer_batch.s3 import (
@@ -51,6 +50,9 @@ log = logger(__name__)
 
 AHEAD_BYTES = 64_000_000
 """Bytes of images that are fetched ahead of the one who asks."""
+
+PAGES_AHEAD = 16
+"""Pages of a listing that are asked for ahead of the one who reads them; each has some 0.4 MB."""
 
 PAGE_KEYS = 1000
 """Keys in a full page of a listing, where the page itself does not say."""
@@ -147,16 +149,12 @@ class BucketReader:
         """
         where: dict[str, str] | None = {}
         been: set[str] = set()
-        with ThreadPoolExecutor(1, thread_name_prefix="page") as ahead:
-            coming = ahead.submit(self._page, prefix, {})
-            while where is not None:
-                page = coming.result()
+        while where is not None:
+            began_after = where.get("StartAfter")
+            for page in read_ahead(self._pages(prefix, where), PAGES_AHEAD):
                 reach("list.page")
-                token = page.get("NextContinuationToken", "")
-                if token:  # the server looks for the next page while this one is read
-                    coming = ahead.submit(self._page, prefix, {"ContinuationToken": token})
                 found = self._entries(prefix, page)
-                if any(listed.key == where.get("StartAfter") for listed in found):
+                if any(listed.key == began_after for listed in found):
                     return  # a server that does not know StartAfter has begun anew
                 where = self._following(prefix, page, found)
                 if where is not None:
@@ -164,9 +162,15 @@ class BucketReader:
                     if marks & been:
                         raise self._ends_early(prefix, "the server goes in a circle")
                     been |= marks
-                    if not token:
-                        coming = ahead.submit(self._page, prefix, where)
                 yield from found
+
+    def _pages(self, prefix: str, where: dict[str, str]) -> Iterator[ListObjectsV2OutputTypeDef]:
+        """A page, and what the server says comes after it."""
+        page = self._page(prefix, where)
+        yield page
+        while token := page.get("NextContinuationToken", ""):
+            page = self._page(prefix, {"ContinuationToken": token})
+            yield page
 
     def _entries(self, prefix: str, page: ListObjectsV2OutputTypeDef) -> Sequence[ListedObject]:
         with translated_errors(self.place):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_batch.readahead import in_threads
+from fer_batch.readahead import in_threads, read_ahead
 
 
 def ahead(function, items, threads=4, ahead_bytes=1_000_000, bytes_of=lambda _: 1):
@@ -98,3 +98,35 @@ def test_leaving_early_ends_the_threads():
         assert not thread.is_alive()
 
     assert len(done) <= 3  # the one that was taken and those that were under way
+
+
+# One after the other
+
+
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_what_is_read_ahead_keeps_its_order(items, count):
+    assert list(read_ahead(items, count)) == items
+
+
+def test_no_more_is_read_ahead_than_allowed():
+    items = Counted(range(1000))
+    ahead = read_ahead(items, 3)
+
+    for asked in range(1, 20):
+        next(ahead)
+        assert items.read <= asked + 3
+
+    ahead.close()
+    assert items.read <= 22
+
+
+def test_an_error_comes_in_the_place_of_its_item():
+    def broken():
+        yield from range(5)
+        raise ValueError("no more")
+
+    taken = []
+    with pytest.raises(ValueError, match="no more"):
+        taken.extend(read_ahead(broken(), 2))
+
+    assert taken == list(range(5))

@@ -167,8 +167,7 @@ class Run:
         """List every batch into the ledger; a facility's failure is its own."""
         from fer_batch import listing
 
-        # What is loaded by now stays: no use in looking for garbage in it with every page.
-        gc.freeze()
+        gc.freeze()  # what is loaded by now stays: no use in looking for garbage in it
         return listing.list_batches(
             self.engine,
             self.settings,

@@ -11,6 +11,7 @@ chunk is written (results.py).
 
 from __future__ import annotations
 
+import gc
 import itertools
 import resource
 import signal
@@ -46,6 +47,10 @@ from fer_batch.storage import BucketReader, Fetched
 log = logger(__name__)
 
 PROGRESS_INTERVAL_S = 10.0
+LOT_IMAGES, LOT_BYTES = 16, 64_000
+"""Images that a thread decodes in one go. To hand over a crop costs more than to decode it; a
+frame is a lot of its own."""
+LOTS_PER_THREAD = 4
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -186,12 +191,13 @@ class ShardScorer:
         with BucketReader(self._settings, facility) as reader:
             prepared = in_window(
                 self._decoders,
-                lambda item: self._prepare(item, facility.image_kind),
-                reader.fetch_many(self._work(key_range)),
-                size=8 * self._settings.threads,
+                lambda lot: [self._prepare(item, facility.image_kind) for item in lot],
+                lots(reader.fetch_many(self._work(key_range))),
+                size=LOTS_PER_THREAD * self._settings.threads,
             )
+            images = itertools.chain.from_iterable(prepared)
             writing: Future[list[ImageScore]] | None = None
-            for chunk in batched(prepared, self._settings.chunk_images):
+            for chunk in batched(images, self._settings.chunk_images):
                 scores = self._classify(chunk)
                 if writing is not None:
                     progress.add(writing.result())
@@ -304,6 +310,7 @@ def run_job(settings: Settings, text: str, slots: Path) -> int:
         job.rescore_before,
         Announcer(slots),
     )
+    gc.freeze()  # what is loaded by now stays: no use in looking for garbage in it
     if job.condemned:
         scorer.write([given_up(image) for image in job.condemned])
     for image in job.suspects:  # each alone, so that a death names it beyond doubt
@@ -316,6 +323,20 @@ def run_job(settings: Settings, text: str, slots: Path) -> int:
 def given_up(image: Image) -> ImageScore:
     """The result of an image that took its scoring process down each time."""
     return ImageScore(image, Outcome.KILLED_WORKER, "ended the process that decoded it each time")
+
+
+def lots(items: Iterable[Fetched]) -> Iterator[list[Fetched]]:
+    """The items in lists of `LOT_IMAGES`, or of fewer as soon as they have `LOT_BYTES`."""
+    lot: list[Fetched] = []
+    size_bytes = 0
+    for item in items:
+        lot.append(item)
+        size_bytes += len(item.data or b"")
+        if len(lot) >= LOT_IMAGES or size_bytes >= LOT_BYTES:
+            yield lot
+            lot, size_bytes = [], 0
+    if lot:
+        yield lot
 
 
 def batched(items: Iterable[In], size: int) -> Iterator[list[In]]:

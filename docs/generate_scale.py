@@ -15,6 +15,10 @@ from typing import Any
 
 FILE = Path(__file__).with_name("scale.md")
 RESULTS = FILE.parents[1] / "benchmarks" / "results"
+RESULTS_USED = (
+    *("day", "again", "tables", "packed", "memory", "model"),
+    *("profile_before", "profile"),
+)
 BEGIN, END = "<!-- generated: {} -->", "<!-- end of {} -->"
 
 NIGHTS = ((100, 1_000), (1_000, 5_000), (10_000, 5_000), (10_000, 50_000))
@@ -24,16 +28,23 @@ TASKS_AT_MOST = 64
 USD_PER_GET, USD_PER_LIST = 0.4e-6, 5e-6
 """List prices of S3 Standard in us-east-1; each provider has its own."""
 KEYS_OF_PAGE = 1000
+SHOWN_FUNCTIONS = 8
+
+
+def result(name: str) -> dict[str, Any]:
+    """The last full run of a benchmark."""
+    read: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    return read
 
 
 def generated() -> dict[str, str]:
     """The generated parts of the page, by name."""
-    day, tables, packed, memory = (
-        json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        for name in ("day", "tables", "packed", "memory")
-    )
+    day, again, tables, packed, memory, model, before, now = map(result, RESULTS_USED)
     return {
         "costs": _costs(day, tables, memory),
+        "ratios": _ratios(day, again, model),
+        "profile": _profile(before["crops"], now["crops"]),
+        "large": _large(tables),
         "nights": _nights(day, tables),
         "packs": _packs(packed),
     }
@@ -99,6 +110,63 @@ def _costs(day: dict[str, Any], tables: dict[str, Any], memory: dict[str, Any]) 
             *lines,
         ]
     )
+
+
+def _ratios(day: dict[str, Any], again: dict[str, Any], model: dict[str, Any]) -> str:
+    crops, frames = day["crops"], day["frames"]
+    faces = model["times_as_fast_as"]
+    rows = [
+        ("crops, times *naive*", crops["times_as_fast_as"]["naive"], "day"),
+        ("crops, times *careful*", crops["times_as_fast_as"]["careful"], "day"),
+        ("crops, share of the stage limit", crops["share_of_stage_limit"], "day"),
+        ("frames, times *loop*", frames["times_as_fast_as"]["loop"], "day"),
+        ("frames, share of the stage limit", frames["share_of_stage_limit"], "day"),
+        *((f"the CNN alone, times {name}", spread, "model") for name, spread in faces.items()),
+        (
+            f"a second run over {again['images']:,} finished crops, share of the first",
+            again["second_by_first"],
+            "again",
+        ),
+    ]
+    lines = [
+        f"| {what} | {_spread(value)} | `python -m benchmarks.{by}` |" for what, value, by in rows
+    ]
+    return "\n".join(["| ratio | median (min to max) | by |", "| --- | --- | --- |", *lines])
+
+
+def _spread(value: dict[str, Any] | float) -> str:
+    """Median and range of the rounds; a ratio of medians has no range."""
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    return f"{value['median']:.3g} ({value['min']:.3g} to {value['max']:.3g})"
+
+
+def _profile(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """The functions that take the most now, and what they and all took before."""
+    key = "python_core_ms_per_image"
+    # What is not a function of ours waits in a pool's thread or starts it.
+    names = [name for name in before[key] if not name.startswith("elsewhere")][:SHOWN_FUNCTIONS]
+    rows = [(f"`{name}`", before[key][name], now[key].get(name, 0.0)) for name in names]
+    rows.append(("the whole process", before["core_ms_per_image"], now["core_ms_per_image"]))
+    lines = [f"| {name} | {was:.3f} | {is_now:.3f} |" for name, was, is_now in rows]
+    return "\n".join(["| function | core-ms a crop, before | now |", "| --- | --- | --- |", *lines])
+
+
+def _large(tables: dict[str, Any]) -> str:
+    lines = []
+    for name, figure in tables["figures"].items():
+        if not name.startswith("query "):
+            unit = figure["unit"]
+            wanted = f"{figure['wanted']} {figure['target']:,}" if figure.get("target") else ""
+            median = figure["measured"]["median"]
+            shown = f"{median:,.0f}" if median >= 1000 else f"{median:.3g}"
+            lines.append(f"| {name} | {shown} {unit} | {wanted} |".replace("  ", " "))
+    queries = [f for name, f in tables["figures"].items() if name.startswith("query ")]
+    slowest = max(figure["measured"]["median"] for figure in queries)
+    lines.append(
+        f"| the slowest of {len(queries)} queries for analysts | {slowest:.3g} s | below 1 |"
+    )
+    return "\n".join(["| what | median | wanted |", "| --- | --- | --- |", *lines])
 
 
 def _nights(day: dict[str, Any], tables: dict[str, Any]) -> str:

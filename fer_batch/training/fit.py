@@ -70,7 +70,7 @@ def fit(
     """
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
-    model = network.build(recipe)
+    model = network.build(recipe.model_copy(update={"is_mirrored": False}))
     run = _Run(model, recipe, public, checkpoint, f"{recipe.fingerprint()} {data_hash}")
     batches = Batches(training, recipe, soft_labels)
     steps = len(batches)

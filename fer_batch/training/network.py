@@ -32,16 +32,37 @@ class Standardise(layers.Layer):  # type: ignore[misc]
         return centred / ops.sqrt(variance + FLAT_VARIANCE)
 
 
+class BothWays(layers.Layer):  # type: ignore[misc]
+    """[N,48,48] → [2N,48,48]: the crops, and after them each as a mirror shows it."""
+
+    def call(self, crops: Any) -> Any:
+        return ops.concatenate([crops, crops[:, :, ::-1]], axis=0)
+
+
+class MeanOfBoth(layers.Layer):  # type: ignore[misc]
+    """[2N,7] → [N,7]: the mean of what was said of a crop and of its mirror image."""
+
+    def call(self, logits: Any) -> Any:
+        return ops.mean(ops.reshape(logits, (2, -1, len(CLASSES))), axis=0)
+
+
 def build(recipe: Recipe) -> Any:
-    """A Keras model: `crops` uint8 [N,48,48] → `probabilities` float32 [N,7], rows sum to 1."""
+    """A Keras model: `crops` uint8 [N,48,48] → `probabilities` float32 [N,7], rows sum to 1.
+
+    With `is_mirrored` a crop and its mirror image get the same probabilities, out of the mean of
+    their logits; the weights are those of the same network without it.
+    """
     crops = keras.Input((CROP_PX, CROP_PX), dtype="uint8", name="crops")
-    x = _convolution(Standardise(name="standardise")(crops), recipe.stem_width, stride=2)
+    seen = BothWays(name="both_ways")(crops) if recipe.is_mirrored else crops
+    x = _convolution(Standardise(name="standardise")(seen), recipe.stem_width, stride=2)
     for number, stage in enumerate(recipe.stages):
         for index in range(stage.blocks):
             x = _block(x, stage.width, stride=2 if number > 0 and index == 0 else 1)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(recipe.dropout, seed=recipe.seed)(x)
     logits = layers.Dense(len(CLASSES), dtype="float32", name="logits")(x)
+    if recipe.is_mirrored:
+        logits = MeanOfBoth(dtype="float32", name="mean_of_both")(logits)
     return keras.Model(crops, layers.Softmax(dtype="float32", name="probabilities")(logits))
 
 
@@ -71,7 +92,8 @@ def multiply_adds(model: Any) -> int:
             total += math.prod(layer.kernel.shape) * math.prod(layer.output.shape[1:3])
         elif isinstance(layer, layers.Dense):
             total += math.prod(layer.kernel.shape)
-    return total
+    views = 2 if any(isinstance(layer, BothWays) for layer in model.layers) else 1
+    return views * total
 
 
 def parameters(model: Any) -> int:

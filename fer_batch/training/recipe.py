@@ -57,6 +57,11 @@ class Recipe(BaseModel):
         Stage(width=96, blocks=2),
         Stage(width=192, blocks=1),
     )
+    is_mirrored: bool = Field(
+        default=False,
+        description="Whether the artefact answers with the mean of a crop and its mirror image, "
+        "for twice the multiply-adds; training shows one of them at a time either way",
+    )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Before the last layer")
     epochs: int = Field(default=72, ge=1)
     batch: int = Field(default=128, ge=1, description="Crops in one step")

@@ -67,6 +67,22 @@ def test_onnx_answers_like_keras_whatever_the_batch(model: object) -> None:
     assert [value.name for value in graph.output] == ["probabilities"]
 
 
+def test_a_mirrored_network_says_the_same_of_a_face_and_its_mirror_image(model: object) -> None:
+    mirrored = network.build(TINY.model_copy(update={"is_mirrored": True}))
+    mirrored.set_weights(model.get_weights())
+    seen, reflected = crops(), np.ascontiguousarray(crops()[:, :, ::-1])
+
+    _, classify, _ = export.to_onnx(mirrored, seen)
+
+    assert np.abs(classify(seen) - classify(reflected)).max() < 1e-6
+    assert np.abs(predict(model, seen) - predict(model, reflected)).max() > 1e-3  # it is no wonder
+    mean = (np.log(predict(model, seen)) + np.log(predict(model, reflected))) / 2
+    expected = np.exp(mean) / np.exp(mean).sum(axis=1, keepdims=True)
+    assert np.abs(classify(seen) - expected).max() < 1e-5
+    assert network.multiply_adds(mirrored) == 2 * network.multiply_adds(model)
+    assert network.parameters(mirrored) == network.parameters(model)
+
+
 def test_light_and_contrast_hardly_matter(model: object) -> None:
     face = np.random.default_rng(4).integers(80, 160, (1, 48, 48)).astype(np.uint8)
     brighter = face + 80

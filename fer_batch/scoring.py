@@ -50,7 +50,7 @@ PROGRESS_INTERVAL_S = 10.0
 LOT_IMAGES, LOT_BYTES = 16, 64_000
 """Images that a thread decodes in one go. To hand over a crop costs more than to decode it; a
 frame is a lot of its own."""
-LOTS_PER_THREAD = 4
+LOTS_PER_THREAD = 2
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -107,8 +107,8 @@ def test_kills_at_every_point_leave_the_tables_of_an_undisturbed_day(
 def test_the_death_of_the_child_alone_while_it_decodes_is_survived(
     job: Job, undisturbed: Tables
 ) -> None:
-    # Late enough that the next child, which counts anew, comes to the end.
-    code, process = job.run("decode.during:100")
+    # In the second facility, so that the next child, which counts anew, has fewer left.
+    code, process = job.run("decode.during:130")
     assert process.passed("decode.during")
     assert code == 0, process.lines
     (death,) = (line for line in process.lines if line["event"] == "scoring process died")

@@ -44,6 +44,10 @@ LONG_RUNS = ("FER_FAULT_SEEDS", "FER_FUZZ_IMAGES", "FER_FUZZ_SECONDS", "FER_MANY
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what it puts in the background with Ctrl-C ignored, and children inherit that:
+    # tests of what an interrupt ends would wait for ever.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     is_worker = hasattr(config, "workerinput")
     for name in list(os.environ):
         is_asked = name == SERVERS or name in LONG_RUNS

@@ -45,9 +45,6 @@ EXIT_RETRYABLE = 75
 FIRST_WAIT = timedelta(seconds=20)
 LONGEST_WAIT = timedelta(minutes=10)
 
-DEFAULT_LIMITS_S = {"FER_STATEMENT_TIMEOUT_S": 300.0, "FER_SCORE_DEADLINE_S": 3600.0}
-"""The time limits of fer-batch that a task's own makes shorter, with fer-batch's defaults."""
-
 
 class PermanentFailureError(Exception):
     """The command says that trying again will not help until somebody changes something."""
@@ -159,7 +156,7 @@ def run(*arguments: str, stdin: str = "") -> Any:
                 env={
                     **os.environ,
                     **connection_settings(),
-                    **time_limits(time_left()),
+                    **time_limit(),
                     "FER_LOG_FORMAT": "json",
                 },
             )
@@ -255,30 +252,18 @@ class _Progress:
         self._is_shown = True
 
 
-def time_left() -> timedelta | None:
-    """What is left to the task of its `execution_timeout`; None where it has none."""
+def time_limit() -> dict[str, str]:
+    """What is left to the task of its `execution_timeout`, as a setting; {} where it has none.
+
+    fer-batch keeps its own time limits within it.
+    """
     context = get_current_context()
     limit: timedelta | None = context["task"].execution_timeout
-    began = context["ti"].start_date
-    return limit - (datetime.now(UTC) - began) if limit and began else limit
-
-
-def time_limits(left: timedelta | None) -> dict[str, str]:
-    """fer-batch's own limits as settings, none longer than what is left to the task.
-
-    So what takes too long is named before Airflow ends the task, and PostgreSQL never works on,
-    holding locks, for a task that is gone.
-    """
-    limits = {}
-    for name, default in DEFAULT_LIMITS_S.items():
-        try:
-            limit = float(os.environ.get(name) or default)
-        except ValueError:
-            continue  # fer-batch says what is wrong with it
-        if left is not None:
-            limit = min(limit, max(left.total_seconds(), 1.0))
-        limits[name] = f"{limit:g}"
-    return limits
+    if limit is None:
+        return {}
+    began = context["ti"].start_date or datetime.now(UTC)
+    left = limit - (datetime.now(UTC) - began)
+    return {"FER_TIME_LEFT_S": f"{max(left.total_seconds(), 1.0):.1f}"}
 
 
 def connection_settings() -> dict[str, str]:

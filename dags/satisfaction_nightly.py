@@ -186,7 +186,9 @@ def satisfaction_nightly(dag_id: str, time_zone: str | None) -> DAG:
 
 def dag_id_of(time_zone: str) -> str:
     """The id of a time zone's DAG: `satisfaction_nightly_europe_berlin`."""
-    return "satisfaction_nightly_" + re.sub("[^a-z0-9]+", "_", time_zone.lower())
+    # The sign is all that tells Etc/GMT+5 from Etc/GMT-5; other names have hyphens too.
+    name = re.sub("gmt-(?=[0-9])", "gmt_minus_", time_zone.lower()).replace("+", "_plus_")
+    return "satisfaction_nightly_" + re.sub("[^a-z0-9]+", "_", name)
 
 
 DAGS = [

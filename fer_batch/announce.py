@@ -13,9 +13,11 @@ import struct
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from fer_batch.jobs import IMAGE
 from fer_batch.records import Image
@@ -81,6 +83,7 @@ def read(path: Path) -> list[Announcement]:
         since_s, length = _HEADER.unpack_from(data, offset)
         if length:
             start = offset + _HEADER.size
-            image = IMAGE.validate_json(data[start : start + length])
-            found.append(Announcement(image, since_s))
+            with suppress(ValidationError):  # read in the moment in which it was rewritten
+                image = IMAGE.validate_json(data[start : start + length])
+                found.append(Announcement(image, since_s))
     return found

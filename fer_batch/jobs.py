@@ -36,12 +36,12 @@ class Job:
 class ShardResult:
     """What became of a shard: images by outcome, and the facilities that gave trouble.
 
-    `failures` maps a facility to what happened; `is_retryable` says whether all of it may pass.
+    `failures` maps a facility to what happened; `is_retryable` says whether any of it may pass.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: dict[str, str] = field(default_factory=dict)
-    is_retryable: bool = True
+    is_retryable: bool = False
     seconds: float = 0.0
 
     @property

@@ -132,6 +132,7 @@ def merge_listing(
     """
     connection.execute(statement("stage_listing"))
     connection.execute(statement("empty_listing"))
+    connection.execute(statement("no_idle_timeout"))
     reach("list.copy.before")
     driver = database.driver_connection(connection)
     remaining = iter(objects)
@@ -140,6 +141,7 @@ def merge_listing(
             for key, etag, size_bytes in rows:
                 copy.write_row((_storable(key), etag, size_bytes))
             reach("list.copy.during")
+    connection.execute(statement("idle_timeout"))
     reach("list.copy.after")
     listed = connection.execute(statement("count_listing")).scalar_one()
     if listed == 0:

@@ -8,8 +8,9 @@ what it needs from the tables and leaves its work there, and may be repeated at 
 from __future__ import annotations
 
 import gc
+import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from fer_batch.listing import BatchListing
 
 log = logger(__name__)
+
+MAX_NAMES = 3
+"""Facilities that a file's name spells out."""
 
 IMAGE_DEADLINE_S = 60.0
 """A scoring process that decodes one image for longer is ended."""
@@ -65,6 +69,16 @@ class Selection:
                 f"The registry knows {', '.join(sorted(known)) or 'none'}",
             )
         return chosen
+
+    def file_name(self) -> str:
+        """What a file about this selection is called: another one of the day has another name."""
+        names = sorted(set(self.facility_ids))
+        if len(names) > MAX_NAMES:
+            digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+            names = [f"{len(names)}_facilities_{digest}"]
+        scope = ([self.time_zone] if self.time_zone else []) + names
+        text = f"{self.capture_day}-{'.'.join(scope) or 'all'}"
+        return re.sub("[^A-Za-z0-9._+-]+", "_", text)
 
     def days(self) -> list[date]:
         """The capture day and the days before it that are looked at again, newest first."""
@@ -256,12 +270,27 @@ class Run:
 
         if findings is None:
             findings = self.check()
-        scope = self.selection.time_zone or "-".join(sorted(self.selection.facility_ids)[:3])
-        name = re.sub("[^A-Za-z0-9_-]+", "_", f"{self.selection.capture_day}-{scope or 'all'}")
         reach("report.before")
-        path = report.write_day(self.engine, self.settings, self.batches, findings, name)
+        path = report.write_day(
+            self.engine, self.settings, self.batches, findings, self.selection.file_name()
+        )
         reach("report.after")
         return path
+
+
+def score_all(
+    run: Run, shards: Iterable[Shard]
+) -> tuple[list[tuple[Shard, ShardResult]], RetryableError | PermanentError | None]:
+    """Score shard after shard; those that ended well, and the first error of the others."""
+    done: list[tuple[Shard, ShardResult]] = []
+    failed: RetryableError | PermanentError | None = None
+    for shard in shards:
+        try:
+            done.append((shard, run.score(shard)))
+        except (RetryableError, PermanentError) as error:
+            log.error("shard failed", shard=shard.name, error=str(error))
+            failed = failed or error
+    return done, failed
 
 
 def run_all(run: Run) -> Sequence[dict[str, Any]]:
@@ -271,13 +300,7 @@ def run_all(run: Run) -> Sequence[dict[str, Any]]:
     """
     run.sync_facilities()
     run.list_images()
-    failed: Exception | None = None
-    for shard in run.plan_shards():
-        try:
-            run.score(shard)
-        except (RetryableError, PermanentError) as error:
-            log.error("shard failed", shard=shard.name, error=str(error))
-            failed = failed or error
+    _, failed = score_all(run, run.plan_shards())
     run.summarize()
     findings = run.check()
     run.report(findings)

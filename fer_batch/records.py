@@ -26,18 +26,6 @@ class Outcome(StrEnum):
     CHANGED = "changed"
     FETCH_FAILED = "fetch_failed"
 
-    @property
-    def is_final(self) -> bool:
-        """Whether the next run leaves this image version alone.
-
-        `vanished` is final until a listing sees the object again.
-        """
-        return self not in NOT_FINAL
-
-
-NOT_FINAL = frozenset({Outcome.CHANGED, Outcome.FETCH_FAILED})
-"""Outcomes that the next run tries again."""
-
 
 class Emotion(StrEnum):
     """The larger of p_happy and p_sad of a face."""

@@ -244,11 +244,6 @@ def select(facilities: Mapping[str, Facility], ids: Sequence[str]) -> dict[str, 
     return {i: f for i, f in facilities.items() if not ids or i in ids}
 
 
-def facilities_of_zone(facilities: Mapping[str, Facility], time_zone: str) -> dict[str, Facility]:
-    """The facilities of one time zone, in the registry's order."""
-    return {i: f for i, f in facilities.items() if f.time_zone == time_zone}
-
-
 def _tables(path: Path) -> dict[str, Any]:
     """The tables below `facility`, not yet checked."""
     try:

@@ -105,7 +105,8 @@ def write_summaries(
     """Summarise the batches; returns the newest summary of each, new or as it was.
 
     The dictionaries have the columns of `satisfaction_summary` and `is_new_revision`. A revision
-    is written only if something other than the run and the time would change. A batch that was
+    is written only if something other than the run and the time would change, and not in the place
+    of one of another model version that knows more or is of a later run. A batch that was
     never listed has none, unless its listing failed: then it has one that is not complete.
     Raises DatabaseError for a model version that is not registered.
     """
@@ -157,7 +158,7 @@ def _count(
 def _write_revision(
     connection: sa.Connection, row: Mapping[Any, Any], run_id: str
 ) -> dict[str, Any]:
-    """Insert the row as the next revision unless the newest one says the same."""
+    """Insert the row as the next revision unless the newest one says the same, or more."""
     wanted = {
         str(name): None if name in SHARES and pd.isna(value) else value
         for name, value in row.items()
@@ -168,6 +169,18 @@ def _write_revision(
         newest[name] == wanted[name] for name in newest if name not in _NOT_COMPARED
     ):
         return dict(newest) | {"is_new_revision": False}
+    if newest is not None and newest["model_version"] != wanted["model_version"]:
+        reason = _why_kept(connection, newest, wanted, run_id)
+        if reason:
+            log.warning(
+                "summary kept",
+                facility=newest["facility_id"],
+                day=newest["capture_day"].isoformat(),
+                revision=newest["revision"],
+                model_version=newest["model_version"][:12],
+                reason=reason,
+            )
+            return dict(newest) | {"is_new_revision": False}
     table = tables.satisfaction_summary
     written = connection.execute(
         sa.insert(table)
@@ -181,6 +194,29 @@ def _write_revision(
     )
     reach("summary.during")
     return dict(written.mappings().one()) | {"is_new_revision": True}
+
+
+def _why_kept(
+    connection: sa.Connection, newest: Mapping[Any, Any], wanted: Mapping[str, Any], run_id: str
+) -> str:
+    """Why another model version's summary does not give way to this one; empty if it does.
+
+    Of a day whose images cannot be read any more, a new version knows nothing; and a run of an
+    older version that is cleared does not take back what a later run of another has said.
+    """
+    if wanted["images_pending"] > newest["images_pending"]:
+        return "images that it counts have no outcome of this run's model version yet"
+    if wanted["not_scored"].get("vanished", 0) > newest["not_scored"].get("vanished", 0):
+        return "images that it counts were gone before this run's model version could read them"
+    question = {
+        "facility_id": wanted["facility_id"],
+        "capture_day": wanted["capture_day"],
+        "model_version": newest["model_version"],
+        "run_id": run_id,
+    }
+    if connection.execute(statement("has_later_run"), question).scalar_one():
+        return "a run that began later than this one wrote it"
+    return ""
 
 
 def daily(

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -157,9 +157,22 @@ class ShardScorer:
         self._announcer = announcer
         self._limits = Limits.of(settings)
         self._finders = threading.local()
+        self._given_up: set[Image] = set()
         # For all ranges the same threads: each has its slot of the announcer and its finder.
         self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+
+    def give_up(self, images: Sequence[Image]) -> None:
+        """Write that these images end every process that decodes them, and pass over them."""
+        self._given_up |= set(images)
+        self.write(
+            [
+                ImageScore(
+                    image, Outcome.KILLED_WORKER, "ended the process that decoded it each time"
+                )
+                for image in images
+            ]
+        )
 
     def score(self, shard: Shard) -> ShardResult:
         """Score what is left of a shard. One facility's trouble does not stop the next."""
@@ -171,7 +184,7 @@ class ShardScorer:
                     self._score_range(key_range, progress)
                 except FerError as error:
                     result.failures[facility_id] = str(error)
-                    result.is_retryable &= isinstance(error, RetryableError)
+                    result.is_retryable |= isinstance(error, RetryableError)
                     log.error(
                         "facility failed",
                         facility=facility_id,
@@ -218,7 +231,7 @@ class ShardScorer:
                     after_key=after_key,
                     rescore_before=self._rescore_before,
                 )
-            yield from page
+            yield from (image for image in page if image not in self._given_up)
             if len(page) < self._settings.chunk_images:
                 return
             after_key = page[-1].key
@@ -312,17 +325,12 @@ def run_job(settings: Settings, text: str, slots: Path) -> int:
     )
     gc.freeze()  # what is loaded by now stays: no use in looking for garbage in it
     if job.condemned:
-        scorer.write([given_up(image) for image in job.condemned])
+        scorer.give_up(job.condemned)
     for image in job.suspects:  # each alone, so that a death names it beyond doubt
         scorer.score(Shard(image.key, (KeyRange(image.batch, image.key, image.key, 1),)))
     result = scorer.score(job.shard)
     sys.stdout.write(RESULT.dump_json(result).decode() + "\n")
     return 0
-
-
-def given_up(image: Image) -> ImageScore:
-    """The result of an image that took its scoring process down each time."""
-    return ImageScore(image, Outcome.KILLED_WORKER, "ended the process that decoded it each time")
 
 
 def lots(items: Iterable[Fetched]) -> Iterator[list[Fetched]]:

@@ -13,7 +13,14 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -99,17 +106,17 @@ class Settings(BaseSettings):
         default=20_000, ge=1, description="Work that one shard should hold, in crops"
     )
     max_shards: int = Field(default=64, ge=1, le=1024, description="Mapped tasks of one run")
-    lookback_days: int = Field(
-        default=3, ge=0, le=31, description="Days before the capture day checked for late images"
+    time_left_s: float | None = Field(
+        default=None, description="What is left to the task that calls; bounds the two time limits"
     )
     score_deadline_s: float = Field(
-        default=3600.0, gt=0, description="Time limit of one scoring process"
+        default=3600.0, gt=0, validate_default=True, description="Time limit of one scoring process"
     )
     score_memory_mb: int = Field(
         default=1500, ge=200, description="Resident memory that ends a scoring process"
     )
     statement_timeout_s: float = Field(
-        default=300.0, gt=0, description="Time limit of one SQL statement"
+        default=300.0, gt=0, validate_default=True, description="Time limit of one SQL statement"
     )
     retention_days: int = Field(
         default=400,
@@ -126,6 +133,14 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lines below it are left out"
     )
+
+    @field_validator("score_deadline_s", "statement_timeout_s")
+    @classmethod
+    def _within_the_task(cls, limit_s: float, info: ValidationInfo) -> float:
+        """So what takes too long is named before Airflow ends the task, and PostgreSQL never
+        works on, holding locks, for a task that is gone."""
+        left_s: float | None = info.data.get("time_left_s")
+        return limit_s if left_s is None else min(limit_s, max(left_s, 1.0))
 
     @field_validator("s3_credentials")
     @classmethod

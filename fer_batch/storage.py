@@ -57,6 +57,9 @@ PAGES_AHEAD = 16
 PAGE_KEYS = 1000
 """Keys in a full page of a listing, where the page itself does not say."""
 
+DENIALS_OF_A_PLACE = 3
+"""Fewer, while nothing else was asked for, are taken for trouble of those objects."""
+
 _WITHOUT_A_REQUEST = frozenset({Outcome.EMPTY, Outcome.TOO_LARGE})
 _OBSTORE_ERRORS = (BaseError, OSError, ValueError)
 
@@ -361,9 +364,9 @@ class _Troubles:
     def at_end(self, reader: BucketReader) -> list[Fetched]:
         """The last ones. Raises if S3 has not answered for a single image and is to blame."""
         if self._in_a_row and not self._has_answered:
-            for trouble in self._in_a_row:
-                if trouble.is_denied:
-                    raise trouble.error
+            denied = [trouble for trouble in self._in_a_row if trouble.is_denied]
+            if len(denied) >= DENIALS_OF_A_PLACE:
+                raise denied[0].error
             reader.check(self._in_a_row[0].fetched.image.key)
         return self.of_images()
 

@@ -283,12 +283,6 @@ def test_an_unknown_id_brings_near_ones(load):
         registry.select(known, ["zzz"])
 
 
-def test_facilities_of_a_zone(load):
-    known = load(GOOD + GOOD.replace("mall", "shop").replace("Europe/Berlin", "Asia/Tokyo"))
-
-    assert list(registry.facilities_of_zone(known, "Asia/Tokyo")) == ["shop"]
-
-
 def test_the_registry_that_ships_reads_nothing(repo_root):
     facilities = registry.load(repo_root / "config" / "facilities.toml")
 

@@ -70,7 +70,7 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
     "chunk_images": st.integers(1, 65_536),
     "shard_images": st.integers(1, 2**31),
     "max_shards": st.integers(1, 1024),
-    "lookback_days": st.integers(0, 31),
+    "time_left_s": st.none() | st.floats(-10, 1e5),
     "score_deadline_s": seconds,
     "score_memory_mb": st.integers(200, 2**20),
     "statement_timeout_s": seconds,
@@ -95,6 +95,21 @@ def test_a_child_process_gets_the_same_settings(values: dict[str, object]) -> No
     environment = to_environment(settings)
     assert all(name.startswith("FER_") for name in environment)
     assert load_from(environment) == settings
+
+
+@pytest.mark.parametrize(
+    ("left_s", "statement_s", "scoring_s"),
+    [(None, 7200.0, 3600.0), ("4000", 4000.0, 3600.0), ("90", 90.0, 90.0), ("-5", 1.0, 1.0)],
+)
+def test_time_limits_are_no_longer_than_what_is_left_to_the_task(
+    tmp_path: Path, left_s: str | None, statement_s: float, scoring_s: float
+) -> None:
+    file = tmp_path / "settings"
+    file.write_text("FER_STATEMENT_TIMEOUT_S=7200\n")
+    environment = {"FER_ENV_FILE": str(file)} | ({"FER_TIME_LEFT_S": left_s} if left_s else {})
+    with mock.patch.dict(os.environ, environment, clear=True):
+        settings = load()
+    assert (settings.statement_timeout_s, settings.score_deadline_s) == (statement_s, scoring_s)
 
 
 def test_the_environment_comes_before_the_file_and_the_file_before_the_default(

@@ -173,3 +173,14 @@ def test_announced_images_survive_any_key(tmp_path: Path) -> None:
     with announce.Announcer(slots).decoding(image):
         assert [a.image for a in announce.read(slots)] == [image]
     assert announce.read(slots) == []
+
+
+def test_a_slot_that_is_being_rewritten_is_passed_over(tmp_path: Path) -> None:
+    slots = tmp_path / "slots"
+    announce.create(slots, 2)
+    announcer = announce.Announcer(slots)
+    image = Image(BATCH, "a.jpg", "etag", 5)
+    with announcer.decoding(image):
+        half = slots.read_bytes().replace(b'"a.jpg"', b'"a.j{"x')
+        slots.write_bytes(half)
+        assert announce.read(slots) == []

@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group, Parameter, validators
 
 from fer_batch.cli.common import Json, print_json, settings, show
 from fer_batch.errors import EXIT_FINDINGS, ConfigurationError, FerError
@@ -34,7 +34,11 @@ class Selected:
         None
     )
     lookback_days: Annotated[
-        int, Parameter(help="So many days before it are looked at again for late images.")
+        int,
+        Parameter(
+            help="So many days before it are looked at again for late images.",
+            validator=validators.Number(gte=0),
+        ),
     ] = 0
     run_id: Annotated[
         str | None,
@@ -150,21 +154,24 @@ def shards(selected: Selected, *, json: Json = False) -> None:
 
 def score(selected: Selected, *, json: Json = False) -> None:
     """Score the shard given as JSON on stdin, or, without input, all that is left."""
+    from fer_batch.nightly import score_all
+
     job = selected.open()
     given = "" if sys.stdin.isatty() else sys.stdin.read()
     todo = [_shard(given)] if given.strip() else job.plan_shards()
-    rows = []
-    for shard in todo:
-        result = job.score(shard)
-        rows.append(
-            {
-                "shard": shard.name,
-                "images": result.image_count,
-                "seconds": round(result.seconds, 1),
-                "outcomes": dict(result.outcomes),
-            }
-        )
+    done, failed = score_all(job, todo)
+    rows = [
+        {
+            "shard": shard.name,
+            "images": result.image_count,
+            "seconds": round(result.seconds, 1),
+            "outcomes": dict(result.outcomes),
+        }
+        for shard, result in done
+    ]
     show("Scored", rows, json)
+    if failed is not None:
+        raise failed
 
 
 def _shard(text: str) -> Shard:

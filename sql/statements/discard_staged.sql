@@ -1,6 +1,6 @@
 -- Take out of the chunk what must not be written. What is not listed any more with the ETag that
 -- was read; what somebody else has finished meanwhile; and, when rescoring, an image that could
--- not be read again although its content is known to be the same: its result stays.
+-- not be read or decoded again although its content is known to be the same: its result stays.
 -- :capture_days are those of the chunk: without them a plan holds every day that there is. OFFSET 0
 -- keeps each question a look into an index. On a day that is being written, the planner knows too
 -- little of the tables: it would rather read all of the facility's day, for every chunk anew.
@@ -22,7 +22,8 @@ WHERE NOT EXISTS (
                 AND r.member = i.member
                 AND r.model_version = :model_version
                 AND fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at,
-                    CASE WHEN s.outcome IN ('vanished', 'changed', 'fetch_failed') THEN NULL
+                    CASE WHEN s.outcome IN (
+                        'vanished', 'changed', 'fetch_failed', 'killed_worker') THEN NULL
                     ELSE CAST(:rescore_before AS timestamptz) END)
             OFFSET 0)
     OFFSET 0)

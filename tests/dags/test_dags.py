@@ -95,6 +95,20 @@ def test_there_is_one_dag_for_each_time_zone_and_one_for_any_day(parsed: dict[st
     }
 
 
+def test_zones_that_differ_in_a_sign_have_dags_of_their_own(tmp_path: Path) -> None:
+    registry = tmp_path / "facilities.toml"
+    zones = ["Etc/GMT+5", "Etc/GMT-5", "America/Port-au-Prince"]
+    registry.write_text(
+        "\n".join(f'[facility.f{n}]\ntime_zone = "{zone}"' for n, zone in enumerate(zones))
+    )
+    dags = parse(tmp_path, registry)["dags"]
+    assert {name: d["zone"] for name, d in dags.items() if d["zone"]} == {
+        "satisfaction_nightly_etc_gmt_plus_5": "Etc/GMT+5",
+        "satisfaction_nightly_etc_gmt_minus_5": "Etc/GMT-5",
+        "satisfaction_nightly_america_port_au_prince": "America/Port-au-Prince",
+    }
+
+
 def test_all_dags_have_the_same_tasks_and_parameters(parsed: dict[str, Any]) -> None:
     tasks = {json.dumps(d["tasks"], sort_keys=True) for d in parsed["dags"].values()}
     params = {json.dumps(d["params"], sort_keys=True) for d in parsed["dags"].values()}

@@ -28,8 +28,6 @@ from airflow.sdk.execution_time.timeout import timeout as airflow_timeout
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 
-from fer_batch.settings import Settings
-
 
 def context(
     logical: datetime | None, run_after: datetime, run_type: str = "manual", **params: Any
@@ -74,7 +72,7 @@ def test_a_backfill_looks_back_none(fer_command: ModuleType) -> None:
 def child(fer_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Let the adapter start a script of the test instead of fer-batch."""
     monkeypatch.setattr(fer_command, "_connection", lambda _: None)
-    monkeypatch.setattr(fer_command, "time_left", lambda: None)
+    monkeypatch.setattr(fer_command, "time_limit", dict)
     monkeypatch.setenv("FER_FACILITIES_FILE", str(tmp_path / "none.toml"))
 
     def script(body: str) -> None:
@@ -149,34 +147,17 @@ def test_what_nobody_foresaw_is_tried_again(fer_command: ModuleType, error: Base
     assert fer_command.RETRY_POLICY.evaluate(error, 1, 6).action.value == "retry"
 
 
-def test_limits_of_fer_batch_are_no_longer_than_what_is_left_to_the_task(
-    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    defaults = {
-        name: Settings.model_fields[name.removeprefix("FER_").lower()].default
-        for name in fer_command.DEFAULT_LIMITS_S
-    }
-    assert defaults == fer_command.DEFAULT_LIMITS_S
-    limits = fer_command.time_limits
-    assert limits(timedelta(minutes=20)) == {
-        "FER_STATEMENT_TIMEOUT_S": "300",
-        "FER_SCORE_DEADLINE_S": "1200",
-    }
-    monkeypatch.setenv("FER_STATEMENT_TIMEOUT_S", "7200")
-    assert limits(timedelta(seconds=90))["FER_STATEMENT_TIMEOUT_S"] == "90"
-    assert limits(timedelta(seconds=-1))["FER_STATEMENT_TIMEOUT_S"] == "1"
-    assert limits(None)["FER_STATEMENT_TIMEOUT_S"] == "7200"
+def test_a_command_is_told_what_is_left_to_its_task(fer_command: ModuleType) -> None:
+    def told(**task: Any) -> dict[str, str]:
+        ti = SimpleNamespace(start_date=datetime.now(UTC) - timedelta(minutes=15))
+        now = {"task": SimpleNamespace(**task), "ti": ti}
+        with set_current_context(now):  # type: ignore[arg-type]
+            return fer_command.time_limit()
 
-
-def test_time_left_is_what_the_task_has_not_used(fer_command: ModuleType) -> None:
-    began = datetime.now(UTC) - timedelta(minutes=15)
-    now = {
-        "task": SimpleNamespace(execution_timeout=timedelta(minutes=20)),
-        "ti": SimpleNamespace(start_date=began),
-    }
-    with set_current_context(now):  # type: ignore[arg-type]
-        left = fer_command.time_left()
-    assert timedelta(minutes=4) < left <= timedelta(minutes=5)
+    left = told(execution_timeout=timedelta(minutes=20))
+    assert 240 < float(left["FER_TIME_LEFT_S"]) <= 300
+    assert told(execution_timeout=timedelta(minutes=14)) == {"FER_TIME_LEFT_S": "1.0"}
+    assert told(execution_timeout=None) == {}
 
 
 def test_a_child_that_hangs_is_ended_when_the_task_is_out_of_time(

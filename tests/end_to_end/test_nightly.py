@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from botocore.credentials import Credentials
 
-from fer_batch.errors import ConfigurationError, ModelError, PermanentError
-from fer_batch.records import Batch
+from fer_batch.errors import ConfigurationError, ModelError, PermanentError, RetryableError
+from fer_batch.records import Batch, KeyRange, Shard
 from tests.end_to_end.conftest import DAY, PERMISSION, Night, crop, facility
 from tests.support import pictures
 from tests.support.faulty_s3 import Fault, faulty
@@ -189,6 +189,42 @@ def test_images_listed_under_a_permission_are_not_read_after_it_ended(night: Nig
     with pytest.raises(PermanentError, match="permission ended"):
         night.open().score(shards[0])
     assert night.rows("select 1 from fer.image_result") == []
+
+
+def test_what_fails_for_good_takes_no_retry_from_a_facility_whose_trouble_may_pass(
+    night: Night,
+) -> None:
+    night.registry(facility("a"), facility("b"))
+    night.fill("a", happy=2, sad=0)
+    night.fill("b", happy=2, sad=0)
+    night.run("before")
+    night.registry(
+        facility("a", permission=PERMISSION.replace("2099-12-31", "2026-11-20")), facility("b")
+    )
+    run = night.with_settings(s3_endpoint="http://127.0.0.1:9", s3_timeout_s=1.0).open()
+    batches = [Batch(name, DAY) for name in ("a", "b")]
+    shard = Shard("both", tuple(KeyRange(batch, "\x01", "\U0010ffff", 2) for batch in batches))
+    assert night.rows("update fer.image set etag = 'other' returning 1")
+    with pytest.raises(RetryableError, match=r"permission ended.*; b: "):
+        run.score(shard)
+
+
+def test_each_selection_of_a_day_has_a_report_of_its_own(night: Night) -> None:
+    names = [f"f{n}" for n in range(5)]
+    night.registry(*map(facility, names))
+    chosen = [
+        {},
+        {"time_zone": "Europe/Berlin"},
+        {"facility_ids": ("f0",)},
+        {"time_zone": "Europe/Berlin", "facility_ids": ("f0",)},
+        {"facility_ids": ("f0", "f1", "f2")},
+        {"facility_ids": ("f0", "f1", "f2", "f3")},
+        {"facility_ids": ("f0", "f1", "f2", "f4")},
+    ]
+    files = [night.open(**selection).selection.file_name() for selection in chosen]
+    assert len(set(files)) == len(files)
+    assert files[:2] == [f"{DAY}-all", f"{DAY}-Europe_Berlin"]
+    assert night.open(facility_ids=("f1", "f0")).selection.file_name() == f"{DAY}-f0.f1"
 
 
 def test_one_facility_without_a_bucket_leaves_the_others_alone(night: Night) -> None:

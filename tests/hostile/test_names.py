@@ -322,7 +322,7 @@ def test_hostile_parameters_of_a_dag_are_no_facility_either(
     for name, value in nightly.env.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(fer_command, "_connection", lambda _: None)
-    monkeypatch.setattr(fer_command, "time_left", lambda: None)
+    monkeypatch.setattr(fer_command, "time_limit", dict)
     monkeypatch.chdir(nightly.folder)
     day = f"--capture-day={DAY}"
 

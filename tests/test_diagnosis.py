@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.credentials import Credentials
 from pydantic import SecretStr
 
 from fer_batch.diagnosis import Finding, check_all
 from fer_batch.settings import Settings
 from tests.end_to_end.conftest import Night, facility, night, watched
+from tests.support.faulty_s3 import Fault, faulty
 
 __all__ = ["night", "watched"]
 
@@ -118,7 +120,17 @@ valid_until = 2020-01-31
     assert parts["facility ended"].detail == "skipped: permission ended on 2020-01-31"
     night.registry(facility("a"))
     found(night.settings)
-    assert watched() == ["ListObjectsV2"]
+    assert watched() == ["ListObjectsV2", "GetObject"]
+
+
+def test_who_may_list_and_not_read_hears_of_it(night: Night, s3: Any) -> None:
+    night.registry(facility("a"))
+    keys = Credentials(s3.access_key_id, s3.secret_access_key)
+    with faulty(s3.endpoint, s3.bucket, keys) as proxy:
+        proxy.faults = [Fault("403", of="")]
+        part = found(night.settings, s3_endpoint=proxy.endpoint)["facility a"]
+    assert not part.is_ok
+    assert "Allow listing and reading" in part.detail
 
 
 def test_one_facility_in_trouble_does_not_hide_another(night: Night) -> None:

@@ -169,6 +169,8 @@ def test_settings_have_the_names_that_fer_batch_reads(stack: dict[str, Any]) -> 
     for service in ("worker", "fer-batch"):
         names |= {n for n in environments(stack)[service] if n.startswith("FER_")}
     known = {f"FER_{name.upper()}" for name in Settings.model_fields}
+    for file in (DOCKER.parent / "dags").glob("*.py"):
+        known |= set(re.findall(r'environ\.get\("(FER_[A-Z_]+)"', file.read_text()))
     assert names <= known
 
 

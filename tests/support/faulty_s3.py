@@ -180,6 +180,7 @@ def _refusal(status: int, code: str) -> Answer:
 
 
 _REFUSALS = {
+    "403": _refusal(403, "AccessDenied"),
     "500": _refusal(500, "InternalError"),
     "503": _refusal(503, "SlowDown"),
 }

@@ -98,7 +98,7 @@ $(BIN)/python:
 	$$python -m venv $(VENV)
 
 $(MADE): requirements.lock requirements-uv.lock pyproject.toml | $(BIN)/python
-	@$(FIND_UV); echo "Installing from requirements.lock (2 GB on the disk)"; \
+	@$(FIND_UV); echo "Installing from requirements.lock (3 GB on the disk)"; \
 	"$$uv" pip install --quiet --python $(BIN)/python --compile-bytecode \
 	  --require-hashes -r requirements.lock && \
 	"$$uv" pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .

@@ -26,6 +26,7 @@ from fer_batch.log import logger
 from fer_batch.training import network
 from fer_batch.training.data import POLAR, Batches
 from fer_batch.training.recipe import Recipe
+from fer_batch.training.sharpness import SharpnessAware
 
 log = logger(__name__)
 
@@ -71,7 +72,6 @@ def fit(
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
     model = network.build(recipe.model_copy(update={"is_mirrored": False}))
-    run = _Run(model, recipe, public, checkpoint, f"{recipe.fingerprint()} {data_hash}")
     batches = Batches(training, recipe, soft_labels)
     steps = len(batches)
     optimizer = keras.optimizers.SGD(
@@ -82,21 +82,36 @@ def fit(
     )
     # Scales and offsets are not what overfits.
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    # XLA's convolutions are slower than oneDNN's on a CPU.
-    model.compile(optimizer, _loss(recipe.pair_weight), metrics=[accuracy], jit_compile=False)
     optimizer.build(model.trainable_variables)
+    run = _Run(model, optimizer, recipe, public, checkpoint, f"{recipe.fingerprint()} {data_hash}")
     first_epoch = run.restore() if resume and checkpoint.exists() else 0
-    if first_epoch < recipe.epochs:
-        batches.start(first_epoch)
-        model.fit(
-            batches,
-            initial_epoch=first_epoch,
-            epochs=recipe.epochs,
-            verbose=0,
-            shuffle=False,
-            callbacks=[run],
-        )
+    for trained, last_epoch in _phases(model, recipe):
+        if first_epoch < last_epoch:
+            # XLA's convolutions are slower than oneDNN's on a CPU.
+            trained.compile(
+                optimizer, _loss(recipe.pair_weight), metrics=[accuracy], jit_compile=False
+            )
+            batches.start(first_epoch)
+            trained.fit(
+                batches,
+                initial_epoch=first_epoch,
+                epochs=last_epoch,
+                verbose=0,
+                shuffle=False,
+                callbacks=[run],
+            )
+            first_epoch = last_epoch
     return run.averaged(), run.seconds
+
+
+def _phases(model: Any, recipe: Recipe) -> list[tuple[Any, int]]:
+    """The network under each way to train it, and the epoch up to which that is used."""
+    if not recipe.sharpness_radius:
+        return [(model, recipe.epochs)]
+    return [
+        (model, round(recipe.sharpness_from * recipe.epochs)),
+        (SharpnessAware(model, recipe.sharpness_radius), recipe.epochs),
+    ]
 
 
 def _loss(pair_weight: float) -> Any:
@@ -123,10 +138,17 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
     """Averages the weights, logs progress and keeps the checkpoint."""
 
     def __init__(
-        self, model: Any, recipe: Recipe, public: Split, checkpoint: Path, identity: str
+        self,
+        model: Any,
+        optimizer: Any,
+        recipe: Recipe,
+        public: Split,
+        checkpoint: Path,
+        identity: str,
     ) -> None:
         super().__init__()
         self._trained = model
+        self._optimizer = optimizer
         self._recipe = recipe
         self._public = public
         self._checkpoint = checkpoint
@@ -182,7 +204,7 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
         """Weights, momenta and steps, and where dropout's chance stands."""
         weights = {id(weight) for weight in self._trained.weights}
         chance = [v for v in self._trained.variables if id(v) not in weights]
-        return [*self._trained.weights, *self._trained.optimizer.variables, *chance]
+        return [*self._trained.weights, *self._optimizer.variables, *chance]
 
     def _save(self, epochs_done: int) -> None:
         arrays: dict[str, Any] = {f"v{i}": np.asarray(v) for i, v in enumerate(self._variables())}

@@ -31,8 +31,8 @@ class Augmentation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     flip_share: float = Field(default=0.5, ge=0, le=1, description="Crops mirrored left to right")
-    rotate_deg: float = Field(default=10.0, ge=0, description="Largest turn either way")
-    scale: float = Field(default=0.12, ge=0, lt=1, description="Largest change of size, as a share")
+    rotate_deg: float = Field(default=15.0, ge=0, description="Largest turn either way")
+    scale: float = Field(default=0.15, ge=0, lt=1, description="Largest change of size, as a share")
     shift_px: float = Field(default=3.0, ge=0, description="Largest shift either way, each axis")
     contrast: float = Field(default=0.3, ge=0, lt=1, description="Largest change of contrast")
     brightness: float = Field(default=30.0, ge=0, description="Largest change of grey value")
@@ -53,17 +53,17 @@ class Recipe(BaseModel):
     )
     stages: tuple[Stage, ...] = (
         Stage(width=16, blocks=1),
-        Stage(width=48, blocks=2),
-        Stage(width=96, blocks=2),
-        Stage(width=192, blocks=1),
+        Stage(width=32, blocks=2),
+        Stage(width=64, blocks=2),
+        Stage(width=144, blocks=1),
     )
     is_mirrored: bool = Field(
-        default=False,
+        default=True,
         description="Whether the artefact answers with the mean of a crop and its mirror image, "
         "for twice the multiply-adds; training shows one of them at a time either way",
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Before the last layer")
-    epochs: int = Field(default=72, ge=1)
+    epochs: int = Field(default=100, ge=1)
     batch: int = Field(default=128, ge=1, description="Crops in one step")
     learning_rate: float = Field(default=0.1, gt=0, description="Peak, of SGD with Nesterov 0.9")
     warmup_epochs: float = Field(default=2.0, ge=0, description="Linear rise to the peak")
@@ -89,6 +89,15 @@ class Recipe(BaseModel):
         ge=0,
         description="Of the Beta distribution that says how much of another crop is mixed into "
         "each; 0 mixes nothing",
+    )
+    sharpness_radius: float = Field(
+        default=0.1,
+        ge=0,
+        description="Of sharpness-aware steps: each takes the gradient of the weights this far "
+        "(Euclidean norm) up its own; 0 takes plain steps. Twice the time of a step",
+    )
+    sharpness_from: float = Field(
+        default=0.6, ge=0, le=1, description="Share of the epochs after which they begin"
     )
     precision: Literal["float32", "mixed_bfloat16"] = Field(
         default="float32", description="Of the training's arithmetic; what is exported is float32"

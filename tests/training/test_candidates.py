@@ -125,7 +125,7 @@ def test_the_three_differ_in_their_widths_alone() -> None:
         same = {"stem_width": base.stem_width, "stages": base.stages}
         assert recipe.model_copy(update=same) == base
     millions = [network.multiply_adds(network.build(r)) / 1e6 for r in chosen.values()]
-    assert millions == pytest.approx([7.5, 28.1, 103.2], abs=0.1)
+    assert millions == pytest.approx([7.4, 29.4, 117.1], abs=0.1)
 
 
 def test_epochs_may_be_set_for_all() -> None:

@@ -12,7 +12,11 @@ from fer_batch.training import export, network
 from fer_batch.training.fit import predict
 from fer_batch.training.recipe import Recipe, Stage
 
-TINY = Recipe(stem_width=3, stages=(Stage(width=4, blocks=1), Stage(width=5, blocks=2)))
+TINY = Recipe(
+    stem_width=3,
+    stages=(Stage(width=4, blocks=1), Stage(width=5, blocks=2)),
+    is_mirrored=False,
+)
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,8 @@ TINY = Recipe(
     batch=32,
     warmup_epochs=1,
     average_decay=0.9,
+    sharpness_radius=0.1,
+    sharpness_from=0.3,
     teacher_weight=0,
 )
 MADE = kaggle.rows(training=210, tested=70)

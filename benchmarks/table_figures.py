@@ -128,7 +128,7 @@ class Measured:
         for day in self._some_days():
             batches = [Batch(name, day) for name in self._facilities]
             with watch:
-                findings = checks.run(self._engine, batches, VERSION)
+                findings = checks.run(self._engine, batches, VERSION, RUN)
         yield watch.figure("checks of a night", None, {"findings": len(findings)})
 
     def queries(self) -> Iterator[Figure]:

@@ -101,7 +101,7 @@ RETRY_POLICY = RetryPolicy(
 def registry_file() -> Path:
     """The facility registry: `FER_FACILITIES_FILE`, else the one beside the DAGs."""
     default = Path(__file__).parent.parent / "config" / "facilities.toml"
-    return Path(os.environ.get("FER_FACILITIES_FILE", default))
+    return Path(os.environ.get("FER_FACILITIES_FILE") or default)
 
 
 def registry() -> dict[str, dict[str, Any]]:
@@ -157,6 +157,7 @@ def run(*arguments: str, stdin: str = "") -> Any:
                     **os.environ,
                     **connection_settings(),
                     **time_limit(),
+                    "FER_FACILITIES_FILE": str(registry_file()),
                     "FER_LOG_FORMAT": "json",
                 },
             )

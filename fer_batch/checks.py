@@ -54,18 +54,22 @@ def _read() -> Iterator[Check]:
         yield Check(file.stem, severity, first[2].strip(), sa.text(sql))
 
 
-def run(engine: sa.Engine, batches: Iterable[Batch], model_version: str) -> list[dict[str, Any]]:
+def run(
+    engine: sa.Engine, batches: Iterable[Batch], model_version: str, run_id: str
+) -> list[dict[str, Any]]:
     """Run every check on the facilities and days of the batches; returns the findings.
 
     Each finding has `check`, `severity` ("error" or "warning"), `facility_id`, `capture_day`,
     `meaning` (what the check is about) and `finding` (what it found). Errors come first. Which
-    images lack an outcome is asked for the model version given. Raises the database's errors.
+    images lack an outcome is asked for the model version given. What other runs have changed since
+    the run `run_id` began is left to their checks. Raises the database's errors.
     """
     looked_at = set(batches)
     question = {
         "facility_ids": sorted({b.facility_id for b in looked_at}),
         "capture_days": sorted({b.capture_day for b in looked_at}),
         "model_version": model_version,
+        "run_id": run_id,
     }
 
     def ask(check: Check) -> Sequence[sa.RowMapping]:

@@ -71,13 +71,13 @@ class Selection:
         return chosen
 
     def file_name(self) -> str:
-        """What a file about this selection is called: another one of the day has another name."""
+        """What a file about this selection is called: of other facilities, it has another name."""
         names = sorted(set(self.facility_ids))
         if len(names) > MAX_NAMES:
             digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
             names = [f"{len(names)}_facilities_{digest}"]
         scope = ([self.time_zone] if self.time_zone else []) + names
-        text = f"{self.capture_day}-{'.'.join(scope) or 'all'}"
+        text = f"{self.capture_day}-{'.'.join(scope)}" if scope else f"{self.capture_day}"
         return re.sub("[^A-Za-z0-9._+-]+", "_", text)
 
     def days(self) -> list[date]:
@@ -259,7 +259,7 @@ class Run:
         """The findings of the data checks, one dictionary each."""
         from fer_batch import checks
 
-        return checks.run(self.engine, self.batches, self.model_version)
+        return checks.run(self.engine, self.batches, self.model_version, self.selection.run_id)
 
     def report(self, findings: Sequence[Mapping[str, Any]] | None = None) -> Path:
         """Write the report of the capture day and return its path.
@@ -281,7 +281,8 @@ class Run:
 def score_all(
     run: Run, shards: Iterable[Shard]
 ) -> tuple[list[tuple[Shard, ShardResult]], RetryableError | PermanentError | None]:
-    """Score shard after shard; those that ended well, and the first error of the others."""
+    """Score shard after shard; those that ended well, and an error of the others: the first that
+    may pass, else the first."""
     done: list[tuple[Shard, ShardResult]] = []
     failed: RetryableError | PermanentError | None = None
     for shard in shards:
@@ -289,14 +290,16 @@ def score_all(
             done.append((shard, run.score(shard)))
         except (RetryableError, PermanentError) as error:
             log.error("shard failed", shard=shard.name, error=str(error))
-            failed = failed or error
+            # What may pass decides: who tries again gets that shard done as well.
+            if not isinstance(failed, RetryableError):
+                failed = error if isinstance(error, RetryableError) else failed or error
     return done, failed
 
 
 def run_all(run: Run) -> Sequence[dict[str, Any]]:
     """All steps in this process, the scoring in its own. Returns the findings.
 
-    Raises the first shard's error after every other step was done, as Airflow would.
+    Raises the error of `score_all` after every other step was done, as Airflow would.
     """
     run.sync_facilities()
     run.list_images()

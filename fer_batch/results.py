@@ -77,8 +77,9 @@ def write_chunk(
 
     Left out are images whose ETag is not the listed one any more, images with a final result
     (with `rescore_before`: a final one not older than that), and, when rescoring, images that
-    could not be read again. An image must not occur twice. A replaced result loses its faces in
-    the same transaction, which is the caller's. Raises DatabaseError for an unknown version.
+    could not be read again, or not be decoded any more: then their result stays. An image must
+    not occur twice. A replaced result loses its faces in the same transaction, which is the
+    caller's. Raises DatabaseError for an unknown version.
     """
     if not scores:
         return 0
@@ -105,6 +106,8 @@ def write_chunk(
         "last_key": max(score.image.key for score in scores),
         "rescore_before": rescore_before,
     }
+    if rescore_before is not None:
+        connection.execute(statement("keep_decoded"), chunk | {"run_id": run_id})
     connection.execute(statement("discard_staged"), chunk)
     reach("upsert.before")
     written = connection.execute(statement("merge_images"), version | {"run_id": run_id})

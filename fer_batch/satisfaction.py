@@ -204,10 +204,10 @@ def _why_kept(
     Of a day whose images cannot be read any more, a new version knows nothing; and a run of an
     older version that is cleared does not take back what a later run of another has said.
     """
-    if wanted["images_pending"] > newest["images_pending"]:
-        return "images that it counts have no outcome of this run's model version yet"
-    if wanted["not_scored"].get("vanished", 0) > newest["not_scored"].get("vanished", 0):
-        return "images that it counts were gone before this run's model version could read them"
+    if _images_known(wanted) < _images_known(newest):
+        return (
+            "this run's model version could read fewer of the day's images, or not all of them yet"
+        )
     question = {
         "facility_id": wanted["facility_id"],
         "capture_day": wanted["capture_day"],
@@ -217,6 +217,12 @@ def _why_kept(
     if connection.execute(statement("has_later_run"), question).scalar_one():
         return "a run that began later than this one wrote it"
     return ""
+
+
+def _images_known(summary: Mapping[Any, Any]) -> int:
+    """Images with an outcome of the summary's model version, but for those that it never saw."""
+    unseen = sum(summary["not_scored"].get(outcome, 0) for outcome in ("vanished", "erased"))
+    return int(summary["images"] - summary["images_pending"] - unseen)
 
 
 def daily(

@@ -1,8 +1,11 @@
 -- error: the newest summary does not say what its model version's results say
-WITH image AS (
+WITH own_run AS (
+    SELECT began_at FROM fer.run WHERE run_id = :run_id
+),
+image AS (
     SELECT
         i.facility_id, i.capture_day, i.image_key, i.member, d.model_version, r.outcome,
-        greatest(i.listed_at, r.scored_at) AS changed_at,
+        r.run_id <> :run_id AND r.scored_at >= (SELECT began_at FROM own_run) AS is_of_other_run,
         fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at, NULL) AS is_final
     FROM fer.image AS i
     JOIN fer.satisfaction_daily AS d
@@ -23,7 +26,7 @@ images AS (
         count(*) AS images,
         count(*) FILTER (WHERE is_final AND outcome = 'scored') AS images_scored,
         count(*) FILTER (WHERE NOT is_final) AS images_pending,
-        max(changed_at) AS changed_at
+        bool_or(is_of_other_run) AS is_of_other_run
     FROM image
     GROUP BY facility_id, capture_day
 ),
@@ -51,12 +54,15 @@ compared AS (
         ARRAY[d.happy, d.sad] <> ARRAY[coalesce(f.happy, 0), coalesce(f.sad, 0)] AS divides_otherwise
     FROM fer.satisfaction_daily AS newest
     JOIN fer.satisfaction_summary AS d USING (facility_id, capture_day, revision)
+    LEFT JOIN fer.batch AS b USING (facility_id, capture_day)
     LEFT JOIN images AS i USING (facility_id, capture_day)
     LEFT JOIN faces AS f USING (facility_id, capture_day)
     WHERE d.facility_id = ANY(:facility_ids) AND d.capture_day = ANY(:capture_days)
         AND NOT EXISTS (SELECT FROM fer.retention WHERE before_day > d.capture_day)
-        -- What came after the summary is another run's, whose own summary and checks follow.
-        AND coalesce(i.changed_at <= d.created_at, true)
+        -- What another run has changed since this one began may have come after the summary. That
+        -- run summarises and checks it itself.
+        AND i.is_of_other_run IS NOT TRUE
+        AND (b.run_id <> :run_id AND b.listed_at >= (SELECT began_at FROM own_run)) IS NOT TRUE
 )
 SELECT
     facility_id,

@@ -1,6 +1,7 @@
 -- Take out of the chunk what must not be written. What is not listed any more with the ETag that
 -- was read; what somebody else has finished meanwhile; and, when rescoring, an image that could
--- not be read or decoded again although its content is known to be the same: its result stays.
+-- not be read again, or once had faces looked for and cannot be decoded now, although its content
+-- is known to be the same: its result stays.
 -- :capture_days are those of the chunk: without them a plan holds every day that there is. OFFSET 0
 -- keeps each question a look into an index. On a day that is being written, the planner knows too
 -- little of the tables: it would rather read all of the facility's day, for every chunk anew.
@@ -22,8 +23,9 @@ WHERE NOT EXISTS (
                 AND r.member = i.member
                 AND r.model_version = :model_version
                 AND fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at,
-                    CASE WHEN s.outcome IN (
-                        'vanished', 'changed', 'fetch_failed', 'killed_worker') THEN NULL
+                    CASE WHEN s.outcome IN ('vanished', 'changed', 'fetch_failed')
+                        OR s.outcome IN ('killed_worker', 'unreadable', 'unsupported')
+                        AND r.outcome IN ('scored', 'no_face') THEN NULL
                     ELSE CAST(:rescore_before AS timestamptz) END)
             OFFSET 0)
     OFFSET 0)

@@ -92,6 +92,19 @@ def test_what_the_command_prints_is_the_return_value(fer_command: ModuleType, ch
     assert answer["stdin"] == "{}"
 
 
+@pytest.mark.parametrize("given", ["", None])
+def test_the_command_reads_the_registry_that_the_dags_were_made_from(
+    fer_command: ModuleType, child: Any, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    child("print(json.dumps(os.environ['FER_FACILITIES_FILE']))")
+    if given is None:
+        monkeypatch.delenv("FER_FACILITIES_FILE")
+    else:
+        monkeypatch.setenv("FER_FACILITIES_FILE", given)
+    beside = Path(fer_command.__file__).parent.parent / "config" / "facilities.toml"
+    assert fer_command.run("list") == str(beside)
+
+
 @pytest.mark.parametrize(
     ("code", "error", "is_permanent"),
     [

@@ -10,6 +10,7 @@ import pytest
 from botocore.credentials import Credentials
 
 from fer_batch.errors import ConfigurationError, ModelError, PermanentError, RetryableError
+from fer_batch.nightly import score_all
 from fer_batch.records import Batch, KeyRange, Shard
 from tests.end_to_end.conftest import DAY, PERMISSION, Night, crop, facility
 from tests.support import pictures
@@ -209,6 +210,31 @@ def test_what_fails_for_good_takes_no_retry_from_a_facility_whose_trouble_may_pa
         run.score(shard)
 
 
+def test_what_may_pass_decides_whether_a_run_by_hand_is_tried_again(night: Night) -> None:
+    """Whichever shard failed first: who tries again gets the other one done."""
+    night.registry(facility("gone"), facility("slow"))
+    night.fill("gone", happy=1, sad=0)
+    night.fill("slow", happy=1, sad=0)
+    run = night.open()
+    run.sync_facilities()
+    run.begin()
+    run.list_images()
+    shards = {
+        name: Shard(name, (KeyRange(Batch(name, DAY), "\x01", "\U0010ffff", 1),))
+        for name in ("gone", "slow")
+    }
+    night.registry(
+        facility("gone", permission=PERMISSION.replace("2099-12-31", "2026-11-20")),
+        facility("slow"),
+    )
+    run = night.with_settings(s3_endpoint="http://127.0.0.1:9", s3_timeout_s=1.0).open()
+    for order in (["gone", "slow"], ["slow", "gone"]):
+        done, failed = score_all(run, [shards[name] for name in order])
+        assert done == []
+        assert isinstance(failed, RetryableError)
+    assert isinstance(score_all(run, [shards["gone"]])[1], PermanentError)
+
+
 def test_each_selection_of_a_day_has_a_report_of_its_own(night: Night) -> None:
     names = [f"f{n}" for n in range(5)]
     night.registry(*map(facility, names))
@@ -223,7 +249,7 @@ def test_each_selection_of_a_day_has_a_report_of_its_own(night: Night) -> None:
     ]
     files = [night.open(**selection).selection.file_name() for selection in chosen]
     assert len(set(files)) == len(files)
-    assert files[:2] == [f"{DAY}-all", f"{DAY}-Europe_Berlin"]
+    assert files[:2] == [f"{DAY}", f"{DAY}-Europe_Berlin"]
     assert night.open(facility_ids=("f1", "f0")).selection.file_name() == f"{DAY}-f0.f1"
 
 

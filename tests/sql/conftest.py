@@ -60,6 +60,7 @@ class Tables:
         batch: Batch | None = None,
         *,
         attempted_at: datetime | None = None,
+        run_id: str = "list",
     ) -> tuple[int, int]:
         """List objects, given as keys or as ETags by key; two days after the capture day."""
         batch = batch or self.batch
@@ -73,7 +74,7 @@ class Tables:
                 connection,
                 batch,
                 "listed",
-                run_id="list",
+                run_id=run_id,
                 attempted_at=attempted_at or midnight + timedelta(days=2),
                 images=len(etags),
                 size_bytes=1300 * len(etags),

@@ -13,13 +13,13 @@ from fer_batch.errors import DatabaseError
 from fer_batch.records import Batch, ImageScore, Outcome
 
 
-def run(tables: Any, *batches: Batch) -> list[dict[str, Any]]:
-    return checks.run(tables.engine, batches or [tables.batch], tables.version)
+def run(tables: Any, *batches: Batch, run_id: str = "run-1") -> list[dict[str, Any]]:
+    return checks.run(tables.engine, batches or [tables.batch], tables.version, run_id)
 
 
-def found(tables: Any, *batches: Batch) -> dict[str, str]:
+def found(tables: Any, *batches: Batch, run_id: str = "run-1") -> dict[str, str]:
     """What was found, by check."""
-    return {finding["check"]: finding["finding"] for finding in run(tables, *batches)}
+    return {f["check"]: f["finding"] for f in run(tables, *batches, run_id=run_id)}
 
 
 def healthy(tables: Any) -> None:
@@ -171,14 +171,33 @@ def test_summary_differs_from_recount(tables: Any, sql: str) -> None:
     )
 
 
-def test_results_that_came_after_a_summary_are_the_next_ones_matter(tables: Any) -> None:
+def test_what_another_run_has_changed_meanwhile_is_left_to_its_own_checks(tables: Any) -> None:
     healthy(tables)
-    tables.list([*(f"{n:06d}.jpg" for n in range(100)), "late.jpg"])
-    assert "summary_differs_from_recount" not in found(tables)
-    tables.write(*map(tables.scored, tables.work()))
-    assert found(tables) == {}
+    with tables.transaction() as connection:
+        for run_id in ("run-2", "by hand", "run-3"):
+            ledger.begin_run(connection, run_id, tables.version)
+    everything = [*(f"{n:06d}.jpg" for n in range(100)), "late.jpg"]
+    tables.list(everything, attempted_at=datetime.now(UTC) + timedelta(seconds=1), run_id="by hand")
+    assert "summary_differs_from_recount" not in found(tables, run_id="run-2")
+    assert "summary_differs_from_recount" in found(tables, run_id="by hand")
+    tables.list(everything, attempted_at=datetime.now(UTC) - timedelta(days=1), run_id="run-1")
+    tables.write(*map(tables.scored, tables.work()), run_id="by hand")
+    assert found(tables, run_id="run-2") == {}
+    assert "summary_differs_from_recount" in found(tables, run_id="by hand")
+    with tables.transaction() as connection:
+        ledger.begin_run(connection, "run-4", tables.version)
+    assert "summary_differs_from_recount" in found(tables, run_id="run-4"), "nobody else comes"
     tables.summarise()
-    assert found(tables) == {}
+    assert found(tables, run_id="by hand") == found(tables, run_id="run-4") == {}
+
+
+def test_a_run_that_could_not_summarise_what_it_scored_is_found_out(tables: Any) -> None:
+    healthy(tables)
+    with tables.transaction() as connection:
+        ledger.begin_run(connection, "run-2", tables.version)
+    tables.list([*(f"{n:06d}.jpg" for n in range(100)), "late.jpg"], run_id="run-2")
+    tables.write(*map(tables.scored, tables.work()), run_id="run-2")
+    assert list(found(tables, run_id="run-2")) == ["summary_differs_from_recount"]
 
 
 def test_summary_of_an_emptied_day_differs_from_recount(tables: Any) -> None:

@@ -37,7 +37,7 @@ def test_a_night_runs_while_another_day_is_locked(tables: Any) -> None:
         assert night.write(*scores, run_id="again", rescore_before=again) == 20
         (summary,) = night.summarise()
         assert summary["faces"] == 40
-        assert checks.run(night.engine, [night.batch], night.version) == []
+        assert checks.run(night.engine, [night.batch], night.version, "again") == []
     night.engine.dispose()
 
 

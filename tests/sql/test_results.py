@@ -177,17 +177,46 @@ def test_rescoring_replaces_older_results_once(tables: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "outcome", [Outcome.VANISHED, Outcome.CHANGED, Outcome.FETCH_FAILED, Outcome.KILLED_WORKER]
+    ("outcome", "is_tried_again"),
+    [
+        (Outcome.VANISHED, True),
+        (Outcome.CHANGED, True),
+        (Outcome.FETCH_FAILED, True),
+        (Outcome.KILLED_WORKER, False),
+        (Outcome.UNREADABLE, False),
+        (Outcome.UNSUPPORTED, False),
+    ],
 )
-def test_rescoring_keeps_what_it_cannot_read_again(tables: Any, outcome: Outcome) -> None:
+@pytest.mark.parametrize("faces", [0, 1])
+def test_rescoring_keeps_what_it_cannot_read_or_decode_again(
+    tables: Any, outcome: Outcome, is_tried_again: bool, faces: int
+) -> None:
+    """And what ends the process is not decoded again by every retry of the run."""
     tables.list(["a.jpg"])
     (image,) = tables.work()
-    tables.write(tables.scored(image))
-    before = tables.rows(IMAGES), tables.rows(FACES)
+    tables.write(tables.scored(image) if faces else ImageScore(image, Outcome.NO_FACE))
+    said = "SELECT outcome, etag, face_count, p_happy FROM fer.image_result"
+    before = tables.rows(said), tables.rows(FACES)
     with tables.transaction() as connection:
         began = ledger.begin_run(connection, "run-2")
-    assert tables.write(ImageScore(image, outcome), rescore_before=began) == 0
-    assert (tables.rows(IMAGES), tables.rows(FACES)) == before
+    scores = [ImageScore(image, outcome)]
+    assert tables.write(*scores, rescore_before=began, run_id="run-2") == 0
+    assert (tables.rows(said), tables.rows(FACES)) == before
+    assert (tables.work(rescore_before=began) == [image]) is is_tried_again
+
+
+@pytest.mark.parametrize("outcome", [Outcome.KILLED_WORKER, Outcome.UNREADABLE])
+def test_rescoring_says_anew_what_became_of_an_image_without_faces(
+    tables: Any, outcome: Outcome
+) -> None:
+    tables.list(["a.jpg"])
+    (image,) = tables.work()
+    tables.write(ImageScore(image, Outcome.KILLED_WORKER))
+    with tables.transaction() as connection:
+        began = ledger.begin_run(connection, "run-2")
+    assert tables.write(ImageScore(image, outcome), rescore_before=began, run_id="run-2") == 1
+    assert tables.work(rescore_before=began) == []
+    assert [r.outcome for r in tables.rows(IMAGES)] == [outcome]
 
 
 # At once

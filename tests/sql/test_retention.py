@@ -55,7 +55,7 @@ def newest(tables: Any, batch: Batch) -> Any:
 
 
 def findings(tables: Any, *batches: Batch) -> list[dict[str, Any]]:
-    return checks.run(tables.engine, batches, tables.version)
+    return checks.run(tables.engine, batches, tables.version, "run-1")
 
 
 def erase(tables: Any, *target: Any) -> list[erasure.ErasedDay]:

@@ -166,6 +166,23 @@ def test_a_version_that_could_not_read_all_leaves_the_summary_of_one_that_did(
     assert summary == published | {"is_new_revision": False}
 
 
+@pytest.mark.parametrize("outcome", [Outcome.FETCH_FAILED, Outcome.VANISHED])
+def test_a_day_that_has_grown_is_summarised_although_one_image_cannot_be_read(
+    tables: Any, outcome: Outcome
+) -> None:
+    """The published summary does not count that image, nor many others."""
+    tables.fill(happy=40, sad=0)
+    tables.summarise()
+    with tables.transaction() as connection:
+        results.register_model_version(connection, OTHER, {}, {})
+    tables.list([f"{n:06d}.jpg" for n in range(50)])
+    *work, last = tables.work(model_version=OTHER)
+    tables.write(*map(tables.scored, work), ImageScore(last, outcome), model_version=OTHER)
+    (summary,) = tables.summarise(model_version=OTHER, run_id="run-2")
+    assert (summary["model_version"], summary["images_scored"]) == (OTHER, 49)
+    assert summary["is_complete"] is (outcome is Outcome.VANISHED)
+
+
 def test_an_image_that_a_version_cannot_decode_does_not_hold_its_summary_back(tables: Any) -> None:
     day_of_two_versions(tables, Outcome.UNREADABLE)
     (summary,) = tables.summarise(model_version=OTHER, run_id="run-2")

@@ -49,6 +49,15 @@ class AnnotatedPictures:
         self._settings = settings
         self._is_folder = target.is_dir() or is_of_several(source)
         self._taken: set[Path] = set()
+        if not self._is_folder and target.suffix.lower() not in {".png", *_JPEG}:
+            raise ConfigurationError(
+                f"{printable(str(target))} is neither a folder nor named as a picture",
+                "Give --annotate a name that ends in .png or .jpg, or make the folder first",
+            )
+        if not self._is_folder and not target.parent.is_dir():
+            raise ConfigurationError(
+                f"there is no folder {printable(str(target.parent))}", "Make it first"
+            )
         if is_of_several(source):
             if target.suffix.lower() in {".png", *_JPEG} or target.is_file():
                 raise ConfigurationError(
@@ -71,6 +80,10 @@ class AnnotatedPictures:
         if "://" not in picture.source and path.resolve() == Path(picture.source).resolve():
             raise ConfigurationError(
                 f"{printable(str(path))} is the picture itself", "Give --annotate another name"
+            )
+        if self._is_folder and path.exists():
+            raise ConfigurationError(
+                f"{printable(str(path))} is there already", "Give --annotate another folder"
             )
         if self._is_folder:
             path.parent.mkdir(parents=True, exist_ok=True)

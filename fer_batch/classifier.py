@@ -276,6 +276,10 @@ def open_artefact(
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # Weights beside the artefact are in no hash: where ONNX Runtime may look for them is nothing.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", "/dev/null"
+    )
     pool = ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="classify")
     todo = "Use a CNN made by `fer-batch train`"
 

@@ -79,7 +79,10 @@ def download(
             raise answer
         if isinstance(answer, bytes):
             return answer
-        url = urljoin(url, answer.url)
+        try:
+            url = urljoin(url, answer.url)
+        except ValueError as error:
+            raise _failed(_in_words(error)) from None
     raise _failed(f"more than {MAX_REDIRECTS} redirects")
 
 

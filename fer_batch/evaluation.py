@@ -205,9 +205,9 @@ def choose_uncertain_below(probabilities: Probabilities, labels: NDArray[np.int8
     return 0.95
 
 
-def _consensus(is_right: NDArray[np.bool_], split: Split) -> dict[str, Any] | None:
+def _consensus(is_right: NDArray[np.bool_], split: Split) -> dict[str, Any]:
     if split.votes is None:
-        return None
+        return {"rows": 0, "accuracy": None}
     agreed = np.zeros(len(split), np.bool_)
     for label in (HAPPY, SAD):
         votes = split.votes[:, fer2013.VOTES_OF_CLASS[label]]

@@ -43,7 +43,10 @@ def as_markdown(card: dict[str, Any]) -> str:
         found = card["detector"]
         parts.append(
             "## Faces that the detector finds among PrivateTest's enlarged crops\n\n"
-            + _table(("label", "rows", "found"), ((k, *found[k].values()) for k in found))
+            + _table(
+                ("label", "rows", "found"),
+                ((k, found[k]["rows"], found[k]["found"]) for k in found),
+            )
         )
     failures = list(_failures(card))
     if failures:
@@ -95,14 +98,16 @@ def _figures(figures: dict[str, Any]) -> Iterator[str]:
     yield from _confusions(figures)
     others = figures.get("others")
     if others:
-        counted = ((name, *one.values()) for name, one in others.items())
-        first = next(iter(others.values()))
+        keys = ("rows", "uncertain", "called_happy", "called_sad")
         yield "What faces with another label are called:\n\n" + _table(
-            ("label", *(key.replace("_", " ") for key in first)), counted
+            ("label", *(key.replace("_", " ") for key in keys)),
+            ((name, *(one[key] for key in keys)) for name, one in others.items()),
         )
     for name, thirds in figures.get("conditions", {}).items():
+        # By key: a card that comes from the database has its keys in another order.
+        keys = ("from", "to", "rows", "accuracy")
         yield f"Happy against Sad by {name} of the crop:\n\n" + _table(
-            ("from", "to", "rows", "accuracy"), (third.values() for third in thirds)
+            keys, ([third[key] for key in keys] for third in thirds)
         )
 
 

@@ -43,12 +43,12 @@ class Promotion:
     promoted_at: datetime
 
 
-def register(connection: sa.Connection, cnn: Cnn) -> None:
-    """Write a CNN down with its bytes, once; the first card stays."""
+def register(connection: sa.Connection, cnn: Cnn) -> str:
+    """Write a CNN down with its bytes, once; the first card stays. The name in that card."""
     table = tables.cnn
-    known = sa.select(table.c.cnn_sha256).where(table.c.cnn_sha256 == cnn.cnn_sha256)
-    if connection.execute(known).first():  # the bytes need not travel
-        return
+    known = sa.select(table.c.card).where(table.c.cnn_sha256 == cnn.cnn_sha256)
+    if card := connection.execute(known).scalar():  # the bytes need not travel
+        return str(card["name"])
     row = {
         "cnn_sha256": cnn.cnn_sha256,
         "artefact_sha256": cnn.card.artefact_sha256,
@@ -57,6 +57,7 @@ def register(connection: sa.Connection, cnn: Cnn) -> None:
         "registered_at": sa.func.now(),
     }
     connection.execute(insert(table).values(row).on_conflict_do_nothing())
+    return cnn.card.name
 
 
 def registered(connection: sa.Connection) -> list[Registered]:

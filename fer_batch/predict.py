@@ -122,6 +122,10 @@ def _files(path: Path, limits: Limits) -> Iterator[Picture]:
         found = sorted(
             file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")
         )
+        if not found:
+            raise ConfigurationError(
+                f"there is no file in the folder {printable(str(path))}", "Check the path"
+            )
     elif path.is_file():
         found = [path]
     else:

@@ -19,8 +19,9 @@ from fer_batch import database, tables
 from fer_batch.database import statement
 from fer_batch.errors import DatabaseError
 from fer_batch.failpoints import reach
-from fer_batch.records import Batch, Image, ImageScore
+from fer_batch.records import Batch, Image, ImageScore, Outcome
 
+_UNDECODABLE = {Outcome.KILLED_WORKER, Outcome.UNREADABLE, Outcome.UNSUPPORTED}
 _REASON_CHARACTERS = 200
 
 
@@ -106,7 +107,7 @@ def write_chunk(
         "last_key": max(score.image.key for score in scores),
         "rescore_before": rescore_before,
     }
-    if rescore_before is not None:
+    if rescore_before is not None and any(s.outcome in _UNDECODABLE for s in scores):
         connection.execute(statement("keep_decoded"), chunk | {"run_id": run_id})
     connection.execute(statement("discard_staged"), chunk)
     reach("upsert.before")

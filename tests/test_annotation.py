@@ -98,9 +98,17 @@ def write(target: Path, source: str, found: list[str], settings: Settings) -> li
 
 
 def test_a_picture_becomes_the_file_that_is_named(tmp_path: Path, settings: Settings) -> None:
-    for name, signature in (("a.png", b"\x89PNG"), ("a.JPG", b"\xff\xd8\xff"), ("a", b"\x89PNG")):
+    for name, signature in (("a.png", b"\x89PNG"), ("a.JPG", b"\xff\xd8\xff")):
         assert write(tmp_path / name, "b.jpg", ["b.jpg"], settings) == [tmp_path / name]
         assert (tmp_path / name).read_bytes().startswith(signature)
+
+
+@pytest.mark.parametrize("name", ["a", "a.webp", "missing/a.png"])
+def test_a_name_that_cannot_be_is_refused_before_anything_is_read(
+    tmp_path: Path, settings: Settings, name: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"neither a folder|no folder"):
+        AnnotatedPictures(tmp_path / name, "b.jpg", settings)
 
 
 def test_a_folder_becomes_a_folder_with_the_same_places(tmp_path: Path, settings: Settings) -> None:
@@ -145,6 +153,10 @@ def test_no_picture_is_written_over(tmp_path: Path, settings: Settings) -> None:
         write(picture, str(picture), [str(picture)], settings)
     with pytest.raises(ConfigurationError, match="the picture itself"):
         write(picture.parent, str(picture), [str(picture)], settings)
+    (tmp_path / "day" / "b.png").write_bytes(b"another picture")
+    with pytest.raises(ConfigurationError, match="there already"):
+        write(picture.parent, "b.jpg", ["b.jpg"], settings)
+    assert (tmp_path / "day" / "b.png").read_bytes() == b"another picture"
     for target in (picture.parent, picture.parent / "sub", picture.parent / "new"):
         with pytest.raises(ConfigurationError, match="the folder that is read"):
             write(target, str(picture.parent), [], settings)

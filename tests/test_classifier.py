@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from hypothesis import given
@@ -25,6 +26,7 @@ from fer_batch.classifier import (
     load_artefact,
     load_card,
     manifest_of,
+    open_artefact,
     score_faces,
     shipped_card,
     version_of,
@@ -136,6 +138,18 @@ def test_an_artefact_that_does_not_do_what_its_card_says_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match=word):
         loaded(write_tiny_cnn(tmp_path, artefact))
+
+
+def test_weights_beside_the_artefact_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No hash covers them: who changes them would change every answer of the same version."""
+    monkeypatch.chdir(tmp_path)
+    shipped = onnx.load_from_string(shipped_card().with_suffix(".onnx").read_bytes())
+    onnx.save_model(shipped, "split.onnx", save_as_external_data=True, location="weights.bin")
+    assert Path("weights.bin").stat().st_size > 1_000_000
+    with pytest.raises(ModelError, match="cannot be run"):
+        open_artefact(Path("split.onnx").read_bytes(), "split.onnx", 1)
 
 
 # ---------------------------------------------------------------- model version

@@ -59,6 +59,9 @@ class Handler(BaseHTTPRequestHandler):
     def answer_to_a_file(self) -> None:
         self.reply(302, Location="file:///etc/passwd")
 
+    def answer_to_no_address(self) -> None:
+        self.reply(302, Location="http://[zz/")
+
     def answer_cut(self) -> None:
         self.reply(200, BODY, Content_Length=len(BODY) + 1)
 
@@ -135,6 +138,7 @@ def test_a_picture_is_fetched(server: str, path: str) -> None:
         ("/circle", "redirects"),
         ("/inward", "private network"),
         ("/to-a-file", "only http and https"),
+        ("/to-no-address", "the address is wrong"),
         ("/cut", "ends early"),
         ("/compressed", "compressed"),
     ],

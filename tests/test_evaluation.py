@@ -181,7 +181,7 @@ def test_a_figure_without_rows_is_none_not_a_number() -> None:
     found = figures(np.array([says(0.9, 0.1)], np.float32), split([HAPPY]), 0.99)
     assert found["happy_sad"]["recall_sad"] is None
     assert found["certain"]["accuracy"] is None
-    assert found["happy_sad_consensus"] is None
+    assert found["happy_sad_consensus"] == {"rows": 0, "accuracy": None}
     assert found["neutral"]["uncertain"] is None
     json.dumps(found, allow_nan=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from fer_batch.model_card import as_markdown
 from fer_batch.resources import artefacts_dir
@@ -35,6 +36,23 @@ def test_figures_of_the_card_are_in_it() -> None:
         in page
     )
     assert "prohibited" in page
+
+
+def by_length(part: Any) -> Any:
+    """As PostgreSQL keeps a JSON object: shorter keys first."""
+    if isinstance(part, list):
+        return [by_length(one) for one in part]
+    if not isinstance(part, dict):
+        return part
+    return {key: by_length(part[key]) for key in sorted(part, key=lambda key: (len(key), key))}
+
+
+def test_a_card_out_of_the_database_says_the_same() -> None:
+    def lines(card: dict[str, Any]) -> list[str]:
+        page = as_markdown({key: card[key] for key in ("name", "artefact", "metrics", "detector")})
+        return sorted(page.splitlines())
+
+    assert lines(by_length(CARD)) == lines(CARD)
 
 
 def test_known_failures_are_counted() -> None:

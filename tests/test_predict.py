@@ -106,6 +106,13 @@ def test_a_file_that_may_not_be_read_is_one_outcome(
     assert (picture.outcome, picture.reason) == (Outcome.FETCH_FAILED, "Permission denied")
 
 
+def test_a_folder_without_a_file_is_an_error(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".hidden.jpg").write_bytes(b"x")
+    with pytest.raises(ConfigurationError, match="no file in the folder"):
+        list(pictures(str(tmp_path), settings))
+
+
 @pytest.mark.parametrize("source", ["no/such/file.jpg", "ftp://host/a.jpg", "s3://", "s3:///key"])
 def test_a_source_that_cannot_be_is_an_error_that_helps(settings: Settings, source: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -89,7 +89,9 @@ def train(
     soft_labels: Annotated[
         Path | None, Parameter(help="A teacher's soft labels; none means those that ship.")
     ] = None,
-    threads: Annotated[int | None, Parameter(help="Cores to use; none means all.")] = None,
+    threads: Annotated[
+        int | None, Parameter(help="Cores to use; none means those of FER_THREADS.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train the CNN on FER2013 and write the ONNX artefact with its card (extra `train`).
@@ -110,7 +112,7 @@ def train(
         if json:
             print_json(rows)
         else:
-            print_table("Candidates (PublicTest / PrivateTest)", module.shown(rows))
+            print_table("Candidates", module.shown(rows))
         _register(loaded, [Path(row["card"]) for row in rows])
         return
     card = run.train(data, votes, out, name, chosen, *more)

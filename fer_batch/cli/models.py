@@ -115,9 +115,10 @@ def register_cnn(
     cnn = classifier.load_artefact(card)
     classifier.open_artefact(cnn.artefact, cnn.card.artefact, 1)  # what cannot score stays out
     with choice.connected(loaded) as connection:
-        module.register(connection, cnn)
+        name = module.register(connection, cnn)
     version = choice.version(loaded, cnn.card)
-    sys.stdout.write(f"{cnn.card.name} is registered, model version {version[:12]}\n")
+    again = "" if name == cnn.card.name else f" as {name}, with the same artefact and threshold"
+    sys.stdout.write(f"{cnn.card.name} is registered{again}, model version {version[:12]}\n")
 
 
 @models.command

@@ -217,6 +217,8 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
                 progress=np.array([epochs_done, self._step, self.seconds]),
                 **arrays,
             )
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(partial, self._checkpoint)  # noqa: PTH105
 
     def restore(self) -> int:
@@ -232,7 +234,7 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
                     variable.assign(saved[f"v{index}"])
                 self._average = [saved[f"a{i}"] for i in range(len(self._average))]
                 epochs_done, step, self.seconds = (float(x) for x in saved["progress"])
-        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ConfigurationError(f"{self._checkpoint} cannot be read: {error}", todo) from error
         self._step = int(step)
         log.info("resumed", checkpoint=str(self._checkpoint), epochs_done=int(epochs_done))

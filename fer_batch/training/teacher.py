@@ -69,7 +69,7 @@ def read(path: Path, training: Split) -> tuple[NDArray[np.float32], str]:
             probabilities = saved["probabilities"].astype(np.float32)
             rows, labels = saved["rows"], saved["labels"]
             teacher = str(saved["teacher_sha256"])
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigurationError(f"the soft labels {path} cannot be read: {error}", todo) from error
     if probabilities.shape != (len(rows), len(CLASSES)) or labels.shape != rows.shape:
         raise ConfigurationError(f"the soft labels {path} have another form", todo)

@@ -133,6 +133,17 @@ def test_two_of_one_name_are_told_apart_by_their_version(
     assert (ended.code, "several CNNs are called other" in ended.err) == (2, True)
 
 
+def test_the_same_network_under_another_name_is_said_to_be_known(
+    nightly: Command, other: Path, tmp_path: Path
+) -> None:
+    assert nightly("models", "register", str(other), **UNSET).code == 0
+    card = json.loads(other.read_text()) | {"name": "renamed"}
+    (tmp_path / "renamed.json").write_text(json.dumps(card))
+    (tmp_path / card["artefact"]).write_bytes((other.parent / card["artefact"]).read_bytes())
+    told = nightly("models", "register", str(tmp_path / "renamed.json"), **UNSET)
+    assert "renamed is registered as other" in told.out
+
+
 def test_the_card_is_shown(nightly: Command, other: Path) -> None:
     assert nightly("models", "show", "--json").json == json.loads(
         Path(nightly.env["FER_MODEL_CARD"]).read_text()

@@ -79,10 +79,15 @@ def test_each_has_a_card_and_a_row_with_its_figures(compared: Compared, files: F
 
 def test_people_get_a_table_and_a_chart(compared: Compared) -> None:
     out, rows = compared
-    assert list(shown(rows)[0]) == [
-        "candidate", "loss", "Happy/Sad", "seven", "ms/step", "parameters", "multiply-adds",
-        "faces/s",
-    ]  # fmt: skip
+    table = {row["figure"]: row for row in shown(rows)}
+    assert list(table["ms/step"]) == ["figure", "small", "medium", "large"]
+    for usage in ("PublicTest", "PrivateTest"):
+        said = table[f"loss, {usage}"]["large"], table[f"Happy/Sad right, {usage}"]["large"]
+        measured = rows[2][usage]["loss"], rows[2][usage]["happy_sad"]
+        assert said == tuple(f"{figure:.4f}" for figure in measured)
+        assert f"seven right, {usage}" in table
+    assert table["parameters"]["small"] == f"{rows[0]['parameters']:,}"
+    assert {"multiply-adds", "faces/s"} < set(table)
     chart = cv2.imread(str(out / "candidates.png"))
     assert chart is not None
     assert chart.shape[0] > 300

@@ -71,6 +71,9 @@ def test_soft_labels_of_other_rows_are_refused(made: tuple[Path, Path], tmp_path
     more = kaggle.write_csv(tmp_path / "more.csv", kaggle.rows(training=60, tested=10))
     with pytest.raises(ConfigurationError, match="of other rows"):
         teacher.read(made[1], fer2013.read(more)["Training"])
-    (tmp_path / "cut.npz").write_bytes(made[1].read_bytes()[:100])
-    with pytest.raises(ConfigurationError, match="cannot be read"):
-        teacher.read(tmp_path / "cut.npz", fer2013.read(made[0])["Training"])
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    array = (tmp_path / "array.npy").read_bytes()
+    for content in (made[1].read_bytes()[:100], b"", array):
+        (tmp_path / "wrong.npz").write_bytes(content)
+        with pytest.raises(ConfigurationError, match="cannot be read"):
+            teacher.read(tmp_path / "wrong.npz", fer2013.read(made[0])["Training"])

@@ -284,8 +284,11 @@ def as_text(prediction: Prediction) -> str:
     return "\n".join(lines)
 
 
-def as_json(prediction: Prediction) -> dict[str, Any]:
-    """What a script reads: plain values, null where the picture was not scored."""
+def as_json(prediction: Prediction, annotated: Path | None = None) -> dict[str, Any]:
+    """What a script reads: plain values, null where the picture was not scored.
+
+    `annotated` is the file that its annotated picture went to, if any.
+    """
     means = prediction.probabilities
     return {
         "source": _encodable(prediction.source),
@@ -301,6 +304,7 @@ def as_json(prediction: Prediction) -> dict[str, Any]:
         "emotion": prediction.emotion,
         "is_uncertain": prediction.is_uncertain if means else None,
         "faces": [asdict(face) | {"emotion": face.emotion.value} for face in prediction.faces],
+        "annotated": annotated and _encodable(str(annotated)),
     }
 
 

@@ -58,17 +58,20 @@ def predict(
     marked = annotation.AnnotatedPictures(annotate, source, loaded) if annotate else None
     predictor = module.Predictor(loaded, is_crop=crop)
     found = module.pictures(source, loaded, is_private_allowed=allow_private_addresses)
-    predictions = []
+    is_scored = False
+    rows = []
     for picture in found:
         (prediction,) = predictor.predict([picture])
-        predictions.append(prediction)
+        is_scored = is_scored or bool(prediction.faces)
         if not json:
             sys.stdout.write(module.as_text(prediction) + "\n")
-        if marked is not None:
-            marked.write(picture, prediction)
+        path = marked.write(picture, prediction) if marked is not None else None
+        if json:
+            rows.append(module.as_json(prediction, path))
+        elif path is not None:
+            sys.stdout.write(f"Annotated picture: {module.printable(str(path))}\n")
     if json:
-        print_json([module.as_json(prediction) for prediction in predictions])
-    is_scored = any(prediction.faces for prediction in predictions)
+        print_json(rows)
     return 0 if is_scored else EXIT_FINDINGS
 
 

@@ -70,12 +70,24 @@ def test_json(fer: Command, happy: str) -> None:
 
 
 def test_the_annotated_picture(fer: Command, happy: str) -> None:
-    assert fer("predict", happy, "--annotate", "marked.png").code == 0
+    ended = fer("predict", happy, "--annotate", "marked.png")
+    assert ended.code == 0
+    assert "Annotated picture: marked.png\n" in ended.out
     marked = cv2.imdecode(
         np.frombuffer((fer.folder / "marked.png").read_bytes(), np.uint8), cv2.IMREAD_COLOR
     )
     assert marked is not None
     assert max(marked.shape) == 480
+
+
+def test_annotated_pictures_of_a_folder(fer: Command, happy: str) -> None:
+    (fer.folder / "wall.png").write_bytes(pictures.encoded(pictures.scene(320, 240)))
+    marked = fer.folder.parent / "marked pictures"
+    ended = fer("predict", ".", "--annotate", str(marked), "--json")
+    assert ended.code == 0
+    where = {row["source"]: row["annotated"] for row in ended.json}
+    assert where == {happy: str(marked / happy), "wall.png": None}
+    assert (marked / happy).read_bytes().startswith(b"\x89PNG")
 
 
 def test_an_annotated_picture_that_cannot_be_written(fer: Command, happy: str) -> None:

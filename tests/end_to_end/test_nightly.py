@@ -192,6 +192,13 @@ def test_images_listed_under_a_permission_are_not_read_after_it_ended(night: Nig
     assert night.rows("select 1 from fer.image_result") == []
 
 
+def all_of(*facilities: str, images: int) -> Shard:
+    """A shard of these facilities' whole day, with so many images of each."""
+    batches = [Batch(name, DAY) for name in facilities]
+    ranges = tuple(KeyRange(batch, "\x01", "\U0010ffff", images) for batch in batches)
+    return Shard("-".join(facilities), ranges)
+
+
 def test_what_fails_for_good_takes_no_retry_from_a_facility_whose_trouble_may_pass(
     night: Night,
 ) -> None:
@@ -203,8 +210,7 @@ def test_what_fails_for_good_takes_no_retry_from_a_facility_whose_trouble_may_pa
         facility("a", permission=PERMISSION.replace("2099-12-31", "2026-11-20")), facility("b")
     )
     run = night.with_settings(s3_endpoint="http://127.0.0.1:9", s3_timeout_s=1.0).open()
-    batches = [Batch(name, DAY) for name in ("a", "b")]
-    shard = Shard("both", tuple(KeyRange(batch, "\x01", "\U0010ffff", 2) for batch in batches))
+    shard = all_of("a", "b", images=2)
     assert night.rows("update fer.image set etag = 'other' returning 1")
     with pytest.raises(RetryableError, match=r"permission ended.*; b: "):
         run.score(shard)
@@ -219,10 +225,7 @@ def test_what_may_pass_decides_whether_a_run_by_hand_is_tried_again(night: Night
     run.sync_facilities()
     run.begin()
     run.list_images()
-    shards = {
-        name: Shard(name, (KeyRange(Batch(name, DAY), "\x01", "\U0010ffff", 1),))
-        for name in ("gone", "slow")
-    }
+    shards = {name: all_of(name, images=1) for name in ("gone", "slow")}
     night.registry(
         facility("gone", permission=PERMISSION.replace("2099-12-31", "2026-11-20")),
         facility("slow"),

@@ -57,10 +57,7 @@ def build(recipe: Recipe) -> Any:
     x = _convolution(Standardise(name="standardise")(seen), recipe.stem_width, stride=2)
     for number, stage in enumerate(recipe.stages):
         for index in range(stage.blocks):
-            stride = 2 if number > 0 and index == 0 else 1
-            if recipe.halving == "mean" and stride == 2:
-                x, stride = layers.AveragePooling2D(2)(x), 1
-            x = _block(x, stage.width, stride)
+            x = _block(x, stage.width, stride=2 if number > 0 and index == 0 else 1)
     x = layers.GlobalAveragePooling2D()(x)
     x = layers.Dropout(recipe.dropout, seed=recipe.seed)(x)
     logits = layers.Dense(len(CLASSES), dtype="float32", name="logits")(x)

@@ -57,11 +57,6 @@ class Recipe(BaseModel):
         Stage(width=64, blocks=2),
         Stage(width=144, blocks=1),
     )
-    halving: Literal["mean", "stride"] = Field(
-        default="mean",
-        description="How a stage after the first halves the resolution: by the mean of four pixels "
-        "before its first convolution, or by that convolution, at every second pixel",
-    )
     is_mirrored: bool = Field(
         default=True,
         description="Whether the artefact answers with the mean of a crop and its mirror image, "

@@ -55,10 +55,13 @@ def to_onnx(model: Any, crops: NDArray[np.uint8]) -> tuple[bytes, Classify, floa
 def _named(converted: Any) -> bytes:
     """The ONNX file with the names that the card promises, and numbers for all others.
 
-    The converter's own names count what the process did before; with numbers, the file and its
-    hash depend on the network alone.
+    The converter's own names count what the process did before, and with them changes the order of
+    its nodes; in order and with numbers, the file and its hash depend on the network alone.
     """
     graph = converted.graph
+    ordered_nodes = _in_order(graph)
+    del graph.node[:]
+    graph.node.extend(ordered_nodes)
     made = [value for node in graph.node for value in node.output]
     names = {name: f"t{number}" for number, name in enumerate(made)}
     # The converter keeps weights in no certain order: theirs is that of their first use.
@@ -82,6 +85,23 @@ def _named(converted: Any) -> bytes:
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.checker.check_model(converted, full_check=True)
     return bytes(converted.SerializeToString(deterministic=True))
+
+
+def _in_order(graph: Any) -> list[Any]:
+    """The nodes, each after those that it reads from, of which its last input goes first."""
+    makers = {name: node for node in graph.node for name in node.output}
+    ordered: dict[str, Any] = {}
+
+    def take(name: str) -> None:
+        node = makers.get(name)
+        if node is None or node.output[0] in ordered:
+            return
+        for read in reversed(node.input):
+            take(read)
+        ordered[node.output[0]] = node
+
+    take(graph.output[0].name)
+    return list(ordered.values())
 
 
 def write(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import keras
 import numpy as np
 import onnx
@@ -94,6 +96,36 @@ def test_light_and_contrast_hardly_matter(model: object) -> None:
     assert np.abs(predict(model, brighter) - predict(model, face)).max() < 1e-5
     # The contrast of the noise, 23 grey values, is far over the floor under the variance.
     assert np.abs(predict(model, stronger) - predict(model, face)).max() < 0.02
+
+
+def test_the_file_is_the_same_in_whatever_order_the_converter_lists_the_nodes(
+    model: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders = set()
+
+    def load(path: object) -> onnx.ModelProto:
+        """The converted network with its nodes in another order, in which it runs as well."""
+        converted = real_load(path)
+        waiting = list(converted.graph.node)
+        del converted.graph.node[:]
+        made_later = {name for node in waiting for name in node.output}
+        while waiting:
+            ready = [node for node in waiting if made_later.isdisjoint(node.input)]
+            chosen = rng.choice(ready)
+            waiting.remove(chosen)
+            made_later -= set(chosen.output)
+            converted.graph.node.append(chosen)
+        orders.add(tuple(node.name for node in converted.graph.node))
+        onnx.checker.check_model(converted)
+        return converted
+
+    expected = export.to_onnx(model, crops())[0]
+    real_load, rng = onnx.load, random.Random(3)
+    monkeypatch.setattr("fer_batch.training.export.onnx.load", load)
+    files = {export.to_onnx(model, crops())[0] for _ in range(6)}
+
+    assert len(orders) > 1
+    assert files == {expected}
 
 
 def test_an_export_that_answers_otherwise_is_never_written(

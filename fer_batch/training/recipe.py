@@ -63,7 +63,7 @@ class Recipe(BaseModel):
         "for twice the multiply-adds; training shows one of them at a time either way",
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Before the last layer")
-    epochs: int = Field(default=100, ge=1)
+    epochs: int = Field(default=200, ge=1)
     batch: int = Field(default=128, ge=1, description="Crops in one step")
     learning_rate: float = Field(default=0.1, gt=0, description="Peak, of SGD with Nesterov 0.9")
     warmup_epochs: float = Field(default=2.0, ge=0, description="Linear rise to the peak")

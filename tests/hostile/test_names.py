@@ -164,8 +164,11 @@ def test_every_key_is_scored_under_its_own_name(
     assert max(len(key.encode()) for key in keys) == 1024
     assert len(keys) == len(set(keys))
     images = [(key, crop(n % 2 == 0)) for n, key in enumerate(keys)]
-    storage.upload_many(settings, settings.s3_bucket, images)
-    storage.upload_many(settings, settings.s3_bucket, [(f"{prefix}marker/", b"")])
+    # SeaweedFS may lose one of two objects that are written at once if the key of one is a folder
+    # of the other, so those come one after the other.
+    storage.upload_many(settings, settings.s3_bucket, [i for i in images if "/alike/" not in i[0]])
+    for image in [*(i for i in images if "/alike/" in i[0]), (f"{prefix}marker/", b"")]:
+        storage.upload_many(settings, settings.s3_bucket, [image])
     night.registry(mall)
     in_no_order(monkeypatch)
 

@@ -23,6 +23,7 @@ from fer_batch.errors import ConfigurationError
 from fer_batch.faces import FaceFinder
 from fer_batch.fer2013 import CLASSES, CROP_PX, HAPPY, NEUTRAL, SAD, Split
 from fer_batch.log import logger
+from fer_batch.robustness import robustness
 from fer_batch.settings import Settings
 
 log = logger(__name__)
@@ -82,13 +83,13 @@ def faces_of(path: Path) -> Split:
 
 
 def evaluate(cnn: Cnn, rows: Split, threads: int = 2) -> dict[str, Any]:
-    """Measure a CNN on labelled rows: `figures` plus `card`, `artefact_sha256` and `rows`.
+    """Measure a CNN on labelled rows: as `measure`, plus `card`, `artefact_sha256` and `rows`.
 
     Rows of Happy and Sad alone get no figures that need the other expressions.
     """
     log.info("evaluating", card=cnn.card.name, rows=len(rows))
     classify = open_artefact(cnn.artefact, cnn.card.artefact, threads)
-    found = figures(classify(rows.pixels), rows, cnn.card.uncertain_below)
+    found = measure(classify, rows, cnn.card.uncertain_below)
     if np.isin(rows.labels, (HAPPY, SAD)).all():
         found = {name: part for name, part in found.items() if name not in _NEEDS_OTHERS}
     return {
@@ -97,6 +98,12 @@ def evaluate(cnn: Cnn, rows: Split, threads: int = 2) -> dict[str, Any]:
         "rows": len(rows),
         **found,
     }
+
+
+def measure(classify: Classify, rows: Split, uncertain_below: float) -> dict[str, Any]:
+    """Every figure of one split: `figures`, and the `robustness` of Happy against Sad."""
+    found = figures(classify(rows.pixels), rows, uncertain_below)
+    return found | {"robustness": robustness(classify, rows)}
 
 
 def found_by_detector(rows: Split, settings: Settings) -> dict[str, Any]:
@@ -118,7 +125,7 @@ def found_by_detector(rows: Split, settings: Settings) -> dict[str, Any]:
 
 
 def figures(probabilities: Probabilities, split: Split, uncertain_below: float) -> dict[str, Any]:
-    """Every figure of one split, plain numbers in nested dicts; None where no row counts.
+    """The figures that probabilities give, plain numbers in nested dicts; None where no row counts.
 
     `happy_sad`: rows labelled Happy or Sad, the larger of p_happy and p_sad. `certain`: those of
     them whose larger one reaches `uncertain_below`. `happy_sad_consensus`: those whose label at

@@ -103,6 +103,11 @@ def _figures(figures: dict[str, Any]) -> Iterator[str]:
             ("label", *(key.replace("_", " ") for key in keys)),
             ((name, *(one[key] for key in keys)) for name, one in others.items()),
         )
+    if figures.get("robustness"):
+        yield "Happy against Sad where each crop is changed:\n\n" + _table(
+            ("change", "wrong", "accuracy"),
+            ((one["change"], one["wrong"], one["accuracy"]) for one in figures["robustness"]),
+        )
     for name, thirds in figures.get("conditions", {}).items():
         # By key: a card that comes from the database has its keys in another order.
         keys = ("from", "to", "rows", "accuracy")
@@ -123,6 +128,11 @@ def _failures(card: dict[str, Any]) -> Iterator[str]:
         yield (
             f"In {polar['wrong_contradicting_votes']:,} of these more FER+ voters chose the other "
             "of the two than chose the label."
+        )
+    worse = sorted(figures.get("robustness", ()), key=lambda one: -int(one["wrong"]))
+    for one in worse[:3]:
+        yield (
+            f"{one['wrong']:,} of them get the other where each crop is changed: {one['change']}."
         )
     table = figures.get("three", {}).get("confusion")
     if table:

@@ -230,6 +230,9 @@ def _print_figures(figures: Mapping[str, Any], title: str = "Figures") -> None:
                 for label, row in zip(labels, counts, strict=True)
             ]
             print_table("Labels (rows) and what was said (columns)", rows)
+    changed = [{key: _short(value) for key, value in one.items()} for one in figures["robustness"]]
+    if changed:
+        print_table("Happy against Sad where each crop is changed", changed)
 
 
 def _short(value: object) -> object:

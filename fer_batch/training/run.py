@@ -20,8 +20,8 @@ from fer_batch.errors import ConfigurationError
 from fer_batch.evaluation import (
     Classify,
     choose_uncertain_below,
-    figures,
     found_by_detector,
+    measure,
 )
 from fer_batch.fer2013 import Split
 from fer_batch.log import logger
@@ -169,7 +169,7 @@ def _metrics(
     classify: Classify, splits: dict[str, Split], uncertain_below: float
 ) -> dict[str, Any]:
     return {
-        usage: figures(classify(splits[usage].pixels), splits[usage], uncertain_below)
+        usage: measure(classify, splits[usage], uncertain_below)
         for usage in ("PublicTest", "PrivateTest")
     }
 

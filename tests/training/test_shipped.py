@@ -83,7 +83,7 @@ def test_the_figures_of_the_card_hold_on_the_real_data(
     assert {usage: len(split) for usage, split in splits.items()} == card["data"]["rows"]
     for usage in ("PublicTest", "PrivateTest"):
         split = splits[usage]
-        found = evaluation.figures(classify(split.pixels), split, card["uncertain_below"])
+        found = evaluation.measure(classify, split, card["uncertain_below"])
         written = card["metrics"][usage]
         for figure, key in (
             ("happy_sad", "accuracy"),
@@ -95,5 +95,8 @@ def test_the_figures_of_the_card_hold_on_the_real_data(
             ("neutral", "uncertain"),
         ):
             assert found[figure][key] == pytest.approx(written[figure][key], abs=0.002), figure
+        for now, before in zip(found["robustness"], written["robustness"], strict=True):
+            assert now["change"] == before["change"]
+            assert now["accuracy"] == pytest.approx(before["accuracy"], abs=0.005), now
     copies = int(fer2013.training_copies(splits).sum())
     assert copies == card["data"]["training_rows_left_out"]

@@ -15,7 +15,7 @@ from fer_batch.settings import to_environment
 from tests.end_to_end.conftest import Night, facility
 
 SCORING_PROCESS = """
-import ctypes, json, os, sys, threading
+import ctypes, json, os, sys, threading, time
 from pathlib import Path
 import cv2
 from fer_batch import log, scoring, settings
@@ -33,18 +33,28 @@ def comm(task):
     except FileNotFoundError:  # it has ended meanwhile
         return ""
 
-def threads():
-    ours = {str(t.native_id): t.name for t in threading.enumerate()}
+def ours():
+    return {str(t.native_id): t.name for t in threading.enumerate()}
+
+def strangers():
+    before = ours()
     others = {task: comm(task) for task in os.listdir("/proc/self/task")}
-    ours |= {str(t.native_id): t.name for t in threading.enumerate()}  # others may begin and end
-    names = [name for task, name in others.items() if task not in ours and name]
-    clients = sum(name.startswith("tokio") for name in names)
+    known = before | ours()  # others may begin and end
+    return {task: name for task, name in others.items() if task not in known and name}
+
+def threads():
+    lasting = strangers()
+    for _ in range(10):  # one of ours that has ended for Python may still be ending for Linux
+        time.sleep(0.02)
+        now = strangers()
+        lasting = {task: name for task, name in now.items() if task in lasting}
+    clients = sum(name.startswith("tokio") for name in lasting.values())
     return {
         "opencv": cv2.getNumThreads(),
         "blas": blas(),
-        "decoders": sum(name.startswith("decode") for name in ours.values()),
+        "decoders": sum(name.startswith("decode") for name in ours().values()),
         "clients": clients,
-        "libraries": len(names) - clients,
+        "libraries": len(lasting) - clients,
     }
 
 write = scoring.ShardScorer.write

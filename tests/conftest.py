@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import hypothesis
 import psutil
 import psycopg
 import pytest
@@ -31,6 +32,9 @@ from fer_batch.stack.files import PASSABLE, own_folder
 from fer_batch.stack.postgres import ADMIN, PostgresServer
 from fer_batch.stack.seaweed import SeaweedServer
 from tests.support.processes import kill_all
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # the machine may be busy
+hypothesis.settings.load_profile("no deadline")
 
 REPO_ROOT = Path(__file__).resolve().parent.parent
 SERVERS = "FER_TEST_SERVERS"

@@ -32,7 +32,7 @@ def test_probabilities_that_do_not_come_true_have_the_error_that_they_have() -> 
     assert found["ece_if_perfect"] < 0.02
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(1, 200))
 def test_bins_share_the_rows_equally_and_the_error_is_theirs(seed: int, rows: int) -> None:
     rng = np.random.default_rng(seed)

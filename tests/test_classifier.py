@@ -14,7 +14,6 @@ import onnx
 import onnxruntime
 import pytest
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 from onnx import TensorProto
 
@@ -262,7 +261,6 @@ def test_faces_carry_box_emotion_doubt_and_detector_score(tiny: Path) -> None:
     assert [happy.detector_score, sad.detector_score] == [0.9, None]
 
 
-@examples(deadline=None)  # the machine may be busy
 @given(
     st.lists(st.tuples(st.floats(0, 1, width=32), st.floats(0, 1, width=32)), max_size=5),
     st.floats(0, 1, width=32),

@@ -211,7 +211,7 @@ def test_a_threshold_that_cannot_be_reached_ends_at_095() -> None:
     assert choose_uncertain_below(wrong, np.full(10, SAD, np.int8)) == 0.95
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     chances=arrays(np.float32, (60, 7), elements=st.floats(0.015625, 1, width=32)),
     labels=arrays(np.int8, 60, elements=st.sampled_from([HAPPY, SAD, NEUTRAL])),

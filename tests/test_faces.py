@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from fer_batch import faces
@@ -56,7 +55,6 @@ sides = st.integers(1, 90)
 places = st.integers(-200, 200)
 
 
-@examples(deadline=None)  # the machine may be busy
 @given(sides, sides, st.booleans(), places, places, st.integers(0, 300), st.integers(0, 300))
 def test_any_box_gives_a_crop(
     width: int, height: int, is_grey: bool, x: int, y: int, box_width: int, box_height: int
@@ -200,7 +198,6 @@ def test_a_frame_of_one_grey_has_no_face_whatever_its_shape(
     assert finder.find(np.full((long, short, 3), grey, np.uint8)) == []
 
 
-@examples(deadline=None)  # the machine may be busy
 @given(st.integers(1, 20_000), st.integers(0, 640))
 def test_tiles_cover_all_and_overlap_enough(length: int, overlap: int) -> None:
     tiles = list(faces._tiles(length, overlap))

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL import ImageOps
@@ -226,19 +225,16 @@ def test_jpegs_of_12_bits_are_unsupported() -> None:
 # ---------------------------------------------------------------- whatever the bytes
 
 
-@examples(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=300))
 def test_random_bytes_never_crash(data: bytes) -> None:
     refused(data)
 
 
-@examples(deadline=None)  # the machine may be busy
 @given(st.sampled_from([b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF"]), st.binary(max_size=200))
 def test_random_bytes_behind_a_signature_never_crash(signature: bytes, data: bytes) -> None:
     refused(signature + data)
 
 
-@examples(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=64))
 def test_random_exif_never_crashes(tiff: bytes) -> None:
     body = b"Exif\0\0" + tiff

@@ -110,7 +110,7 @@ def test_shards_hold_about_the_same_work(
     st.sampled_from([(1,), (20,), (1, 20)]),
     st.integers(1_000, 50_000),
 )
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_thousand_facilities_of_very_different_sizes_become_tasks_of_like_work(
     seed: int, shape: float, kinds: tuple[int, ...], shard_work: int
 ) -> None:

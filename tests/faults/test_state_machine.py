@@ -56,7 +56,6 @@ def histories(number: int, steps: int) -> settings:
     return settings(
         max_examples=number,
         stateful_step_count=steps,
-        deadline=None,
         database=None,
         derandomize=not SEEDS,  # CI tries the same ones each time
         phases=[Phase.generate],  # each step takes a while: a short history is shown as it is

@@ -117,7 +117,7 @@ NASTY = st.one_of(
 )
 
 
-@trials(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@trials(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(NASTY, min_size=1, max_size=40))
 @example("a//b")
 @example("/a")

@@ -242,7 +242,6 @@ _number = count()
 
 @settings(
     max_examples=30,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(listed=st.sets(keys, min_size=1, max_size=12), data=st.data())

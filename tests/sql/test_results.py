@@ -307,7 +307,6 @@ answers = st.sampled_from(["scored", "no_face", "fetch_failed", "changed", "vani
 
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

@@ -17,7 +17,7 @@ def margins(probabilities: np.ndarray) -> np.ndarray:
     return np.log(chances[:, 4] / chances[:, 3])
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), sad_share=st.floats(0.1, 0.9))
 def test_balanced_as_many_sad_faces_are_expected_as_there_are(seed: int, sad_share: float) -> None:
     rng = np.random.default_rng(seed)

@@ -61,7 +61,7 @@ def test_a_row_whose_voters_named_no_expression_keeps_its_label() -> None:
     assert targets(rows, recipe)[:, :7].max(axis=1).tolist() == [1, 1]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     smoothing=st.floats(0, 0.9),
     weight=st.floats(0, 1),

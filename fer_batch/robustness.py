@@ -57,7 +57,7 @@ def _blurred(sigma_px: float) -> Any:
     return lambda crop: cv2.GaussianBlur(crop, (0, 0), sigma_px)
 
 
-def _few_pixels(size_px: int) -> Any:
+def few_pixels(size_px: int) -> Any:
     """Shrunk to `size_px` across and enlarged again, as small crops are before they are scored."""
 
     def change(crop: _Crop) -> Any:
@@ -67,7 +67,9 @@ def _few_pixels(size_px: int) -> Any:
     return change
 
 
-def _as_jpeg(quality: int) -> Any:
+def as_jpeg(quality: int) -> Any:
+    """Compressed and read again."""
+
     def change(crop: _Crop) -> Any:
         _, written = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, quality])
         return cv2.imdecode(written, cv2.IMREAD_GRAYSCALE)
@@ -96,9 +98,9 @@ CHANGES: dict[str, Callable[[_Crop], _Crop]] = {
     "a quarter of the contrast": _lit(0.25, around=128),
     "light from one side": _lit(np.linspace(0.4, 1.2, CROP_PX)),
     "blurred, sigma 1.5 pixels": _blurred(1.5),
-    "24 pixels across": _few_pixels(24),
-    "16 pixels across": _few_pixels(16),
-    "JPEG of quality 30": _as_jpeg(30),
+    "24 pixels across": few_pixels(24),
+    "16 pixels across": few_pixels(16),
+    "JPEG of quality 30": as_jpeg(30),
     "noise, sigma 12 grey values": _noisy(12),
 }
 """Each change of a 48×48 crop by its name."""

@@ -87,7 +87,10 @@ def train(
     candidates: Annotated[
         bool, Parameter(help="Train a small, a medium and a large network and compare them.")
     ] = False,
-    epochs: Annotated[int | None, Parameter(help="Epochs; none means those of the recipe.")] = None,
+    epochs: Annotated[
+        int | None,
+        Parameter(help="Epochs before the finish; none means those of the recipe."),
+    ] = None,
     resume: Annotated[bool, Parameter(help="Go on from the checkpoint of a killed run.")] = False,
     soft_labels: Annotated[
         Path | None, Parameter(help="A teacher's soft labels; none means those that ship.")

@@ -56,7 +56,10 @@ def _with_channels(base: Recipe, times: float) -> Recipe:
 
 
 def with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
-    """The recipe with so many epochs; None changes nothing. Raises ConfigurationError."""
+    """The recipe with so many epochs before its finish; None changes nothing.
+
+    Raises ConfigurationError for less than one.
+    """
     if epochs is None:
         return recipe
     if epochs < 1:
@@ -189,9 +192,10 @@ def shown(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def _steps(card: Mapping[str, Any]) -> int:
     """Steps of the whole training: the short batch at an epoch's end is left out."""
-    rows = card["data"]["rows"]["Training"] - card["data"]["training_rows_left_out"]
-    steps: int = card["recipe"]["epochs"] * max(1, rows // card["recipe"]["batch"])
-    return steps
+    rows: int = card["data"]["rows"]["Training"] - card["data"]["training_rows_left_out"]
+    recipe = Recipe.model_validate(card["recipe"])
+    epochs = recipe.epochs + (recipe.finish.epochs if recipe.finish else 0)
+    return epochs * max(1, rows // recipe.batch)
 
 
 def _faces_per_s(classify: Classify, pixels: NDArray[np.uint8]) -> float:

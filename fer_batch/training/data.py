@@ -12,7 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_batch.fer2013 import CLASSES, CROP_PX, HAPPY, SAD, VOTES_OF_CLASS, Split
+from fer_batch.robustness import as_jpeg, few_pixels
 from fer_batch.training.recipe import Augmentation, Recipe
+
+MIN_NOISE_SIGMA, MAX_JPEG_QUALITY = 2.0, 80
+"""The mildest of what a worse picture gets; how bad it may be is the recipe's."""
 
 POLAR = [HAPPY, SAD]
 """Columns of the two classes that the product reports."""
@@ -125,7 +129,21 @@ def augment(
         height, width = rng.integers(1, how.cutout_px + 1, 2)
         y, x = rng.integers(0, (CROP_PX - height + 1, CROP_PX - width + 1))
         changed[index, y : y + height, x : x + width] = rng.integers(0, 256)
+    _make_worse(changed, how, rng)
     return changed
+
+
+def _make_worse(crops: NDArray[np.uint8], how: Augmentation, rng: np.random.Generator) -> None:
+    """Few pixels, noise and compression, in place, in the order in which a camera adds them."""
+    for index in np.flatnonzero(rng.random(len(crops)) < how.few_pixels_share):
+        across = int(rng.integers(how.few_pixels_px, CROP_PX))
+        crops[index] = few_pixels(across)(crops[index])
+    for index in np.flatnonzero(rng.random(len(crops)) < how.noise_share):
+        noise = rng.normal(0, rng.uniform(MIN_NOISE_SIGMA, how.noise_sigma), (CROP_PX, CROP_PX))
+        crops[index] = (crops[index] + noise).clip(0, 255).round()
+    for index in np.flatnonzero(rng.random(len(crops)) < how.jpeg_share):
+        quality = int(rng.integers(how.jpeg_quality, MAX_JPEG_QUALITY + 1))
+        crops[index] = as_jpeg(quality)(crops[index])
 
 
 def _moved(

@@ -30,6 +30,9 @@ from fer_batch.training.sharpness import SharpnessAware
 
 log = logger(__name__)
 
+Weights = list[NDArray[np.float32]]
+"""Of a Keras model, in its own order."""
+
 MEASURED_EVERY = 5
 """Epochs from one look at PublicTest to the next."""
 
@@ -61,10 +64,12 @@ def fit(
     *,
     resume: bool,
     soft_labels: NDArray[np.float32] | None = None,
+    start: Weights | None = None,
 ) -> tuple[Any, float]:
     """The trained Keras model (with the averaged weights), and the seconds that it took in all.
 
-    `soft_labels` [N of training,7] are a teacher's probabilities for the same rows.
+    `soft_labels` [N of training,7] are a teacher's probabilities for the same rows. `start` are the
+    weights to begin with; None begins with chance. The recipe's finish is left to `train`.
 
     Writes `checkpoint` after every epoch; with `resume` and such a file, goes on from there.
     Raises ConfigurationError where the checkpoint is of another recipe or other data.
@@ -72,6 +77,8 @@ def fit(
     keras.utils.set_random_seed(recipe.seed)
     keras.config.set_dtype_policy(recipe.precision)
     model = network.build(recipe.model_copy(update={"is_mirrored": False}))
+    if start is not None:
+        model.set_weights(start)
     batches = Batches(training, recipe, soft_labels)
     steps = len(batches)
     optimizer = keras.optimizers.SGD(
@@ -102,6 +109,12 @@ def fit(
             )
             first_epoch = last_epoch
     return run.averaged(), run.seconds
+
+
+def mean_of(model: Any, weights: Weights, weight: float) -> None:
+    """Move `model` to the mean of its own weights, which count `weight`, and of `weights`."""
+    pairs = zip(model.get_weights(), weights, strict=True)
+    model.set_weights([weight * own + (1 - weight) * other for own, other in pairs])
 
 
 def _phases(model: Any, recipe: Recipe) -> list[tuple[Any, int]]:
@@ -153,7 +166,7 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
         self._public = public
         self._checkpoint = checkpoint
         self._identity = identity
-        self._average: list[NDArray[np.float32]] = [np.array(w) for w in model.get_weights()]
+        self._average: Weights = [np.array(w) for w in model.get_weights()]
         keras.config.set_dtype_policy("float32")
         self._measured = network.build(recipe)
         self._step = 0

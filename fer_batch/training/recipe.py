@@ -40,6 +40,39 @@ class Augmentation(BaseModel):
     blur_sigma_px: float = Field(default=1.2, gt=0, description="Largest sigma of the blur")
     cutout_share: float = Field(default=0.3, ge=0, le=1, description="Crops with a patch hidden")
     cutout_px: int = Field(default=14, ge=1, le=48, description="Largest side of the patch")
+    few_pixels_share: float = Field(
+        default=0.0, ge=0, le=1, description="Crops shrunk and enlarged again"
+    )
+    few_pixels_px: int = Field(default=13, ge=1, lt=48, description="Fewest pixels across")
+    noise_share: float = Field(default=0.0, ge=0, le=1, description="Crops with noise added")
+    noise_sigma: float = Field(default=20.0, ge=2, description="Largest sigma, in grey values")
+    jpeg_share: float = Field(default=0.0, ge=0, le=1, description="Crops compressed as JPEG")
+    jpeg_quality: int = Field(default=15, ge=1, le=80, description="Lowest quality")
+
+
+class Finish(BaseModel):
+    """Epochs after the others that show worse pictures too; the weights of the network before and
+    after them are averaged.
+
+    Such a mean keeps what the first knew of good pictures and most of what the second learned of
+    worse ones (Wortsman et al. 2022).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=8, ge=1)
+    learning_rate: float = Field(default=0.006, gt=0, description="Peak")
+    warmup_epochs: float = Field(default=0.5, ge=0, description="Linear rise to the peak")
+    weight: float = Field(
+        default=0.5, ge=0, le=1, description="Of the network after them in the mean"
+    )
+    augmentation: Augmentation = Augmentation(
+        blur_share=0.15,
+        blur_sigma_px=1.8,
+        few_pixels_share=0.15,
+        noise_share=0.15,
+        jpeg_share=0.15,
+    )
 
 
 class Recipe(BaseModel):
@@ -106,6 +139,23 @@ class Recipe(BaseModel):
         default=0.998, ge=0, lt=1, description="Of the running average of the weights, per step"
     )
     augmentation: Augmentation = Augmentation()
+    finish: Finish | None = Finish()
+
+    def before_finish(self) -> Recipe:
+        """The epochs before the finish, or all where there is none."""
+        return self.model_copy(update={"finish": None})
+
+    def of_finish(self, finish: Finish) -> Recipe:
+        """The epochs of `finish` by the other values of this recipe, sharpness-aware throughout."""
+        changed = {
+            "epochs": finish.epochs,
+            "learning_rate": finish.learning_rate,
+            "warmup_epochs": finish.warmup_epochs,
+            "augmentation": finish.augmentation,
+            "sharpness_from": 0.0,
+            "finish": None,
+        }
+        return self.model_copy(update=changed)
 
     def fingerprint(self) -> str:
         """64 hex digits that are equal for equal recipes."""

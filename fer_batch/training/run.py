@@ -15,6 +15,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fer_batch import fer2013
 from fer_batch.errors import ConfigurationError
 from fer_batch.evaluation import (
@@ -48,8 +51,9 @@ def train(
 ) -> dict[str, Any]:
     """Train on FER2013 and write `<name>.onnx`, `.json` and `.md` into `out_dir`; the card.
 
-    `<name>.checkpoint.npz` beside them lets `resume` go on after a kill. `threads` None means
-    every core. `soft_labels` None means those that ship, where the recipe has a weight for them.
+    `<name>.checkpoint.npz` beside them, and `<name>.finish.checkpoint.npz`, let `resume` go on
+    after a kill. `threads` None means every core. `soft_labels` None means those that ship, where
+    the recipe has a weight for them.
     Raises ConfigurationError for data, votes, a name or a checkpoint that do not fit
     and where the extra [train] is not installed, ModelError where the export fails its check.
     """
@@ -71,20 +75,14 @@ def train(
     # TensorFlow takes long to import and takes its threads only once: wrong data is told before.
     _use_threads(threads)
     from fer_batch.training import balance, export, network
-    from fer_batch.training.fit import fit, predict
+    from fer_batch.training.fit import predict
 
     out_dir.mkdir(parents=True, exist_ok=True)
     facts = _data_facts(data, votes, splits, int(copies.sum()))
     facts["teacher_sha256"] = teacher_sha256
-    model, seconds = fit(
-        training,
-        public,
-        recipe,
-        out_dir / f"{name}.checkpoint.npz",
-        f"{facts['sha256']} {facts['votes_sha256']} {teacher_sha256}",
-        resume=resume,
-        soft_labels=taught,
-    )
+    data_hash = f"{facts['sha256']} {facts['votes_sha256']} {teacher_sha256}"
+    checkpoints = out_dir / name
+    model, seconds = _trained(training, public, recipe, checkpoints, data_hash, resume, taught)
     balanced = balance.fit(predict(model, public.pixels), public.labels)
     balance.apply(model, balanced)
     artefact, classify, difference = export.to_onnx(model, public.pixels)
@@ -107,6 +105,44 @@ def train(
     (out_dir / f"{name}.md").write_text(as_markdown(card), encoding="utf-8")
     log.info("artefact written", card=str(out_dir / f"{name}.json"), bytes=len(artefact))
     return card
+
+
+def _trained(
+    training: Split,
+    public: Split,
+    recipe: Recipe,
+    checkpoints: Path,
+    data_hash: str,
+    resume: bool,
+    taught: NDArray[np.float32] | None,
+) -> tuple[Any, float]:
+    """The network after all epochs and, where the recipe has one, its finish; and the seconds.
+
+    Checkpoints are `checkpoints` with `.checkpoint.npz` and `.finish.checkpoint.npz` at its end.
+    """
+    from fer_batch.training.fit import fit, mean_of
+
+    first = recipe.before_finish()
+    path = checkpoints.with_name(f"{checkpoints.name}.checkpoint.npz")
+    model, seconds = fit(
+        training, public, first, path, data_hash, resume=resume, soft_labels=taught
+    )
+    if recipe.finish is None:
+        return model, seconds
+    log.info("finishing", epochs=recipe.finish.epochs)
+    before = model.get_weights()
+    model, more_seconds = fit(
+        training,
+        public,
+        recipe.of_finish(recipe.finish),
+        checkpoints.with_name(f"{checkpoints.name}.finish.checkpoint.npz"),
+        f"{data_hash} after {first.fingerprint()}",
+        resume=resume,
+        soft_labels=taught,
+        start=before,
+    )
+    mean_of(model, before, recipe.finish.weight)
+    return model, seconds + more_seconds
 
 
 def _check(name: str) -> None:

@@ -16,7 +16,7 @@ from fer_batch.classifier import load_artefact, load_card
 from fer_batch.errors import ConfigurationError
 from fer_batch.training import network
 from fer_batch.training.candidates import candidates, compare, pair_loss, shown, with_epochs
-from fer_batch.training.recipe import Recipe, Stage
+from fer_batch.training.recipe import Finish, Recipe, Stage
 from tests.support import kaggle
 
 TINY = Recipe(
@@ -27,6 +27,7 @@ TINY = Recipe(
     warmup_epochs=1,
     average_decay=0.9,
     teacher_weight=0,
+    finish=Finish(epochs=1),
 )
 RECIPES = {
     "small": TINY.model_copy(update={"stem_width": 2}),

@@ -136,7 +136,13 @@ def test_every_part_of_the_augmentation_changes_crops_and_leaves_the_source_alon
         # By chance a crop may be brightened by less than one grey value.
         assert (changed != source).any(axis=(1, 2)).mean() > 0.8, part
         assert np.array_equal(source, crops())
-    for part in ("blur_share", "cutout_share"):
+    for part in (
+        "blur_share",
+        "cutout_share",
+        "few_pixels_share",
+        "noise_share",
+        "jpeg_share",
+    ):
         how = NOTHING.model_copy(update={part: 1})
         assert (augment(crops(), how, np.random.default_rng(1)) != crops()).any(axis=(1, 2)).all()
 
@@ -148,6 +154,20 @@ def test_light_is_cut_at_black_and_white() -> None:
     # A wrapped sum would spread a flat crop or make bright ones dark at random.
     assert (changed.reshape(50, -1).std(axis=1) == 0).all()
     assert (changed == 255).any()
+
+
+def test_worse_pictures_are_no_worse_than_asked() -> None:
+    faces = np.full((50, 48, 48), 128, np.uint8)
+    how = NOTHING.model_copy(update={"noise_share": 1, "noise_sigma": 20})
+    sigmas = augment(faces, how, np.random.default_rng(1)).reshape(50, -1).std(axis=1)
+    assert sigmas.min() > 1.5
+    assert 15 < sigmas.max() < 22
+    # Stripes two pixels wide stay with 40 pixels across, and are gone with a few.
+    striped = np.tile(np.repeat(np.array([0, 255], np.uint8), 2), (50, 48, 12))
+    for fewest, has_flat in ((40, False), (6, True)):
+        how = NOTHING.model_copy(update={"few_pixels_share": 1, "few_pixels_px": fewest})
+        contrast = augment(striped, how, np.random.default_rng(1)).reshape(50, -1).std(axis=1)
+        assert (contrast.min() < 40) == has_flat
 
 
 def test_a_batch_depends_on_seed_epoch_and_number_alone() -> None:

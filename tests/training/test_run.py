@@ -15,7 +15,7 @@ import pytest
 from fer_batch import classifier, evaluation, fer2013
 from fer_batch.errors import ConfigurationError
 from fer_batch.training import recipe as recipes
-from fer_batch.training.recipe import Recipe, Stage
+from fer_batch.training.recipe import Finish, Recipe, Stage
 from fer_batch.training.run import train
 from tests.support import kaggle
 
@@ -29,6 +29,7 @@ TINY = Recipe(
     sharpness_radius=0.1,
     sharpness_from=0.3,
     teacher_weight=0,
+    finish=Finish(epochs=2),
 )
 MADE = kaggle.rows(training=210, tested=70)
 MADE[4] = (MADE[4][0], MADE[211][1], "Training")  # a training row that stands in PublicTest
@@ -83,7 +84,7 @@ def test_the_threshold_and_the_balance_come_from_public_test_alone(
 ) -> None:
     """The same run with other PrivateTest labels: only what is written down of it differs."""
     monkeypatch.setattr("fer_batch.training.run._sha256", lambda _: "same")
-    recipe = TINY.model_copy(update={"epochs": 1})
+    recipe = TINY.model_copy(update={"epochs": 1, "finish": None})
     first = train(*files, tmp_path, "tiny", recipe)
     swapped = [(3 if u == "PrivateTest" else label, p, u) for label, p, u in MADE]
     other = kaggle.write_csv(tmp_path / "fer2013.csv", swapped)
@@ -110,27 +111,35 @@ from fer_batch.training.recipe import Recipe
 saved = 0
 replace = os.replace
 
-def killed_the_second_time(source, target):
+def killed_at_last(source, target):
     global saved
     saved += str(target).endswith(".checkpoint.npz")
-    if saved == 2:
+    if saved == int(sys.argv[5]):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
 
-os.replace = killed_the_second_time
-data, votes, out, recipe = sys.argv[1:]
+os.replace = killed_at_last
+data, votes, out, recipe = sys.argv[1:5]
 run.train(pathlib.Path(data), pathlib.Path(votes), pathlib.Path(out), "tiny",
           Recipe.model_validate_json(recipe))
 """
 
 
+@pytest.mark.parametrize(
+    ("killed_at", "kept", "done_again"),
+    [(2, ["1/3"], ["2/3", "3/3", "1/2", "2/2"]), (5, ["1/3", "2/3", "3/3", "1/2"], ["2/2"])],
+    ids=["before the finish", "in the finish"],
+)
 def test_a_killed_run_goes_on_and_ends_where_an_undisturbed_one_does(
     trained: tuple[Path, dict[str, Any]],
     files: tuple[Path, Path],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
+    killed_at: int,
+    kept: list[str],
+    done_again: list[str],
 ) -> None:
-    arguments = [*map(str, files), str(tmp_path), TINY.model_dump_json()]
+    arguments = [*map(str, files), str(tmp_path), TINY.model_dump_json(), str(killed_at)]
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_WHILE_SAVING, *arguments], check=False, capture_output=True
     )
@@ -142,9 +151,8 @@ def test_a_killed_run_goes_on_and_ends_where_an_undisturbed_one_does(
 
     log = "".join(capfd.readouterr())
     assert "resumed" in log
-    assert "1/3" not in log
-    assert "2/3" in log
-    assert "3/3" in log
+    assert [epoch for epoch in kept if epoch in log] == []
+    assert [epoch for epoch in done_again if epoch not in log] == []
     pixels = fer2013.read(files[0])["PublicTest"].pixels
     undisturbed = classifier.open_artefact((trained[0] / "tiny.onnx").read_bytes(), "artefact", 2)(
         pixels
@@ -161,6 +169,26 @@ def test_a_finished_run_is_exported_again_without_training(
     again = train(*files, out, "tiny", TINY, resume=True)
     assert again["artefact_sha256"] == card["artefact_sha256"]
     assert again["training"]["seconds"] == card["training"]["seconds"]
+
+
+def test_the_finish_counts_as_much_as_its_weight_says(
+    trained: tuple[Path, dict[str, Any]], files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Of one training, with the finish weighing nothing, half, all, and without a finish."""
+    for file in trained[0].glob("*.checkpoint.npz"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    made = {}
+    for name, finish in {
+        "none": None,
+        "nothing": Finish(epochs=2, weight=0),
+        "half": Finish(epochs=2),
+        "all": Finish(epochs=2, weight=1),
+    }.items():
+        recipe = TINY.model_copy(update={"finish": finish})
+        made[name] = train(*files, tmp_path, "tiny", recipe, resume=True)["artefact_sha256"]
+    assert made["nothing"] == made["none"]
+    assert made["half"] == trained[1]["artefact_sha256"]
+    assert len({made["nothing"], made["half"], made["all"]}) == 3
 
 
 def test_a_checkpoint_of_something_else_is_refused(

@@ -124,6 +124,11 @@ def _trained(
 
     first = recipe.before_finish()
     path = checkpoints.with_name(f"{checkpoints.name}.checkpoint.npz")
+    path_of_finish = checkpoints.with_name(f"{checkpoints.name}.finish.checkpoint.npz")
+    resume = resume and path.exists()
+    if not resume:
+        # A finish that began from another network must not be averaged with this one.
+        path_of_finish.unlink(missing_ok=True)
     model, seconds = fit(
         training, public, first, path, data_hash, resume=resume, soft_labels=taught
     )
@@ -135,7 +140,7 @@ def _trained(
         training,
         public,
         recipe.of_finish(recipe.finish),
-        checkpoints.with_name(f"{checkpoints.name}.finish.checkpoint.npz"),
+        path_of_finish,
         f"{data_hash} after {first.fingerprint()}",
         resume=resume,
         soft_labels=taught,

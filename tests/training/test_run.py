@@ -191,6 +191,22 @@ def test_the_finish_counts_as_much_as_its_weight_says(
     assert len({made["nothing"], made["half"], made["all"]}) == 3
 
 
+def test_a_finish_of_another_training_is_not_taken_up(
+    trained: tuple[Path, dict[str, Any]],
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """Only the finish's checkpoint is left of an earlier run."""
+    name = "tiny.finish.checkpoint.npz"
+    (tmp_path / name).write_bytes((trained[0] / name).read_bytes())
+    capfd.readouterr()
+    train(*files, tmp_path, "tiny", TINY, resume=True)
+    log = "".join(capfd.readouterr())
+    assert "resumed" not in log
+    assert log.count("epoch trained") == 5
+
+
 def test_a_checkpoint_of_something_else_is_refused(
     trained: tuple[Path, dict[str, Any]], files: tuple[Path, Path], tmp_path: Path
 ) -> None:

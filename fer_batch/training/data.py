@@ -13,10 +13,7 @@ from numpy.typing import NDArray
 
 from fer_batch.fer2013 import CLASSES, CROP_PX, HAPPY, SAD, VOTES_OF_CLASS, Split
 from fer_batch.robustness import as_jpeg, few_pixels
-from fer_batch.training.recipe import Augmentation, Recipe
-
-MIN_NOISE_SIGMA, MAX_JPEG_QUALITY = 2.0, 80
-"""The mildest of what a worse picture gets; how bad it may be is the recipe's."""
+from fer_batch.training.recipe import MAX_JPEG_QUALITY, MIN_NOISE_SIGMA, Augmentation, Recipe
 
 POLAR = [HAPPY, SAD]
 """Columns of the two classes that the product reports."""
@@ -135,15 +132,20 @@ def augment(
 
 def _make_worse(crops: NDArray[np.uint8], how: Augmentation, rng: np.random.Generator) -> None:
     """Few pixels, noise and compression, in place, in the order in which a camera adds them."""
-    for index in np.flatnonzero(rng.random(len(crops)) < how.few_pixels_share):
+    for index in _chosen(len(crops), how.few_pixels_share, rng):
         across = int(rng.integers(how.few_pixels_px, CROP_PX))
         crops[index] = few_pixels(across)(crops[index])
-    for index in np.flatnonzero(rng.random(len(crops)) < how.noise_share):
+    for index in _chosen(len(crops), how.noise_share, rng):
         noise = rng.normal(0, rng.uniform(MIN_NOISE_SIGMA, how.noise_sigma), (CROP_PX, CROP_PX))
         crops[index] = (crops[index] + noise).clip(0, 255).round()
-    for index in np.flatnonzero(rng.random(len(crops)) < how.jpeg_share):
+    for index in _chosen(len(crops), how.jpeg_share, rng):
         quality = int(rng.integers(how.jpeg_quality, MAX_JPEG_QUALITY + 1))
         crops[index] = as_jpeg(quality)(crops[index])
+
+
+def _chosen(count: int, share: float, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Which of so many crops. Without a share nothing is drawn: older recipes keep their chance."""
+    return np.flatnonzero(rng.random(count) < share) if share else np.empty(0, np.intp)
 
 
 def _moved(

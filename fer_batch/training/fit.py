@@ -1,7 +1,7 @@
 """The training run: SGD under a cosine schedule, an average of the weights, a checkpoint per epoch.
 
 A killed run goes on from its checkpoint with the same batches and the same schedule. What is
-exported is the running average of the weights, and PublicTest is measured on it while training;
+kept is the running average of the weights, and PublicTest is measured on it while training;
 PrivateTest is never passed to this module.
 """
 
@@ -236,7 +236,7 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
 
     def restore(self) -> int:
         """Take up the checkpoint; how many epochs it has behind it."""
-        todo = "Train without resuming, or under another name"
+        todo = "Remove it to begin anew, or train under another name"
         try:
             with np.load(self._checkpoint, allow_pickle=False) as saved:
                 if str(saved["identity"]) != self._identity:

@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fer_batch.errors import ConfigurationError
 
+MIN_NOISE_SIGMA, MAX_JPEG_QUALITY = 2.0, 80
+"""The mildest of what a worse picture gets; how bad it may be is the recipe's."""
+
 
 class Stage(BaseModel):
     """Residual blocks of one resolution, half of the one before (the first has the stem's)."""
@@ -45,17 +48,20 @@ class Augmentation(BaseModel):
     )
     few_pixels_px: int = Field(default=13, ge=1, lt=48, description="Fewest pixels across")
     noise_share: float = Field(default=0.0, ge=0, le=1, description="Crops with noise added")
-    noise_sigma: float = Field(default=20.0, ge=2, description="Largest sigma, in grey values")
+    noise_sigma: float = Field(
+        default=20.0, ge=MIN_NOISE_SIGMA, description="Largest sigma, in grey values"
+    )
     jpeg_share: float = Field(default=0.0, ge=0, le=1, description="Crops compressed as JPEG")
-    jpeg_quality: int = Field(default=15, ge=1, le=80, description="Lowest quality")
+    jpeg_quality: int = Field(default=15, ge=1, le=MAX_JPEG_QUALITY, description="Lowest quality")
 
 
 class Finish(BaseModel):
     """Epochs after the others that show worse pictures too; the weights of the network before and
     after them are averaged.
 
-    Such a mean keeps what the first knew of good pictures and most of what the second learned of
-    worse ones (Wortsman et al. 2022).
+    Its augmentation is whole: it takes nothing from the recipe's. The mean keeps what the first
+    network knew of good pictures and most of what the second learned of worse ones (Wortsman et al.
+    2022).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -146,7 +152,8 @@ class Recipe(BaseModel):
         return self.model_copy(update={"finish": None})
 
     def of_finish(self, finish: Finish) -> Recipe:
-        """The epochs of `finish` by the other values of this recipe, sharpness-aware throughout."""
+        """The epochs of `finish` by the other values of this recipe; if any of these epochs
+        are sharpness-aware, all of those are."""
         changed = {
             "epochs": finish.epochs,
             "learning_rate": finish.learning_rate,

@@ -51,7 +51,7 @@ def train(
 ) -> dict[str, Any]:
     """Train on FER2013 and write `<name>.onnx`, `.json` and `.md` into `out_dir`; the card.
 
-    `<name>.checkpoint.npz` beside them, and `<name>.finish.checkpoint.npz`, let `resume` go on
+    `<name>.checkpoint.npz` beside them, and `<name>.checkpoint.finish.npz`, let `resume` go on
     after a kill. `threads` None means every core. `soft_labels` None means those that ship, where
     the recipe has a weight for them.
     Raises ConfigurationError for data, votes, a name or a checkpoint that do not fit
@@ -118,13 +118,13 @@ def _trained(
 ) -> tuple[Any, float]:
     """The network after all epochs and, where the recipe has one, its finish; and the seconds.
 
-    Checkpoints are `checkpoints` with `.checkpoint.npz` and `.finish.checkpoint.npz` at its end.
+    Checkpoints are `checkpoints` with `.checkpoint.npz` and `.checkpoint.finish.npz` at its end.
     """
     from fer_batch.training.fit import fit, mean_of
 
     first = recipe.before_finish()
     path = checkpoints.with_name(f"{checkpoints.name}.checkpoint.npz")
-    path_of_finish = checkpoints.with_name(f"{checkpoints.name}.finish.checkpoint.npz")
+    path_of_finish = checkpoints.with_name(f"{checkpoints.name}.checkpoint.finish.npz")
     resume = resume and path.exists()
     if not resume:
         # A finish that began from another network must not be averaged with this one.

@@ -162,6 +162,13 @@ def test_worse_pictures_are_no_worse_than_asked() -> None:
     sigmas = augment(faces, how, np.random.default_rng(1)).reshape(50, -1).std(axis=1)
     assert sigmas.min() > 1.5
     assert 15 < sigmas.max() < 22
+    noisy = np.random.default_rng(2).integers(0, 256, (50, 48, 48), np.uint8)
+    lost = {}
+    for lowest in (15, 80):
+        how = NOTHING.model_copy(update={"jpeg_share": 1, "jpeg_quality": lowest})
+        compressed = augment(noisy, how, np.random.default_rng(1))
+        lost[lowest] = np.abs(compressed.astype(int) - noisy).mean(axis=(1, 2))
+    assert lost[80].max() < np.median(lost[15])
     # Stripes two pixels wide stay with 40 pixels across, and are gone with a few.
     striped = np.tile(np.repeat(np.array([0, 255], np.uint8), 2), (50, 48, 12))
     for fewest, has_flat in ((40, False), (6, True)):

@@ -31,6 +31,7 @@ TINY = Recipe(
     teacher_weight=0,
     finish=Finish(epochs=2),
 )
+FINISH_CHECKPOINT = "tiny.checkpoint.finish.npz"
 MADE = kaggle.rows(training=210, tested=70)
 MADE[4] = (MADE[4][0], MADE[211][1], "Training")  # a training row that stands in PublicTest
 
@@ -113,7 +114,7 @@ replace = os.replace
 
 def killed_at_last(source, target):
     global saved
-    saved += str(target).endswith(".checkpoint.npz")
+    saved += ".checkpoint." in str(target)
     if saved == int(sys.argv[5]):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
@@ -139,6 +140,9 @@ def test_a_killed_run_goes_on_and_ends_where_an_undisturbed_one_does(
     kept: list[str],
     done_again: list[str],
 ) -> None:
+    # What an earlier run under the same name left must not become part of this one.
+    left_over = (trained[0] / FINISH_CHECKPOINT).read_bytes()
+    (tmp_path / FINISH_CHECKPOINT).write_bytes(left_over)
     arguments = [*map(str, files), str(tmp_path), TINY.model_dump_json(), str(killed_at)]
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_WHILE_SAVING, *arguments], check=False, capture_output=True
@@ -175,7 +179,7 @@ def test_the_finish_counts_as_much_as_its_weight_says(
     trained: tuple[Path, dict[str, Any]], files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Of one training, with the finish weighing nothing, half, all, and without a finish."""
-    for file in trained[0].glob("*.checkpoint.npz"):
+    for file in trained[0].glob("*.checkpoint*.npz"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     made = {}
     for name, finish in {
@@ -198,7 +202,7 @@ def test_a_finish_of_another_training_is_not_taken_up(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Only the finish's checkpoint is left of an earlier run."""
-    name = "tiny.finish.checkpoint.npz"
+    name = FINISH_CHECKPOINT
     (tmp_path / name).write_bytes((trained[0] / name).read_bytes())
     capfd.readouterr()
     train(*files, tmp_path, "tiny", TINY, resume=True)

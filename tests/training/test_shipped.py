@@ -14,7 +14,7 @@ from fer_batch import classifier, evaluation, fer2013
 from fer_batch.resources import artefacts_dir
 from fer_batch.training import network
 from fer_batch.training import recipe as recipes
-from fer_batch.training.recipe import Recipe
+from fer_batch.training.recipe import Augmentation, Recipe
 from fer_batch.training.run import SHIPPED_SOFT_LABELS
 
 REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fer2013"
@@ -55,7 +55,9 @@ def test_the_teachers_can_be_made_again(card: dict[str, Any]) -> None:
     assert len(files) == len(card["data"]["teacher_sha256"].split())
     for file in files:
         # Whole, so that they stay what they were when the defaults move on.
-        assert json.loads(file.read_text()).keys() == Recipe.model_fields.keys()
+        written = json.loads(file.read_text())
+        assert written.keys() == Recipe.model_fields.keys()
+        assert written["augmentation"].keys() == Augmentation.model_fields.keys()
     teachers = [recipes.load(file) for file in files]
     # One of them had a teacher itself; the first had none.
     assert [teacher.teacher_weight > 0 for teacher in teachers] == [False, False, True]

@@ -36,6 +36,9 @@ Weights = list[NDArray[np.float32]]
 MEASURED_EVERY = 5
 """Epochs from one look at PublicTest to the next."""
 
+AVERAGED_EVERY = 4
+"""Steps from one look at the weights for their average to the next: a look takes 1/20 of a step."""
+
 
 class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """Linear rise to the peak, then half a cosine down to nothing (Loshchilov, Hutter 2016)."""
@@ -121,9 +124,10 @@ def _phases(model: Any, recipe: Recipe) -> list[tuple[Any, int]]:
     """The network under each way to train it, and the epoch up to which that is used."""
     if not recipe.sharpness_radius:
         return [(model, recipe.epochs)]
+    asked = max(1, round(recipe.sharpness_share * recipe.batch))
     return [
         (model, round(recipe.sharpness_from * recipe.epochs)),
-        (SharpnessAware(model, recipe.sharpness_radius), recipe.epochs),
+        (SharpnessAware(model, recipe.sharpness_radius, asked), recipe.epochs),
     ]
 
 
@@ -183,8 +187,11 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         self._step += 1
+        if self._step % AVERAGED_EVERY:
+            return
         # Young averages follow closely, or the random start would weigh in for long.
         decay = min(self._recipe.average_decay, (1 + self._step) / (10 + self._step))
+        decay **= AVERAGED_EVERY
         for kept, now in zip(self._average, self._trained.get_weights(), strict=True):
             kept += (now - kept) * np.float32(1 - decay)
 

@@ -102,7 +102,7 @@ class Recipe(BaseModel):
         "for twice the multiply-adds; training shows one of them at a time either way",
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Before the last layer")
-    epochs: int = Field(default=200, ge=1)
+    epochs: int = Field(default=180, ge=1)
     batch: int = Field(default=128, ge=1, description="Crops in one step")
     learning_rate: float = Field(default=0.1, gt=0, description="Peak, of SGD with Nesterov 0.9")
     warmup_epochs: float = Field(default=2.0, ge=0, description="Linear rise to the peak")
@@ -133,7 +133,14 @@ class Recipe(BaseModel):
         default=0.1,
         ge=0,
         description="Of sharpness-aware steps: each takes the gradient of the weights this far "
-        "(Euclidean norm) up its own; 0 takes plain steps. Twice the time of a step",
+        "(Euclidean norm) up its own; 0 takes plain steps",
+    )
+    sharpness_share: float = Field(
+        default=0.5,
+        gt=0,
+        le=1,
+        description="Of a batch, the crops that say which way is up. Half of them take 1.5 times "
+        "a plain step, all take twice",
     )
     sharpness_from: float = Field(
         default=0.6, ge=0, le=1, description="Share of the epochs after which they begin"

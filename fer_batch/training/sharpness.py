@@ -15,24 +15,27 @@ import tensorflow as tf
 class SharpnessAware(keras.Model):  # type: ignore[misc]
     """The same network, with the same weights, under another way to train it; on TensorFlow only.
 
-    `radius` is the way up, as the Euclidean norm of all weights' change together.
+    `radius` is the way up, as the Euclidean norm of all weights' change together. The first `asked`
+    crops of each batch say which way that is: fewer than all save time, and the way is then steeper
+    for them than for the others (Bahri, Mobahi, Tay 2022).
     """
 
-    def __init__(self, network: Any, radius: float) -> None:
+    def __init__(self, network: Any, radius: float, asked: int) -> None:
         super().__init__(network.inputs, network.outputs)
         self._radius = radius
+        self._asked = asked
         self._mean_loss = keras.metrics.Mean("loss")
 
     def train_step(self, data: tuple[Any, Any]) -> dict[str, Any]:
-        """One batch, as Keras asks; its loss and metrics are those before the way up."""
+        """One batch, as Keras asks; its loss and metrics are those after the way up."""
         crops, wanted = data
         weights = self.trainable_variables
-        loss, found, gradients = self._gradients(crops, wanted)
+        _, _, gradients = self._gradients(crops[: self._asked], wanted[: self._asked])
         scale = self._radius / (tf.linalg.global_norm(gradients) + 1e-12)
         ways = [gradient * scale for gradient in gradients]
         for weight, way in zip(weights, ways, strict=True):
             weight.assign_add(way)
-        _, _, gradients = self._gradients(crops, wanted)
+        loss, found, gradients = self._gradients(crops, wanted)
         for weight, way in zip(weights, ways, strict=True):
             weight.assign_sub(way)
         self.optimizer.apply(gradients, weights)

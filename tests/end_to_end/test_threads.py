@@ -30,7 +30,7 @@ def blas():
 def comm(task):
     try:
         return Path("/proc/self/task", task, "comm").read_text().strip()
-    except (FileNotFoundError, ProcessLookupError):  # it has ended, before the file was open or after
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
         return ""
 
 def ours():

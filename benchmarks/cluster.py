@@ -39,7 +39,7 @@ from fer_batch.stack import Stack
 from fer_batch.stack.airflow import COMPONENTS, POOL_SLOTS, POOL_THREADS, AirflowStack, Component
 from fer_batch.stack.airflow_api import RunState
 from fer_batch.stack.files import PASSABLE
-from fer_batch.storage import upload_many
+from fer_batch.uploading import upload_many
 
 DAG_ID = "satisfaction_nightly"
 WORKERS = ("worker-one", "worker-two")

@@ -18,7 +18,7 @@ from fer_batch.demo.day import DemoFacility, keyed, registry_text
 from fer_batch.settings import Settings
 from fer_batch.stack import Stack
 from fer_batch.stack.files import PASSABLE
-from fer_batch.storage import upload_many
+from fer_batch.uploading import upload_many
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote_plus
 
 import obstore
-from botocore.exceptions import ClientError
 from obstore.exceptions import BaseError, PreconditionError
 
 from fer_batch.errors import FerError, StorageError
@@ -61,11 +60,11 @@ DENIALS_OF_A_PLACE = 3
 """Fewer, while nothing else was asked for, are taken for trouble of those objects."""
 
 _WITHOUT_A_REQUEST = frozenset({Outcome.EMPTY, Outcome.TOO_LARGE})
-_OBSTORE_ERRORS = (BaseError, OSError, ValueError)
+OBSTORE_ERRORS = (BaseError, OSError, ValueError)
 
 # obstore refuses control characters, empty, `.` and `..` segments, and takes off slashes at
 # either end without a word.
-_NOT_FOR_OBSTORE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)(?:\.{0,2})(?:/|$)")
+NOT_FOR_OBSTORE = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)(?:\.{0,2})(?:/|$)")
 
 
 # What stands for another character in a key that came encoded.
@@ -275,13 +274,13 @@ class BucketReader:
             return Fetched(
                 image, outcome=Outcome.TOO_LARGE, reason=f"the object has {image.size_bytes} bytes"
             )
-        if _NOT_FOR_OBSTORE.search(image.key):
+        if NOT_FOR_OBSTORE.search(image.key):
             return self._fetch_with_boto3(image)
         try:
             return self._fetch_with_obstore(image)
         except PreconditionError:
             return _changed(image)
-        except _OBSTORE_ERRORS as error:
+        except OBSTORE_ERRORS as error:
             fetched = self._fetch_with_boto3(image)
             self._warn(fetched, error)
             return fetched
@@ -375,52 +374,3 @@ def _changed(image: Image) -> Fetched:
     return Fetched(
         image, outcome=Outcome.CHANGED, reason="the object is no longer the one that was listed"
     )
-
-
-def ensure_bucket(settings: Settings, bucket: str | None = None) -> None:
-    """Create the bucket (default: the settings') if there is none."""
-    place = Place(bucket or settings.s3_bucket, settings.s3_endpoint)
-    clients = Clients(settings, place)
-    with translated_errors(place):
-        try:
-            clients.boto.head_bucket(Bucket=place.bucket)
-        except ClientError as error:
-            if status_of(error) != 404:
-                raise
-            # AWS wants its oldest region unsaid and every other one said.
-            elsewhere: dict[str, Any] = {
-                "CreateBucketConfiguration": {"LocationConstraint": settings.s3_region}
-            }
-            is_oldest = settings.s3_region == "us-east-1"
-            clients.boto.create_bucket(Bucket=place.bucket, **({} if is_oldest else elsewhere))
-
-
-def upload_many(settings: Settings, bucket: str, items: Iterable[tuple[str, bytes]]) -> int:
-    """Write objects, given as key and bytes, and say how many. Only the demo writes.
-
-    Creates the bucket if there is none. Raises StorageError or StorageUnavailableError.
-    """
-    ensure_bucket(settings, bucket)
-    place = Place(bucket, settings.s3_endpoint)
-    clients = Clients(settings, place)
-
-    def put(item: tuple[str, bytes]) -> None:
-        key, data = item
-        if not _NOT_FOR_OBSTORE.search(key):
-            try:
-                obstore.put(clients.obstore, key, data, use_multipart=False)
-            except _OBSTORE_ERRORS:
-                log.debug("uploading with boto3", place=str(place))
-            else:
-                return
-        with translated_errors(place):
-            clients.boto.put_object(Bucket=bucket, Key=key, Body=data)
-
-    done = in_threads(
-        put,
-        items,
-        threads=settings.s3_concurrency,
-        ahead_bytes=AHEAD_BYTES,
-        bytes_of=lambda item: len(item[1]),
-    )
-    return sum(1 for _ in done)

@@ -26,7 +26,8 @@ from fer_batch.records import Emotion
 from fer_batch.settings import Settings
 from fer_batch.stack import Stack
 from fer_batch.stack.airflow_api import AirflowApi, RunState, TaskState
-from fer_batch.storage import BucketReader, upload_many
+from fer_batch.storage import BucketReader
+from fer_batch.uploading import upload_many
 
 log = logger(__name__)
 

@@ -187,7 +187,7 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         self._step += 1
-        if self._step % AVERAGED_EVERY:
+        if self._step > AVERAGED_EVERY and self._step % AVERAGED_EVERY:
             return
         # Young averages follow closely, or the random start would weigh in for long.
         decay = min(self._recipe.average_decay, (1 + self._step) / (10 + self._step))

@@ -140,7 +140,7 @@ class Recipe(BaseModel):
         gt=0,
         le=1,
         description="Of a batch, the crops that say which way is up. Half of them take 1.5 times "
-        "a plain step, all take twice",
+        "the work of a plain step, all take twice",
     )
     sharpness_from: float = Field(
         default=0.6, ge=0, le=1, description="Share of the epochs after which they begin"

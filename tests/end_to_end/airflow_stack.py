@@ -23,7 +23,7 @@ from fer_batch.stack.airflow import DATABASE
 from fer_batch.stack.airflow_api import AirflowApi, RunState, TaskState
 from fer_batch.stack.files import PASSABLE, own_folder
 from fer_batch.stack.stack import BUCKET
-from fer_batch.storage import upload_many
+from fer_batch.uploading import upload_many
 from tests.end_to_end.conftest import crop, facility
 from tests.support.models import write_tiny_cnn
 

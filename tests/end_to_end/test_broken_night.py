@@ -20,7 +20,7 @@ from psycopg import sql
 
 from fer_batch.stack.airflow_api import RunState
 from fer_batch.stack.postgres import ADMIN, OWNER
-from fer_batch.storage import upload_many
+from fer_batch.uploading import upload_many
 from tests.end_to_end.airflow_stack import (
     BROKEN,
     DAG_ID,

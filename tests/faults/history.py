@@ -39,31 +39,13 @@ from fer_batch.settings import Settings, to_environment
 from tests.conftest import fresh_database, settings_for
 from tests.end_to_end.conftest import facility
 from tests.faults import truth
+from tests.faults.death import Death, DiedError
 from tests.faults.truth import ALL, DAYS, Day, Rows, key_of, of_day
 from tests.support.command import only_ours
 
 days = st.sampled_from(ALL)
 points = st.sampled_from(failpoints.NAMES)
 numbers = st.integers(0, 10_000)
-
-
-class DiedError(BaseException):
-    """The run has come to the failpoint. No handler of fer-batch takes it for an error."""
-
-
-@dataclass
-class Death:
-    """An armed failpoint that raises where others send a signal."""
-
-    name: str
-    nth: int
-
-    def __post_init__(self) -> None:
-        self.passes = itertools.count(1)
-
-    @property
-    def signal(self) -> Any:
-        raise DiedError(self.name)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from fer_batch import s3 as s3_module
 from fer_batch.errors import RetryableError, StorageUnavailableError
 from fer_batch.settings import Settings
-from fer_batch.storage import upload_many
+from fer_batch.uploading import upload_many
 from tests.conftest import fresh_database
 from tests.end_to_end.conftest import DAY, Night, crop, facility
 from tests.faults.conftest import Tables, tables

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from fer_batch import listing, registry, storage
+from fer_batch import listing, registry
 from fer_batch.errors import ConfigurationError
 from fer_batch.settings import Settings
 from fer_batch.storage import BucketReader, ListedObject
+from fer_batch.uploading import upload_many
 from tests.end_to_end.conftest import DAY, Night, crop, facility
 from tests.hostile.conftest import GROWTH_MB, resident_mb
 from tests.s3.conftest import Scripted, settings_of
@@ -166,9 +167,9 @@ def test_every_key_is_scored_under_its_own_name(
     images = [(key, crop(n % 2 == 0)) for n, key in enumerate(keys)]
     # SeaweedFS may lose one of two objects that are written at once if the key of one is a folder
     # of the other, so those come one after the other.
-    storage.upload_many(settings, settings.s3_bucket, [i for i in images if "/alike/" not in i[0]])
+    upload_many(settings, settings.s3_bucket, [i for i in images if "/alike/" not in i[0]])
     for image in [*(i for i in images if "/alike/" in i[0]), (f"{prefix}marker/", b"")]:
-        storage.upload_many(settings, settings.s3_bucket, [image])
+        upload_many(settings, settings.s3_bucket, [image])
     night.registry(mall)
     in_no_order(monkeypatch)
 

@@ -189,10 +189,10 @@ def test_hostile_keys_reach_the_ledger(lists, put):
 @pytest.fixture
 def on_moto(moto, settings_of):
     """A facility with a bucket of its own on moto's server, which keeps every key."""
-    from fer_batch import storage
+    from fer_batch.uploading import upload_many
 
     def made(bucket, keys):
-        storage.upload_many(settings_of(moto, "unused"), bucket, [(key, b"x") for key in keys])
+        upload_many(settings_of(moto, "unused"), bucket, [(key, b"x") for key in keys])
         return facility("mall", bucket=bucket, endpoint=moto, key_template="m//{capture_day}/")
 
     return made

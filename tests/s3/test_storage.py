@@ -15,6 +15,7 @@ from fer_batch import storage
 from fer_batch.errors import StorageError
 from fer_batch.records import Image, Outcome
 from fer_batch.storage import BucketReader
+from fer_batch.uploading import ensure_bucket, upload_many
 
 KEYS = [
     "plain.jpg",
@@ -106,7 +107,7 @@ def test_hostile_keys_come_back_from_seaweedfs(s3_settings, listed):
 
 def test_hostile_keys_come_back_from_moto(moto, settings_of, listed):
     keys = KEYS + KEYS_FOR_BOTO3 + MOTO_KEYS
-    storage.ensure_bucket(settings_of(moto, "hostile"))
+    ensure_bucket(settings_of(moto, "hostile"))
 
     assert keys_that_come_back(settings_of(moto, "hostile"), listed, keys) == set(keys)
 
@@ -165,7 +166,7 @@ def test_a_listing_goes_over_pages_and_keeps_to_its_prefix(s3_settings):
     items = [(f"mall/2026-03-09/{n:05}.jpg", b"x" * (n % 7 + 1)) for n in range(1100)]
     others = [("mall/2026-03-08/a.jpg", b"x"), ("mall/x", b"x")]
     before = datetime.now(UTC) - timedelta(seconds=2)
-    assert storage.upload_many(s3_settings, s3_settings.s3_bucket, items + others) == 1102
+    assert upload_many(s3_settings, s3_settings.s3_bucket, items + others) == 1102
 
     with BucketReader(s3_settings) as reader:
         found = list(reader.list("mall/2026-03-09/"))
@@ -352,7 +353,7 @@ def test_uploading_creates_the_bucket_and_keeps_hostile_keys(moto, settings_of, 
     keys = KEYS + KEYS_FOR_BOTO3 + MOTO_KEYS
     settings = settings_of(moto, "unused")
 
-    assert storage.upload_many(settings, "uploads", ((k, k.encode()) for k in keys)) == len(keys)
+    assert upload_many(settings, "uploads", ((k, k.encode()) for k in keys)) == len(keys)
 
     with BucketReader(settings, bucket="uploads") as reader:
         fetched = list(reader.fetch_many(listed(reader)))
@@ -361,7 +362,7 @@ def test_uploading_creates_the_bucket_and_keeps_hostile_keys(moto, settings_of, 
 
 def test_uploading_twice_changes_no_etag(s3_settings):
     def etags():
-        storage.upload_many(s3_settings, s3_settings.s3_bucket, [("a", b"data"), ("b", b"x")])
+        upload_many(s3_settings, s3_settings.s3_bucket, [("a", b"data"), ("b", b"x")])
         with BucketReader(s3_settings) as reader:
             return {o.key: o.etag for o in reader.list("")}
 
@@ -372,6 +373,6 @@ def test_uploading_with_wrong_keys_is_told(s3, s3_settings, settings_of):
     settings = settings_of(s3.endpoint, s3.bucket, s3_access_key_id=s3.access_key_id)
 
     with pytest.raises(StorageError, match=r"refuses|denies"):
-        storage.upload_many(settings, s3.bucket, [("a", b"data")])
+        upload_many(settings, s3.bucket, [("a", b"data")])
     with BucketReader(s3_settings) as reader:
         assert list(reader.list("")) == []

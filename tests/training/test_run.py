@@ -175,6 +175,28 @@ def test_a_finished_run_is_exported_again_without_training(
     assert again["training"]["seconds"] == card["training"]["seconds"]
 
 
+def test_a_run_of_fewer_steps_than_lie_between_two_averages_exports_what_it_learned(
+    tmp_path: Path,
+) -> None:
+    """Of batches of 96 rows 210 fill two, so there are two steps in all."""
+    from fer_batch.training import fit, network
+
+    recipe = TINY.model_copy(update={"epochs": 1, "batch": 96, "finish": None})
+    fresh = network.build(recipe).get_weights()
+    splits = fer2013.read(kaggle.write_tar(tmp_path / "fer2013.tar.gz", MADE), None)
+    model, _ = fit.fit(
+        splits["Training"],
+        splits["PublicTest"],
+        recipe,
+        tmp_path / "checkpoint.npz",
+        "data",
+        resume=False,
+        start=fresh,
+    )
+    moved = [np.abs(a - b).max() for a, b in zip(model.get_weights(), fresh, strict=True)]
+    assert max(moved) > 0.001
+
+
 def test_the_finish_counts_as_much_as_its_weight_says(
     trained: tuple[Path, dict[str, Any]], files: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -93,16 +93,11 @@ def shipped_card() -> Path:
     return artefacts_dir() / DEFAULT_CARD
 
 
-def load_card(path: Path) -> Card:
-    """Read a card and check the artefact beside it by its hash, without opening it as a model.
+def load_artefact(path: Path) -> Cnn:
+    """Read a card and the artefact beside it, checked by its hash and not opened as a model.
 
     Raises ModelError for a card that is missing or wrong and for another artefact than it names.
     """
-    return load_artefact(path).card
-
-
-def load_artefact(path: Path) -> Cnn:
-    """The card with its artefact. Raises as `load_card` does."""
     try:
         text = path.read_bytes()
     except OSError as error:
@@ -119,7 +114,7 @@ def load_artefact(path: Path) -> Cnn:
 
 
 def from_table(card: Mapping[str, Any], artefact: bytes) -> Cnn:
-    """A card and an artefact as the database gives them. Raises as `load_card` does."""
+    """A card and an artefact as the database gives them. Raises as `load_artefact` does."""
     name = f"the registered CNN {card.get('name', 'without a name')}"
     found = _read_card(json.dumps(dict(card)).encode(), f"the card of {name}")
     return _checked(found, artefact, name, "Promote another, and register this one from its files")
@@ -217,7 +212,7 @@ class Classifier:
         their company changes a probability by more than 1e-4. N may be 0."""
         if crops.dtype != np.uint8 or crops.shape[1:] != (CROP_PX, CROP_PX):
             raise ValueError(f"crops must be uint8 N×48×48, not {crops.dtype} {crops.shape}")
-        return _three_of(self._network(crops))
+        return three_of(self._network(crops))
 
     def score_faces(
         self,
@@ -237,7 +232,7 @@ def score_faces(
 ) -> list[FaceScore]:
     """Rows of probabilities as faces: uncertain where the larger of p_happy and p_sad is under
     the threshold."""
-    is_uncertain = probabilities[:, :2].max(axis=1) < np.float32(uncertain_below)
+    is_uncertain = ~is_certain(probabilities, uncertain_below)
     return [
         FaceScore(box, p_happy, p_sad, p_neither, uncertain, detector_score)
         for box, (p_happy, p_sad, p_neither), uncertain, detector_score in zip(
@@ -250,7 +245,14 @@ def score_faces(
     ]
 
 
-def _three_of(seven: npt.NDArray[np.float32]) -> Probabilities:
+def is_certain(probabilities: Probabilities, uncertain_below: float) -> npt.NDArray[np.bool_]:
+    """[N]: the larger of p_happy and p_sad reaches the threshold."""
+    larger = probabilities[:, :2].max(axis=1)
+    certain: npt.NDArray[np.bool_] = larger >= np.float32(uncertain_below)
+    return certain
+
+
+def three_of(seven: npt.NDArray[np.float32]) -> Probabilities:
     """p_happy, p_sad and the sum of the other five, each within 0 and 1."""
     happy, sad = seven[:, HAPPY], seven[:, SAD]
     neither = seven.sum(axis=1) - happy - sad

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from fer_batch.classifier import Classifier, Cnn, Probabilities
+from fer_batch.classifier import Classifier, Cnn, Probabilities, is_certain
 from fer_batch.errors import PermanentError
 from fer_batch.faces import FaceFinder, prepare
 from fer_batch.images import Limits, Pixels, UndecodableImageError, quiet_decoders
@@ -109,14 +109,13 @@ def _crops(
 def _row(
     classifier: Classifier, probabilities: Probabilities, facility: Facility
 ) -> dict[str, Any]:
-    threshold = np.float32(classifier.card.uncertain_below)
-    is_certain = probabilities[:, :2].max(axis=1) >= threshold
+    certain = is_certain(probabilities, classifier.card.uncertain_below)
     says_happy = probabilities[:, 0] >= probabilities[:, 1]
     counts = {
         "faces": len(probabilities),
-        "happy": int((is_certain & says_happy).sum()),
-        "sad": int((is_certain & ~says_happy).sum()),
-        "uncertain": int((~is_certain).sum()),
+        "happy": int((certain & says_happy).sum()),
+        "sad": int((certain & ~says_happy).sum()),
+        "uncertain": int((~certain).sum()),
         "neither": int((probabilities[:, 2] > probabilities[:, :2].max(axis=1)).sum()),
     }
     frame = pd.DataFrame([counts | {"target_share": facility.target_share}])

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fer_batch import fer2013
 from fer_batch.calibration import calibration
-from fer_batch.classifier import Cnn, open_artefact
+from fer_batch.classifier import Cnn, is_certain, open_artefact, three_of
 from fer_batch.errors import ConfigurationError
 from fer_batch.faces import FaceFinder
 from fer_batch.fer2013 import CLASSES, CROP_PX, HAPPY, NEUTRAL, SAD, Split
@@ -31,9 +31,9 @@ log = logger(__name__)
 BORDER_PX = 40
 """Round an enlarged crop, for the detector."""
 
-Probabilities = NDArray[np.float32]
-"""[N,7] in the order of `fer2013.CLASSES`, rows sum to 1."""
-Classify = Callable[[NDArray[np.uint8]], Probabilities]
+Seven = NDArray[np.float32]
+"""[N,7] probabilities in the order of `fer2013.CLASSES`, rows sum to 1."""
+Classify = Callable[[NDArray[np.uint8]], Seven]
 
 RIGHT_SHARE = 0.98
 """What `choose_uncertain_below` asks of the Happy and Sad faces that stay certain."""
@@ -124,7 +124,7 @@ def found_by_detector(rows: Split, settings: Settings) -> dict[str, Any]:
     return counts
 
 
-def figures(probabilities: Probabilities, split: Split, uncertain_below: float) -> dict[str, Any]:
+def figures(probabilities: Seven, split: Split, uncertain_below: float) -> dict[str, Any]:
     """The figures that probabilities give, plain numbers in nested dicts; None where no row counts.
 
     `happy_sad`: rows labelled Happy or Sad, the larger of p_happy and p_sad. `certain`: those of
@@ -138,9 +138,9 @@ def figures(probabilities: Probabilities, split: Split, uncertain_below: float) 
     polar = np.isin(labels, (HAPPY, SAD))
     says_happy = probabilities[:, HAPPY] >= probabilities[:, SAD]
     is_right = says_happy == (labels == HAPPY)
-    is_certain = probabilities[:, [HAPPY, SAD]].max(axis=1) >= np.float32(uncertain_below)
-    three, three_labels = _three(probabilities), _three_labels(labels)
-    neutral = labels == NEUTRAL
+    three = three_of(probabilities)
+    certain = is_certain(three, uncertain_below)
+    said, three_labels = three.argmax(axis=1), _three_labels(labels)
     wrong = polar & ~is_right
     chances = probabilities[polar].astype(np.float64)
     happy_of_two = chances[:, HAPPY] / np.maximum(chances[:, [HAPPY, SAD]].sum(axis=1), 1e-12)
@@ -155,33 +155,23 @@ def figures(probabilities: Probabilities, split: Split, uncertain_below: float) 
         },
         "certain": {
             "uncertain_below": float(uncertain_below),
-            "share": _share(is_certain, polar),
-            "accuracy": _share(is_right, polar & is_certain),
+            "share": _share(certain, polar),
+            "accuracy": _share(is_right, polar & certain),
         },
         "happy_sad_consensus": _consensus(is_right, split),
         "calibration": calibration(happy_of_two, labels[polar] == HAPPY),
         "seven": _seven(probabilities.argmax(axis=1), labels),
         "three": {
-            "accuracy": _right(three, three_labels),
+            "accuracy": _right(said, three_labels),
             # Rows are the labels, columns what was said: Happy, Sad, neither.
             "confusion": [
-                [int(((three_labels == row) & (three == column)).sum()) for column in range(3)]
+                [int(((three_labels == row) & (said == column)).sum()) for column in range(3)]
                 for row in range(3)
             ],
         },
-        "neutral": {
-            "rows": int(neutral.sum()),
-            "uncertain": _share(~is_certain, neutral),
-            "called_happy": _share(is_certain & says_happy, neutral),
-            "called_sad": _share(is_certain & ~says_happy, neutral),
-        },
+        "neutral": _called(certain, says_happy, labels == NEUTRAL),
         "others": {
-            CLASSES[label]: {
-                "rows": int((labels == label).sum()),
-                "uncertain": _share(~is_certain, labels == label),
-                "called_happy": _share(is_certain & says_happy, labels == label),
-                "called_sad": _share(is_certain & ~says_happy, labels == label),
-            }
+            CLASSES[label]: _called(certain, says_happy, labels == label)
             for label in range(len(CLASSES))
             if label not in (HAPPY, SAD, NEUTRAL)
         },
@@ -189,27 +179,37 @@ def figures(probabilities: Probabilities, split: Split, uncertain_below: float) 
     }
 
 
-def choose_uncertain_below(probabilities: Probabilities, labels: NDArray[np.int8]) -> float:
+def choose_uncertain_below(probabilities: Seven, labels: NDArray[np.int8]) -> float:
     """The card's threshold, out of PublicTest: the smallest one, in steps of 0.005, at which the
     Happy and Sad faces that remain certain are right in at least 98 of 100, and at least 80 of
     100 neutral faces are uncertain.
 
     Where no threshold up to 0.95 reaches that, 0.95.
     """
-    larger = probabilities[:, [HAPPY, SAD]].max(axis=1)
+    three = three_of(probabilities)
     polar = np.isin(labels, (HAPPY, SAD))
-    is_happy = probabilities[:, HAPPY] >= probabilities[:, SAD]
-    is_right = is_happy[polar] == (labels[polar] == HAPPY)
+    is_right = (three[:, 0] >= three[:, 1])[polar] == (labels[polar] == HAPPY)
     for step in range(190):
         threshold = step * 0.005
-        is_certain = larger >= np.float32(threshold)
-        remaining = is_right[is_certain[polar]]
-        called = is_certain[labels == NEUTRAL]
+        certain = is_certain(three, threshold)
+        remaining = is_right[certain[polar]]
+        called = certain[labels == NEUTRAL]
         if len(remaining) == 0 or remaining.mean() < RIGHT_SHARE:
             continue
         if len(called) == 0 or called.mean() <= NEUTRAL_SHARE:
             return round(threshold, 3)
     return 0.95
+
+
+def _called(
+    certain: NDArray[np.bool_], says_happy: NDArray[np.bool_], among: NDArray[np.bool_]
+) -> dict[str, Any]:
+    return {
+        "rows": int(among.sum()),
+        "uncertain": _share(~certain, among),
+        "called_happy": _share(certain & says_happy, among),
+        "called_sad": _share(certain & ~says_happy, among),
+    }
 
 
 def _consensus(is_right: NDArray[np.bool_], split: Split) -> dict[str, Any]:
@@ -271,13 +271,6 @@ def _conditions(is_right: NDArray[np.bool_], crops: NDArray[np.uint8]) -> dict[s
         ]
         for name, measure in measures.items()
     }
-
-
-def _three(probabilities: Probabilities) -> NDArray[np.intp]:
-    happy, sad = probabilities[:, HAPPY], probabilities[:, SAD]
-    three = np.stack([happy, sad, 1 - happy - sad], axis=1)
-    said: NDArray[np.intp] = three.argmax(axis=1)
-    return said
 
 
 def _three_labels(labels: NDArray[np.int8]) -> NDArray[np.int64]:

@@ -175,6 +175,8 @@ def _table(head: Sequence[str], rows: Iterable[Iterable[object]]) -> str:
 def _text(value: object) -> str:
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, float):
         # A share keeps four decimals; what they would show as nothing keeps its digits.
         is_tiny = value != 0 and abs(value) < 0.0005

@@ -9,10 +9,9 @@ left to the command, marking faces in a picture to annotation.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ DOWNLOAD_TIMEOUT_S = 30.0
 CROP_LIKE_PX = 100
 """A picture no larger than this in which no face is found is taken as a crop."""
 _AT_ONCE = 16
-"""Pictures held in memory at once."""
+"""Objects fetched, and held in memory, at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,51 +205,35 @@ class Predictor:
     def model_version(self) -> str:
         return self._classifier.model_version
 
-    def predict(self, found: Iterable[Picture]) -> Iterator[Prediction]:
-        """A prediction for each picture, in order, some at once."""
-        iterator = iter(found)
-        while some := list(islice(iterator, _AT_ONCE)):
-            yield from self._predict_some(some)
-
-    def _predict_some(self, found: list[Picture]) -> Iterator[Prediction]:
-        with quiet_decoders():
-            all_prepared = [self._prepare(picture) for picture in found]
-        ready = [p for p, _, _ in all_prepared if isinstance(p, Prepared)]
-        faces: Iterator[FaceScore] = iter(())
-        if ready:
-            faces = iter(
-                self._classifier.score_faces(
-                    np.concatenate([p.crops for p in ready]),
-                    [box for p in ready for box in p.boxes],
-                    [score for p in ready for score in p.detector_scores],
-                )
-            )
-        for picture, (prepared, kind, note) in zip(found, all_prepared, strict=True):
-            if isinstance(prepared, UndecodableImageError):
-                yield Prediction(picture.source, prepared.outcome, prepared.reason)
-                continue
-            yield Prediction(
-                picture.source,
-                Outcome.SCORED if prepared.boxes else Outcome.NO_FACE,
-                "" if prepared.boxes else "no face was found",
-                kind,
-                note,
-                prepared.width_px,
-                prepared.height_px,
-                tuple(islice(faces, len(prepared.boxes))),
-            )
-
-    def _prepare(self, picture: Picture) -> tuple[Prepared | UndecodableImageError, ImageKind, str]:
-        """The picture's crops, how it was taken, and a word on that if it was not as asked."""
+    def predict(self, picture: Picture) -> Prediction:
+        """What is seen in the picture; one that cannot be read is a prediction with an outcome."""
         if picture.outcome is not None:
-            return UndecodableImageError(picture.outcome, picture.reason), self._kind, ""
+            return Prediction(picture.source, picture.outcome, picture.reason)
         try:
-            prepared = prepare(picture.data, self._kind, self._limits, self._finder)
-            if prepared.boxes or max(prepared.width_px, prepared.height_px) > CROP_LIKE_PX:
-                return prepared, self._kind, ""
-            as_crop = prepare(picture.data, "crops", self._limits, None)
+            with quiet_decoders():
+                prepared, kind, note = self._prepare(picture.data)
         except UndecodableImageError as error:
-            return error, self._kind, ""
+            return Prediction(picture.source, error.outcome, error.reason)
+        faces = self._classifier.score_faces(
+            prepared.crops, prepared.boxes, prepared.detector_scores
+        )
+        return Prediction(
+            picture.source,
+            Outcome.SCORED if faces else Outcome.NO_FACE,
+            "" if faces else "no face was found",
+            kind,
+            note,
+            prepared.width_px,
+            prepared.height_px,
+            tuple(faces),
+        )
+
+    def _prepare(self, data: bytes) -> tuple[Prepared, ImageKind, str]:
+        """The picture's crops, how it was taken, and a word on that if it was not as asked."""
+        prepared = prepare(data, self._kind, self._limits, self._finder)
+        if prepared.boxes or max(prepared.width_px, prepared.height_px) > CROP_LIKE_PX:
+            return prepared, self._kind, ""
+        as_crop = prepare(data, "crops", self._limits, None)
         note = f"no face was found; at most {CROP_LIKE_PX} px, so the whole picture is the face"
         return as_crop, "crops", note
 

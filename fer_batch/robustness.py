@@ -19,7 +19,7 @@ _Crop = NDArray[np.uint8]
 
 
 def robustness(
-    classify: Callable[[_Crop], NDArray[np.float32]], rows: Split
+    classify: Callable[[NDArray[np.uint8]], NDArray[np.float32]], rows: Split
 ) -> list[dict[str, Any]]:
     """For each change its name, and how many of the Happy and Sad `rows` are `wrong` after it,
     with the `accuracy` of the others; first as they are. Empty where no row is Happy or Sad.

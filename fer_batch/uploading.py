@@ -20,9 +20,9 @@ from fer_batch.storage import AHEAD_BYTES, NOT_FOR_OBSTORE, OBSTORE_ERRORS
 log = logger(__name__)
 
 
-def ensure_bucket(settings: Settings, bucket: str | None = None) -> None:
-    """Create the bucket (default: the settings') if there is none."""
-    place = Place(bucket or settings.s3_bucket, settings.s3_endpoint)
+def ensure_bucket(settings: Settings, bucket: str) -> None:
+    """Create the bucket if there is none."""
+    place = Place(bucket, settings.s3_endpoint)
     clients = Clients(settings, place)
     with translated_errors(place):
         try:

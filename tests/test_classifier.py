@@ -23,7 +23,6 @@ from fer_batch.classifier import (
     Card,
     Classifier,
     load_artefact,
-    load_card,
     manifest_of,
     open_artefact,
     score_faces,
@@ -70,7 +69,7 @@ def test_an_altered_artefact_is_refused_before_it_is_opened(
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("it was opened")
     )
-    for load in (lambda: load_card(tiny), lambda: loaded(tiny)):
+    for load in (lambda: load_artefact(tiny).card, lambda: loaded(tiny)):
         with pytest.raises(ModelError) as caught:
             load()
         assert expected in str(caught.value)
@@ -80,10 +79,10 @@ def test_an_altered_artefact_is_refused_before_it_is_opened(
 
 def test_a_missing_card_or_artefact_says_so(tiny: Path) -> None:
     with pytest.raises(ModelError, match=r"none\.json cannot be read"):
-        load_card(tiny.with_name("none.json"))
+        load_artefact(tiny.with_name("none.json"))
     tiny.with_suffix(".onnx").unlink()
     with pytest.raises(ModelError, match=r"tiny\.onnx cannot be read"):
-        load_card(tiny)
+        load_artefact(tiny)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +105,7 @@ def test_a_wrong_card_names_what_is_wrong(
     tmp_path: Path, changes: dict[str, Any], named: str
 ) -> None:
     with pytest.raises(ModelError, match=named):
-        load_card(write_tiny_cnn(tmp_path, **changes))
+        load_artefact(write_tiny_cnn(tmp_path, **changes))
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe"])
@@ -114,11 +113,11 @@ def test_a_card_that_is_no_card_is_refused(tmp_path: Path, content: bytes) -> No
     path = tmp_path / "card.json"
     path.write_bytes(content)
     with pytest.raises(ModelError, match="is wrong"):
-        load_card(path)
+        load_artefact(path)
 
 
 def test_further_keys_of_a_card_inform_and_are_kept(tmp_path: Path) -> None:
-    card = load_card(write_tiny_cnn(tmp_path, recipe={"epochs": 3}, remark="a word"))
+    card = load_artefact(write_tiny_cnn(tmp_path, recipe={"epochs": 3}, remark="a word")).card
     assert card.model_dump()["recipe"] == {"epochs": 3}
     assert card.model_dump()["remark"] == "a word"
 
@@ -188,12 +187,12 @@ def test_the_version_names_nothing_else(tmp_path: Path, tiny: Path) -> None:
 
 
 def test_the_version_is_the_hash_of_the_manifest_as_canonical_json(tiny: Path) -> None:
-    manifest = manifest_of(load_card(tiny), settings(tiny))
+    manifest = manifest_of(load_artefact(tiny).card, settings(tiny))
     text = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
     assert version_of(manifest) == hashlib.sha256(text.encode()).hexdigest()
     assert version_of(json.loads(text)) == version_of(manifest)  # as read back from the table
     assert manifest["detector"]["sha256"] == YUNET_SHA256
-    assert manifest["cnn"]["sha256"] == load_card(tiny).artefact_sha256
+    assert manifest["cnn"]["sha256"] == load_artefact(tiny).card.artefact_sha256
 
 
 def test_planning_knows_the_version_without_loading_the_cnn(tiny: Path) -> None:
@@ -277,7 +276,7 @@ def test_a_face_is_uncertain_exactly_under_the_threshold(
 
 
 def test_the_shipped_card_and_artefact_belong_together() -> None:
-    card = load_card(SHIPPED)
+    card = load_artefact(SHIPPED).card
     assert isinstance(card, Card)
     assert card.artefact_bytes == SHIPPED.with_name(card.artefact).stat().st_size
     probabilities = loaded(SHIPPED).classify(noise(10))

@@ -66,16 +66,17 @@ def test_known_failures_are_counted() -> None:
     assert f"misses {seen['rows'] - seen['found']} of {seen['rows']} sad faces" in page
 
 
-def test_a_small_number_is_not_shown_as_none_at_all() -> None:
+def test_a_small_number_and_a_yes_are_shown_as_such() -> None:
     page = as_markdown(
         {
             "name": "other",
             "artefact": "other.onnx",
-            "training": {"difference": 1.49e-6, "left": 0.0},
+            "training": {"difference": 1.49e-6, "left": 0.0, "resumed": True},
         }
     )
     assert "| difference | 1.5e-06 |" in page
     assert "| left | 0 |" in page
+    assert "| resumed | yes |" in page
 
 
 def test_a_card_with_nothing_but_what_it_must_have_is_shown() -> None:

@@ -45,8 +45,8 @@ def photos(shared_dir: Path) -> Path:
 
 
 def predict(source: str | Path, settings: Settings, *, is_crop: bool = False) -> list[Prediction]:
-    found = pictures(str(source), settings)
-    return list(Predictor(settings, is_crop=is_crop).predict(found))
+    predictor = Predictor(settings, is_crop=is_crop)
+    return [predictor.predict(picture) for picture in pictures(str(source), settings)]
 
 
 def flat(grey: int, width: int = 48, height: int = 48) -> bytes:

@@ -61,7 +61,7 @@ def predict(
     is_scored = False
     rows = []
     for picture in found:
-        (prediction,) = predictor.predict([picture])
+        prediction = predictor.predict(picture)
         is_scored = is_scored or bool(prediction.faces)
         if not json:
             sys.stdout.write(module.as_text(prediction) + "\n")
@@ -199,6 +199,8 @@ def evaluate(
         )
     if faces is not None and votes is not None:
         raise ConfigurationError("--votes belong to --data", "Leave --votes out with --faces")
+    if reliability is not None:
+        reliability.parent.mkdir(parents=True, exist_ok=True)
     cnn = classifier.load_artefact(card) if card else choice.in_use(loaded).cnn
     if data is not None:
         rows, name = evaluation.rows_of(data, votes, split), split

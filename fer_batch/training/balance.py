@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_batch.evaluation import Probabilities
+from fer_batch.evaluation import Seven
 from fer_batch.fer2013 import HAPPY, SAD
 
 
@@ -24,7 +24,7 @@ class Balance(NamedTuple):
     offset: float
 
 
-def fit(probabilities: Probabilities, labels: NDArray[np.int8]) -> Balance:
+def fit(probabilities: Seven, labels: NDArray[np.int8]) -> Balance:
     """The balance that maximises the likelihood of the rows labelled Happy or Sad.
 
     The margin is log(p_sad / p_happy). (1, 0), which changes nothing, where one of the two labels

@@ -36,9 +36,6 @@ Weights = list[NDArray[np.float32]]
 MEASURED_EVERY = 5
 """Epochs from one look at PublicTest to the next."""
 
-AVERAGED_EVERY = 4
-"""Steps from one look at the weights for their average to the next: a look takes 1/20 of a step."""
-
 
 class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc]
     """Linear rise to the peak, then half a cosine down to nothing (Loshchilov, Hutter 2016)."""
@@ -69,7 +66,8 @@ def fit(
     soft_labels: NDArray[np.float32] | None = None,
     start: Weights | None = None,
 ) -> tuple[Any, float]:
-    """The trained Keras model (with the averaged weights), and the seconds that it took in all.
+    """The trained Keras model (with the averaged weights), and the seconds that its steps took in
+    all, the epochs before a kill among them.
 
     `soft_labels` [N of training,7] are a teacher's probabilities for the same rows. `start` are the
     weights to begin with; None begins with chance. The recipe's finish is left to `train`.
@@ -122,13 +120,12 @@ def mean_of(model: Any, weights: Weights, weight: float) -> None:
 
 def _phases(model: Any, recipe: Recipe) -> list[tuple[Any, int]]:
     """The network under each way to train it, and the epoch up to which that is used."""
-    if not recipe.sharpness_radius:
+    first_sharp = recipe.first_sharp_epoch
+    if first_sharp == recipe.epochs:
         return [(model, recipe.epochs)]
     asked = max(1, round(recipe.sharpness_share * recipe.batch))
-    return [
-        (model, round(recipe.sharpness_from * recipe.epochs)),
-        (SharpnessAware(model, recipe.sharpness_radius, asked), recipe.epochs),
-    ]
+    sharpness_aware = SharpnessAware(model, recipe.sharpness_radius, asked)
+    return [(model, first_sharp), (sharpness_aware, recipe.epochs)]
 
 
 def _loss(pair_weight: float) -> Any:
@@ -187,26 +184,28 @@ class _Run(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:  # noqa: ARG002
         self._step += 1
-        if self._step > AVERAGED_EVERY and self._step % AVERAGED_EVERY:
+        every = self._recipe.average_every
+        if self._step > every and self._step % every:
             return
         # Young averages follow closely, or the random start would weigh in for long.
         decay = min(self._recipe.average_decay, (1 + self._step) / (10 + self._step))
-        decay **= AVERAGED_EVERY
+        decay **= every
         for kept, now in zip(self._average, self._trained.get_weights(), strict=True):
             kept += (now - kept) * np.float32(1 - decay)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         self.seconds += time.monotonic() - self._epoch_began
         self._save(epoch + 1)
-        left = self._recipe.epochs - epoch - 1
-        measured = self._measure() if left == 0 or (epoch + 1) % MEASURED_EVERY == 0 else {}
+        done, epochs = epoch + 1, self._recipe.epochs
+        work, all_work = self._recipe.work(done), self._recipe.work(epochs)
+        measured = self._measure() if done == epochs or done % MEASURED_EVERY == 0 else {}
         log.info(
             "epoch trained",
-            epoch=f"{epoch + 1}/{self._recipe.epochs}",
+            epoch=f"{done}/{epochs}",
             loss=round(float((logs or {}).get("loss", math.nan)), 4),
             accuracy=round(float((logs or {}).get("accuracy", math.nan)), 4),
             epoch_s=round(time.monotonic() - self._epoch_began, 1),
-            remaining_s=round(self.seconds / (epoch + 1) * left),
+            remaining_s=round(self.seconds / work * (all_work - work)),
             **measured,
         )
 

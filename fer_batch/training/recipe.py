@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fer_batch.errors import ConfigurationError
 
@@ -55,13 +55,23 @@ class Augmentation(BaseModel):
     jpeg_quality: int = Field(default=15, ge=1, le=MAX_JPEG_QUALITY, description="Lowest quality")
 
 
+WORSE_PICTURES = Augmentation(
+    blur_share=0.15,
+    blur_sigma_px=1.8,
+    few_pixels_share=0.15,
+    noise_share=0.15,
+    jpeg_share=0.15,
+)
+"""What the finish shows: each kind of fault in some of the crops."""
+
+
 class Finish(BaseModel):
     """Epochs after the others that show worse pictures too; the weights of the network before and
     after them are averaged.
 
-    Its augmentation is whole: it takes nothing from the recipe's. The mean keeps what the first
-    network knew of good pictures and most of what the second learned of worse ones (Wortsman et al.
-    2022).
+    Its augmentation takes nothing from the recipe's; what is not given of it is as in
+    `WORSE_PICTURES`. The mean keeps what the first network knew of good pictures and most of what
+    the second learned of worse ones (Wortsman et al. 2022).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -72,13 +82,12 @@ class Finish(BaseModel):
     weight: float = Field(
         default=0.5, ge=0, le=1, description="Of the network after them in the mean"
     )
-    augmentation: Augmentation = Augmentation(
-        blur_share=0.15,
-        blur_sigma_px=1.8,
-        few_pixels_share=0.15,
-        noise_share=0.15,
-        jpeg_share=0.15,
-    )
+    augmentation: Augmentation = WORSE_PICTURES
+
+    @field_validator("augmentation", mode="before")
+    @classmethod
+    def _completed(cls, given: Any) -> Any:
+        return WORSE_PICTURES.model_dump() | given if isinstance(given, dict) else given
 
 
 class Recipe(BaseModel):
@@ -132,8 +141,8 @@ class Recipe(BaseModel):
     sharpness_radius: float = Field(
         default=0.1,
         ge=0,
-        description="Of sharpness-aware steps: each takes the gradient of the weights this far "
-        "(Euclidean norm) up its own; 0 takes plain steps",
+        description="Of sharpness-aware steps: each takes the gradient at the point this far "
+        "(Euclidean norm) up the loss from the weights; 0 takes plain steps",
     )
     sharpness_share: float = Field(
         default=0.5,
@@ -150,6 +159,12 @@ class Recipe(BaseModel):
     )
     average_decay: float = Field(
         default=0.998, ge=0, lt=1, description="Of the running average of the weights, per step"
+    )
+    average_every: int = Field(
+        default=4,
+        ge=1,
+        description="Steps from one look at the weights for their average to the next; a look "
+        "takes 1/20 of a step",
     )
     augmentation: Augmentation = Augmentation()
     finish: Finish | None = Finish()
@@ -170,6 +185,16 @@ class Recipe(BaseModel):
             "finish": None,
         }
         return self.model_copy(update=changed)
+
+    @property
+    def first_sharp_epoch(self) -> int:
+        """The first epoch of sharpness-aware steps, counted from 0; `epochs` if there is none."""
+        return round(self.sharpness_from * self.epochs) if self.sharpness_radius else self.epochs
+
+    def work(self, epochs: int) -> float:
+        """What the first `epochs` cost, in plain epochs."""
+        sharp = max(0, epochs - self.first_sharp_epoch)
+        return epochs + sharp * self.sharpness_share
 
     def fingerprint(self) -> str:
         """64 hex digits that are equal for equal recipes."""
@@ -192,5 +217,6 @@ def load(path: Path) -> Recipe:
             for e in error.errors()
         )
         raise ConfigurationError(
-            f"the recipe {path} is wrong: {wrong}", "Every value is explained in docs/train.md"
+            f"the recipe {path} is wrong: {wrong}",
+            "Every value is explained in fer_batch/training/recipe.py",
         ) from None

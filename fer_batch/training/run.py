@@ -97,7 +97,7 @@ def train(
             "parameters": network.parameters(model),
             "recipe": recipe.model_dump(mode="json"),
             "data": facts,
-            "training": _training_facts(seconds, difference, balanced),
+            "training": _training_facts(seconds, threads, difference, balanced),
             "metrics": _metrics(classify, splits, uncertain_below),
             "detector": found_by_detector(splits["PrivateTest"], Settings()),
         },
@@ -192,12 +192,12 @@ def _data_facts(
 
 
 def _training_facts(
-    seconds: float, difference: float, balanced: tuple[float, float]
+    seconds: float, threads: int | None, difference: float, balanced: tuple[float, float]
 ) -> dict[str, Any]:
     packages = ("keras", "tensorflow-cpu", "tf2onnx", "numpy")
     return {
         "seconds": round(seconds),
-        "cores": os.cpu_count(),
+        "threads": threads or os.cpu_count(),
         "machine": platform.machine(),
         "packages": {package: version(package) for package in packages},
         "sad_scale": round(balanced[0], 4),

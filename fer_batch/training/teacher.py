@@ -37,6 +37,7 @@ def write(cards: Sequence[Path], data: Path, out: Path, threads: int) -> int:
     teachers = [load_artefact(path) for path in cards]
     networks = [open_artefact(cnn.artefact, cnn.card.artefact, threads) for cnn in teachers]
     training = fer2013.read(data)["Training"]
+    out.parent.mkdir(parents=True, exist_ok=True)
     views = []
     for zoom in ZOOMS:
         seen = _zoomed(training.pixels, zoom)

@@ -154,7 +154,7 @@ def test_an_evaluation_on_faces_of_ones_own(fer: Command) -> None:
     # The tiny CNN calls bright crops Happy: of these, one bright crop is labelled Sad.
     crops = np.repeat(np.array([250, 250, 5, 250], np.uint8), 48 * 48).reshape(4, 48, 48)
     np.savez(fer.folder / "faces.npz", x=crops, y=np.array([0, 0, 1, 1]))
-    asked = ("evaluate", "--faces", "faces.npz", "--reliability", "drawn.png")
+    asked = ("evaluate", "--faces", "faces.npz", "--reliability", "runs/drawn.png")
     ended = fer(*asked, "--detector", "--json")
     assert ended.code == 0, ended.err
     assert ended.json["happy_sad"]["accuracy"] == 0.75
@@ -168,7 +168,7 @@ def test_an_evaluation_on_faces_of_ones_own(fer: Command) -> None:
     }
     # Nothing is said of expressions that the file does not hold.
     assert not {"seven", "three", "neutral", "others"} & set(ended.json)
-    assert (fer.folder / "drawn.png").read_bytes().startswith(b"\x89PNG")
+    assert (fer.folder / "runs" / "drawn.png").read_bytes().startswith(b"\x89PNG")
     for_people = fer(*asked)
     assert for_people.code == 0
     assert "0.7500" in for_people.out

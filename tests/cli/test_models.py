@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from fer_batch.classifier import load_card, shipped_card
+from fer_batch.classifier import load_artefact, shipped_card
 from tests.cli.conftest import Command
 from tests.end_to_end.conftest import DAY, Night, facility
 from tests.support.models import tiny_onnx, write_tiny_cnn
 
 UNSET = {"FER_MODEL_CARD": None}
-SHIPPED = load_card(shipped_card()).name
+SHIPPED = load_artefact(shipped_card()).card.name
 
 
 @pytest.fixture

@@ -107,9 +107,10 @@ def test_hostile_keys_come_back_from_seaweedfs(s3_settings, listed):
 
 def test_hostile_keys_come_back_from_moto(moto, settings_of, listed):
     keys = KEYS + KEYS_FOR_BOTO3 + MOTO_KEYS
-    ensure_bucket(settings_of(moto, "hostile"))
+    settings = settings_of(moto, "hostile")
+    ensure_bucket(settings, settings.s3_bucket)
 
-    assert keys_that_come_back(settings_of(moto, "hostile"), listed, keys) == set(keys)
+    assert keys_that_come_back(settings, listed, keys) == set(keys)
 
 
 NASTY = st.one_of(

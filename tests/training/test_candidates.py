@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fer_batch import evaluation
-from fer_batch.classifier import load_artefact, load_card
+from fer_batch.classifier import load_artefact
 from fer_batch.errors import ConfigurationError
 from fer_batch.training import network
 from fer_batch.training.candidates import candidates, compare, pair_loss, shown, with_epochs
@@ -60,7 +60,7 @@ def test_each_has_a_card_and_a_row_with_its_figures(compared: Compared, files: F
     assert [row["candidate"] for row in rows] == ["small", "medium", "large"]
     assert json.loads((out / "candidates.json").read_text())["candidates"] == rows
     for row in rows:
-        card = load_card(out / f"fer-{row['candidate']}.json").model_dump()
+        card = load_artefact(out / f"fer-{row['candidate']}.json").card.model_dump()
         assert row["card"] == str(out / f"fer-{row['candidate']}.json")
         assert (row["parameters"], row["multiply_adds"]) == (
             card["parameters"],

@@ -57,7 +57,7 @@ def trained(
 def test_the_card_says_what_was_made(trained: tuple[Path, dict[str, Any]]) -> None:
     out, card = trained
     assert json.loads((out / "tiny.json").read_text()) == card
-    assert classifier.load_card(out / "tiny.json").name == "tiny"
+    assert classifier.load_artefact(out / "tiny.json").card.name == "tiny"
     assert card["artefact_bytes"] == (out / "tiny.onnx").stat().st_size
     assert Recipe.model_validate(card["recipe"]) == TINY
     assert card["data"]["rows"] == {"Training": 210, "PublicTest": 70, "PrivateTest": 70}
@@ -258,6 +258,12 @@ def test_what_cannot_be_trained_is_told_before_tensorflow_is_loaded(tmp_path: Pa
         train(data, None, tmp_path, "../tiny", TINY)
 
 
+def test_sharpness_aware_epochs_count_as_the_work_that_they_are() -> None:
+    recipe = Recipe(epochs=10, sharpness_from=0.6, sharpness_share=0.5)
+    assert [recipe.work(epochs) for epochs in (0, 6, 7, 10)] == [0, 6, 7.5, 12]
+    assert recipe.model_copy(update={"sharpness_radius": 0}).work(10) == 10
+
+
 def test_a_recipe_file_holds_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "recipe.json"
     path.write_text('{"epochs": 2, "augmentation": {"flip_share": 0}}')
@@ -266,6 +272,12 @@ def test_a_recipe_file_holds_what_differs(tmp_path: Path) -> None:
     assert found.augmentation.flip_share == 0
     assert found.batch == Recipe().batch
     assert found.fingerprint() != Recipe().fingerprint()
+    path.write_text('{"finish": {"augmentation": {"noise_share": 0.3}}}')
+    finish = recipes.load(path).finish
+    assert finish is not None
+    shipped = recipes.WORSE_PICTURES
+    assert finish.augmentation == shipped.model_copy(update={"noise_share": 0.3})
+    assert finish.epochs == Finish().epochs
     path.write_text('{"epoch": 2, "batch": 0}')
     with pytest.raises(ConfigurationError, match=r"batch: .*epoch: ") as raised:
         recipes.load(path)

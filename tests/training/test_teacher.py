@@ -19,7 +19,7 @@ MADE = kaggle.rows(training=40, tested=10)
 @pytest.fixture
 def made(tmp_path: Path) -> tuple[Path, Path]:
     data = kaggle.write_csv(tmp_path / "fer2013.csv", MADE)
-    out = tmp_path / "soft.npz"
+    out = tmp_path / "runs" / "soft.npz"
     assert teacher.write([write_tiny_cnn(tmp_path)], data, out, threads=1) == 40
     return data, out
 

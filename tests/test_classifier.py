@@ -69,7 +69,7 @@ def test_an_altered_artefact_is_refused_before_it_is_opened(
     monkeypatch.setattr(
         onnxruntime, "InferenceSession", lambda *_, **__: pytest.fail("it was opened")
     )
-    for load in (lambda: load_artefact(tiny).card, lambda: loaded(tiny)):
+    for load in (lambda: load_artefact(tiny), lambda: loaded(tiny)):
         with pytest.raises(ModelError) as caught:
             load()
         assert expected in str(caught.value)

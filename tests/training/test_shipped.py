@@ -17,8 +17,6 @@ from fer_batch.training import recipe as recipes
 from fer_batch.training.recipe import Augmentation, Recipe
 from fer_batch.training.run import SHIPPED_SOFT_LABELS
 
-REAL = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "fer2013"
-
 
 @pytest.fixture(scope="module")
 def card() -> dict[str, Any]:
@@ -69,19 +67,21 @@ def test_the_teachers_can_be_made_again(card: dict[str, Any]) -> None:
 
 def test_the_card_reaches_the_bar(card: dict[str, Any]) -> None:
     for usage in ("PublicTest", "PrivateTest"):
-        assert card["metrics"][usage]["happy_sad"]["accuracy"] >= 0.945
+        polar = card["metrics"][usage]["happy_sad"]
+        assert polar["accuracy"] >= 0.955
+        assert min(polar["recall_happy"], polar["recall_sad"]) >= 0.94
         assert card["metrics"][usage]["calibration"]["ece"] <= 0.03
     # The threshold is chosen for this on PublicTest; what PrivateTest says of it is only reported.
     assert card["metrics"]["PublicTest"]["certain"]["accuracy"] >= evaluation.RIGHT_SHARE
     assert card["metrics"]["PublicTest"]["neutral"]["uncertain"] >= 1 - evaluation.NEUTRAL_SHARE
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="FER2013 is not at hand in ../shared/data")
 def test_the_figures_of_the_card_hold_on_the_real_data(
-    card: dict[str, Any], artefact: bytes
+    card: dict[str, Any], artefact: bytes, shared_dir: Path
 ) -> None:
+    real = shared_dir / "data" / "fer2013"
     classify = classifier.open_artefact(artefact, "artefact", 2)
-    splits = fer2013.read(REAL / "fer2013.tar.gz", REAL / "fer2013new.csv")
+    splits = fer2013.read(real / "fer2013.tar.gz", real / "fer2013new.csv")
     assert {usage: len(split) for usage, split in splits.items()} == card["data"]["rows"]
     for usage in ("PublicTest", "PrivateTest"):
         split = splits[usage]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,6 +172,17 @@ def overview(settings: Settings) -> list[dict[str, Any]]:
         rows.setdefault(name, _row(card.model_dump(mode="json"), name, None))
     rows[name]["in_use"] = used.why
     return sorted(rows.values(), key=lambda row: row["in_use"] is None)
+
+
+def history(settings: Settings) -> list[dict[str, Any]]:
+    """Every promotion and rollback, newest first: the keys of `models.Promotion`, and
+    `model_version`, what its CNN makes under these settings. Raises as `connected` does."""
+    from fer_batch import models
+
+    with connected(settings) as connection:
+        rows = models.history(connection)
+        versions = {c.cnn_sha256: version(settings, c.card) for c in models.registered(connection)}
+    return [{"model_version": versions[row.cnn_sha256], **asdict(row)} for row in rows]
 
 
 def _from_tables(settings: Settings) -> dict[str, dict[str, Any]]:

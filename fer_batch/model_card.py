@@ -64,6 +64,11 @@ def _made(card: dict[str, Any]) -> Iterator[str]:
         ("uncertain below", card.get("uncertain_below")),
     ]
     yield "## The artefact\n\n" + _table(("", card["artefact"]), size)
+    arithmetic = card.get("arithmetic")
+    if arithmetic:
+        yield "## Arithmetic, beside float32 on PublicTest\n\n" + _table(
+            ("", ""), ((key.replace("_", " "), value) for key, value in arithmetic.items())
+        )
     data = card.get("data")
     if data:
         yield "## Data\n\n" + _table(("", ""), ((k, _plain(v)) for k, v in data.items()))

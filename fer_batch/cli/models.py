@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import sys
-from dataclasses import asdict
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -152,20 +151,19 @@ def rollback(*, why: Why, by: By = None) -> None:
 def history(*, json: Json = False) -> None:
     """List every promotion and rollback, newest first: which CNN, when, who, why."""
     from fer_batch import choice
-    from fer_batch import models as module
 
-    with choice.connected(settings()) as connection:
-        rows = module.history(connection)
+    rows = choice.history(settings())
     if json:
-        print_json([asdict(row) for row in rows])
+        print_json(rows)
         return
     shown = [
         {
-            "on (UTC)": f"{row.promoted_at:%Y-%m-%d %H:%M}",
-            "CNN": f"{row.name} {row.cnn_sha256[:8]}",
-            "what": "rolled back to" if row.is_rollback else "promoted",
-            "by": row.promoted_by,
-            "why": row.why,
+            "on (UTC)": f"{row['promoted_at']:%Y-%m-%d %H:%M}",
+            "version": row["model_version"][:12],
+            "name": row["name"],
+            "what": "rolled back to" if row["is_rollback"] else "promoted",
+            "by": row["promoted_by"],
+            "why": row["why"],
         }
         for row in rows
     ]

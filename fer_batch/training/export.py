@@ -37,7 +37,7 @@ def to_onnx(model: Any, crops: NDArray[np.uint8]) -> tuple[bytes, Classify, floa
         path = Path(folder) / "network.onnx"
         crops_in = keras.InputSpec(shape=(None, CROP_PX, CROP_PX), dtype="uint8", name="crops")
         model.export(path, format="onnx", verbose=False, input_signature=[crops_in])
-        artefact = _named(onnx.load(path))
+        artefact = named(onnx.load(path))
     classify = open_artefact(artefact, "the exported network", threads=2)
     # Batches of several sizes, one alone among them: none may change a probability.
     expected = predict(model, crops)
@@ -52,7 +52,7 @@ def to_onnx(model: Any, crops: NDArray[np.uint8]) -> tuple[bytes, Classify, floa
     return artefact, classify, difference
 
 
-def _named(converted: Any) -> bytes:
+def named(converted: Any) -> bytes:
     """The ONNX file with the names that the card promises, and numbers for all others.
 
     The converter's own names count what the process did before, and with them changes the order of

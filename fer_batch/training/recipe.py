@@ -157,6 +157,11 @@ class Recipe(BaseModel):
     precision: Literal["float32", "mixed_bfloat16"] = Field(
         default="float32", description="Of the training's arithmetic; what is exported is float32"
     )
+    is_quantised: bool = Field(
+        default=True,
+        description="Whether the artefact's convolutions then compute in eight bits, where that "
+        "costs at most 0.002 of accuracy and calibration on PublicTest",
+    )
     average_decay: float = Field(
         default=0.998, ge=0, lt=1, description="Of the running average of the weights, per step"
     )

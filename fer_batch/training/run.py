@@ -1,7 +1,8 @@
 """One training run from Kaggle's archive to the artefact with its card: `train`.
 
-Reads the data, leaves copies of test rows out, trains, balances Happy against Sad and chooses the
-threshold on PublicTest, exports, and only then looks at PrivateTest, to write its figures down.
+Reads the data, leaves copies of test rows out, trains, balances Happy against Sad on PublicTest,
+exports, quantises where that costs little on PublicTest, chooses the threshold there, and only
+then looks at PrivateTest, to write its figures down.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def train(
 
     # TensorFlow takes long to import and takes its threads only once: wrong data is told before.
     _use_threads(threads)
-    from fer_batch.training import balance, export, network
+    from fer_batch.training import balance, export, network, quantisation
     from fer_batch.training.fit import predict
 
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -86,6 +87,11 @@ def train(
     balanced = balance.fit(predict(model, public.pixels), public.labels)
     balance.apply(model, balanced)
     artefact, classify, difference = export.to_onnx(model, public.pixels)
+    arithmetic: dict[str, Any] = {"convolutions": "float32"}
+    if recipe.is_quantised:
+        artefact, classify, arithmetic = quantisation.where_it_costs_little(
+            artefact, classify, training.pixels, public
+        )
     uncertain_below = choose_uncertain_below(classify(public.pixels), public.labels)
     card = export.write(
         artefact,
@@ -95,6 +101,7 @@ def train(
         {
             "multiply_adds": network.multiply_adds(model),
             "parameters": network.parameters(model),
+            "arithmetic": arithmetic,
             "recipe": recipe.model_dump(mode="json"),
             "data": facts,
             "training": _training_facts(seconds, threads, difference, balanced),
@@ -194,7 +201,7 @@ def _data_facts(
 def _training_facts(
     seconds: float, threads: int | None, difference: float, balanced: tuple[float, float]
 ) -> dict[str, Any]:
-    packages = ("keras", "tensorflow-cpu", "tf2onnx", "numpy")
+    packages = ("keras", "tensorflow-cpu", "tf2onnx", "onnxruntime", "numpy")
     return {
         "seconds": round(seconds),
         "threads": threads or os.cpu_count(),

@@ -176,7 +176,10 @@ def overview(settings: Settings) -> list[dict[str, Any]]:
 
 def history(settings: Settings) -> list[dict[str, Any]]:
     """Every promotion and rollback, newest first: the keys of `models.Promotion`, and
-    `model_version`, what its CNN makes under these settings. Raises as `connected` does."""
+    `model_version`, what its CNN makes under these settings.
+
+    Raises as `connected` and `version` do.
+    """
     from fer_batch import models
 
     with connected(settings) as connection:

@@ -38,6 +38,15 @@ def test_figures_of_the_card_are_in_it() -> None:
     assert "prohibited" in page
 
 
+def test_what_eight_bits_cost_is_in_it_where_they_were_tried() -> None:
+    page = as_markdown(CARD)
+    assert "| is taken | yes |" in page
+    assert (
+        f"| calibration error added | {CARD['eight_bits']['calibration_error_added']:.4f} |" in page
+    )
+    assert "eight bits, beside float32" not in as_markdown(CARD | {"eight_bits": None})
+
+
 def by_length(part: Any) -> Any:
     """As PostgreSQL keeps a JSON object: shorter keys first."""
     if isinstance(part, list):

@@ -1,7 +1,7 @@
 """Writes the artefact: the network as ONNX, and the card that pins it by its hash.
 
-Both appear whole or not at all. An ONNX file that answers otherwise than the Keras model it
-came from is never written.
+Both appear whole or not at all. No network goes on from here whose float32 ONNX file answers
+otherwise than the Keras model it came from.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def to_onnx(model: Any, crops: NDArray[np.uint8]) -> tuple[bytes, Classify, floa
         path = Path(folder) / "network.onnx"
         crops_in = keras.InputSpec(shape=(None, CROP_PX, CROP_PX), dtype="uint8", name="crops")
         model.export(path, format="onnx", verbose=False, input_signature=[crops_in])
-        artefact = named(onnx.load(path))
+        artefact = canonical(onnx.load(path))
     classify = open_artefact(artefact, "the exported network", threads=2)
     # Batches of several sizes, one alone among them: none may change a probability.
     expected = predict(model, crops)
@@ -52,7 +52,7 @@ def to_onnx(model: Any, crops: NDArray[np.uint8]) -> tuple[bytes, Classify, floa
     return artefact, classify, difference
 
 
-def named(converted: Any) -> bytes:
+def canonical(converted: Any) -> bytes:
     """The ONNX file with the names that the card promises, and numbers for all others.
 
     The converter's own names count what the process did before, and with them changes the order of

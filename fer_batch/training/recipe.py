@@ -155,7 +155,7 @@ class Recipe(BaseModel):
         default=0.6, ge=0, le=1, description="Share of the epochs after which they begin"
     )
     precision: Literal["float32", "mixed_bfloat16"] = Field(
-        default="float32", description="Of the training's arithmetic; what is exported is float32"
+        default="float32", description="Of the training's arithmetic; the export begins in float32"
     )
     is_quantised: bool = Field(
         default=True,
@@ -202,8 +202,9 @@ class Recipe(BaseModel):
         return epochs + sharp * self.sharpness_share
 
     def fingerprint(self) -> str:
-        """64 hex digits that are equal for equal recipes."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        """64 hex digits that are equal for recipes that train alike, whatever is exported then."""
+        trained = self.model_dump(mode="json", exclude={"is_quantised"})
+        text = json.dumps(trained, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -87,9 +87,9 @@ def train(
     balanced = balance.fit(predict(model, public.pixels), public.labels)
     balance.apply(model, balanced)
     artefact, classify, difference = export.to_onnx(model, public.pixels)
-    arithmetic: dict[str, Any] = {"convolutions": "float32"}
+    eight_bits = None
     if recipe.is_quantised:
-        artefact, classify, arithmetic = quantisation.where_it_costs_little(
+        artefact, classify, eight_bits = quantisation.where_it_costs_little(
             artefact, classify, training.pixels, public
         )
     uncertain_below = choose_uncertain_below(classify(public.pixels), public.labels)
@@ -101,7 +101,7 @@ def train(
         {
             "multiply_adds": network.multiply_adds(model),
             "parameters": network.parameters(model),
-            "arithmetic": arithmetic,
+            "eight_bits": eight_bits,
             "recipe": recipe.model_dump(mode="json"),
             "data": facts,
             "training": _training_facts(seconds, threads, difference, balanced),

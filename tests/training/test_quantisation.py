@@ -90,6 +90,26 @@ def test_no_processor_has_to_cut_a_sum_of_two_products(quantised: bytes) -> None
             assert 2 * 255 * int(np.abs(kernel.astype(int)).max()) < 2**15
 
 
+def test_another_rounding_before_the_whole_numbers_changes_little() -> None:
+    """Processors round the first convolution, in float32, in their own ways, and some activation
+    then falls on the other side of a half. Here the last bits of its weights are changed."""
+    shipped = onnx.load_from_string((artefacts_dir() / "fer48.onnx").read_bytes())
+    first = next(node for node in shipped.graph.node if node.op_type == "Conv").input[1]
+    (weight,) = [w for w in shipped.graph.initializer if w.name == first]
+    kernel = numpy_helper.to_array(weight)
+    assert kernel.dtype == np.float32
+    rng = np.random.default_rng(5)
+    nudged = kernel * (1 + rng.uniform(-2e-7, 2e-7, kernel.shape)).astype(np.float32)
+    classify = open_artefact(shipped.SerializeToString(), "as it is", 1)
+    weight.CopyFrom(numpy_helper.from_array(nudged, first))
+    classify_nudged = open_artefact(shipped.SerializeToString(), "nudged", 1)
+
+    changes = np.abs(classify_nudged(crops(640)) - classify(crops(640)))
+
+    assert 0 < changes.max() < 0.05
+    assert changes.mean() < 1e-3
+
+
 def test_light_is_measured_in_float32(quantised: bytes) -> None:
     """The variance of a crop spans four orders of magnitude: eight bits cannot hold it."""
     graph = onnx.load_from_string(quantised).graph
@@ -110,31 +130,32 @@ def test_what_costs_little_is_taken_and_said(
     artefact, classify, facts = choose(exported, public())
     assert artefact == quantised
     assert np.array_equal(classify(crops()), open_artefact(quantised, "network", 1)(crops()))
-    assert facts["convolutions"] == "int8"
+    assert facts["is_taken"]
     assert 0 < facts["mean_change_of_a_probability"] < facts["largest_change_of_a_probability"]
 
 
+@pytest.mark.parametrize("worse", [0.003, float("nan")])
 @pytest.mark.parametrize("key", ["accuracy_lost", "calibration_error_added"])
 def test_what_costs_too_much_stays_in_float32(
-    exported: bytes, key: str, monkeypatch: pytest.MonkeyPatch
+    exported: bytes, key: str, worse: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quantisation, "figures", _worse_the_second_time(key))
+    monkeypatch.setattr(quantisation, "figures", _worse_the_second_time(key, worse))
     artefact, classify, facts = choose(exported, public())
     assert artefact == exported
     assert np.array_equal(classify(crops()), open_artefact(exported, "network", 1)(crops()))
-    assert facts["convolutions"] == "float32"
-    assert facts[key] == pytest.approx(0.003)
+    assert not facts["is_taken"]
+    assert facts[key] == pytest.approx(worse, nan_ok=True)
 
 
-def _worse_the_second_time(key: str) -> Any:
-    """Stands in for `figures`: the quantised network, asked second, is 0.003 worse in `key`."""
+def _worse_the_second_time(key: str, by: float) -> Any:
+    """Stands in for `figures`: the quantised network, asked second, is worse in `key`."""
     asked = []
 
     def figures(*_: Any) -> dict[str, Any]:
         asked.append(key)
-        worse = 0.003 if len(asked) == 2 else 0.0
-        accuracy = 0.95 - worse * (key == "accuracy_lost")
-        ece = 0.01 + worse * (key == "calibration_error_added")
+        worse = by if len(asked) == 2 else 0.0
+        accuracy = 0.95 - (worse if key == "accuracy_lost" else 0)
+        ece = 0.01 + (worse if key == "calibration_error_added" else 0)
         return {"happy_sad": {"rows": 9, "accuracy": accuracy}, "calibration": {"ece": ece}}
 
     return figures
@@ -143,4 +164,4 @@ def _worse_the_second_time(key: str) -> Any:
 def test_without_a_happy_or_sad_face_nothing_is_given_up(exported: bytes) -> None:
     artefact, _, facts = choose(exported, public([6] * 96))
     assert artefact == exported
-    assert facts == {"convolutions": "float32"}
+    assert facts == {"is_taken": False}

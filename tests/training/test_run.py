@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from fer_batch import classifier, evaluation, fer2013
@@ -30,6 +31,7 @@ TINY = Recipe(
     sharpness_from=0.3,
     teacher_weight=0,
     finish=Finish(epochs=2),
+    is_quantised=False,  # else the last bit of a weight, which threads decide, would count
 )
 FINISH_CHECKPOINT = "tiny.checkpoint.finish.npz"
 MADE = kaggle.rows(training=210, tested=70)
@@ -63,6 +65,7 @@ def test_the_card_says_what_was_made(trained: tuple[Path, dict[str, Any]]) -> No
     assert card["data"]["rows"] == {"Training": 210, "PublicTest": 70, "PrivateTest": 70}
     assert card["data"]["training_rows_left_out"] == 1
     assert card["training"]["largest_difference_keras_onnx"] <= 1e-4
+    assert card["eight_bits"] is None
     assert card["multiply_adds"] > 0
     assert card["parameters"] > 0
     # A killed run leaves such files behind, a finished one none.
@@ -173,6 +176,34 @@ def test_a_finished_run_is_exported_again_without_training(
     again = train(*files, out, "tiny", TINY, resume=True)
     assert again["artefact_sha256"] == card["artefact_sha256"]
     assert again["training"]["seconds"] == card["training"]["seconds"]
+
+
+@pytest.mark.parametrize(("cost_allowed", "is_taken"), [(1.0, True), (-1.0, False)])
+def test_a_finished_run_is_quantised_without_training(
+    trained: tuple[Path, dict[str, Any]],
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    cost_allowed: float,
+    is_taken: bool,
+) -> None:
+    monkeypatch.setattr("fer_batch.training.quantisation.MAX_COST", cost_allowed)
+    for file in trained[0].glob("*.checkpoint*.npz"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    recipe = TINY.model_copy(update={"is_quantised": True})
+
+    card = train(*files, tmp_path, "tiny", recipe, resume=True)
+
+    assert card["training"]["seconds"] == trained[1]["training"]["seconds"]
+    assert card["eight_bits"]["is_taken"] == is_taken
+    weights = onnx.load(tmp_path / "tiny.onnx").graph.initializer
+    assert any(weight.data_type == onnx.TensorProto.INT8 for weight in weights) == is_taken
+    assert (card["artefact_sha256"] == trained[1]["artefact_sha256"]) != is_taken
+    # Figures and threshold are those of the file, not of the network before it.
+    cnn = classifier.load_artefact(tmp_path / "tiny.json")
+    found = evaluation.evaluate(cnn, evaluation.rows_of(*files, "PublicTest"))
+    public = card["metrics"]["PublicTest"]
+    assert {key: found[key] for key in public} == public
 
 
 def test_a_run_of_fewer_steps_than_lie_between_two_averages_exports_what_it_learned(

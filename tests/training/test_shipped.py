@@ -41,6 +41,12 @@ def test_the_default_recipe_is_the_one_that_made_it(card: dict[str, Any]) -> Non
     assert Recipe.model_validate(card["recipe"]) == Recipe()
 
 
+def test_its_eight_bits_cost_little(card: dict[str, Any]) -> None:
+    assert card["eight_bits"]["is_taken"]
+    for cost in ("accuracy_lost", "calibration_error_added"):
+        assert card["eight_bits"][cost] <= 0.002
+
+
 def test_the_soft_labels_that_ship_are_those_of_the_card(card: dict[str, Any]) -> None:
     with np.load(SHIPPED_SOFT_LABELS, allow_pickle=False) as saved:
         assert str(saved["teacher_sha256"]) == card["data"]["teacher_sha256"]

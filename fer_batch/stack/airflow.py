@@ -58,6 +58,20 @@ COMPONENTS = {
     "triggerer": Component(("triggerer", "--skip-serve-logs")),
     "dag-processor": Component(("dag-processor",)),
 }
+LOCAL_SETTINGS = """\
+import os
+import sys
+
+from fer_batch.worker import die_with_parent
+
+__all__ = []
+
+if "scheduler" in sys.argv:
+    os.register_at_fork(after_in_child=lambda: die_with_parent(os.getppid()))
+"""
+"""Airflow's hook for code of one's own, read as a component starts: the executor's workers end with
+a scheduler that was killed. They ignore SIGTERM, and after their first task only root can see whose
+they are, so nothing else would find them."""
 START_S = 180.0
 SECRET_WORDS = ("DATABASE_URL", "CREDENTIALS", "ACCESS_KEY", "SESSION_TOKEN")
 Progress = Callable[[str], None]
@@ -233,6 +247,8 @@ class AirflowStack:
         text = io.StringIO()
         config.write(text)
         write_private(self.folder / "airflow.cfg", text.getvalue())
+        hooks = own_folder(self.folder / "config")
+        write_private(hooks / "airflow_local_settings.py", LOCAL_SETTINGS)
         write_private(self.folder / "configured", self._digest(env))
 
     def _sections(self, port: int) -> dict[str, dict[str, object]]:

@@ -183,7 +183,7 @@ def _born(process: psutil.Process, mark: str, uids: set[int]) -> float:
 
 def _descendants(process: psutil.Process) -> set[psutil.Process]:
     """Children and theirs. Airflow's workers hide their environment, and so the mark, from an
-    ordinary user: they are known by their parent alone, and only while it lives."""
+    ordinary user: they are known by their parent alone."""
     try:
         return set(process.children(recursive=True))
     except psutil.Error:

@@ -94,6 +94,12 @@ def test_airflow_runs_a_dag_and_keeps_our_secrets(folder, airflow, postgres_serv
     with pytest.raises(NotFoundError):
         api.call("GET", "dags/none")
 
+    [scheduler] = [p for p in processes_in(folder) if "scheduler" in p.cmdline()]
+    workers = scheduler.children(recursive=True)
+    scheduler.kill()
+    assert workers
+    assert not psutil.wait_procs(workers, timeout=10)[1]  # though they ignore a SIGTERM
+
     kill_all(folder)
     assert not airflow.is_running()
     began = time.monotonic()

@@ -65,12 +65,12 @@ def score_shard(
     """
     deadline = time.monotonic() + limits.deadline_s
     kills: Counter[Image] = Counter()
-    with tempfile.TemporaryDirectory(prefix="fer-batch-") as folder:
-        slots = Path(folder) / "announced"
+    with tempfile.TemporaryFile() as file:  # without a name: no death leaves its keys on the disk
+        slots = Path(f"/dev/fd/{file.fileno()}")
         for _ in range(MAX_CHILDREN):
             announce.create(slots, limits.threads)
             remaining = replace(limits, deadline_s=deadline - time.monotonic())
-            ended = _Child(job, remaining, slots, environment, command).run()
+            ended = _Child(job, remaining, file.fileno(), slots, environment, command).run()
             if ended.result is not None:
                 return ended.result
             suspects = [a.image for a in announce.read(slots)]
@@ -118,12 +118,14 @@ class _Child:
         self,
         job: Job,
         limits: Limits,
+        slots_fd: int,
         slots: Path,
         environment: Mapping[str, str],
         command: Sequence[str],
     ) -> None:
         self._job = job
         self._limits = limits
+        self._slots_fd = slots_fd
         self._slots = slots
         self._environment = environment
         self._command = command
@@ -134,6 +136,7 @@ class _Child:
                 [*self._command, "--announce", str(self._slots), "--parent", str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=answer,
+                pass_fds=[self._slots_fd],
                 env={**os.environ, **self._environment, **thread_bounds(self._limits.threads)},
             )
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -157,6 +158,35 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     while Path(f"/proc/{pid}").exists() and "Z" not in _state(pid):
         assert time.monotonic() < deadline, "the child outlived its parent"
         time.sleep(0.05)
+
+
+def test_a_killed_parent_leaves_no_key_on_the_disk(tmp_path: Path) -> None:
+    (disk := tmp_path / "disk").mkdir()
+    command = child(
+        tmp_path,
+        """
+        from fer_batch.worker import die_with_parent
+        die_with_parent(int(sys.argv[sys.argv.index("--parent") + 1]))
+        with announcer.decoding(image("a")):
+            print("decoding", file=sys.stderr, flush=True)
+            time.sleep(60)
+        """,
+    )
+    code = (
+        "import sys; from tests.test_worker import job, LIMITS, worker;"
+        "worker.score_shard(job(), LIMITS, {}, sys.argv[1:])"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, *command],
+        env={**os.environ, "TMPDIR": str(disk)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert parent.stderr is not None
+    assert parent.stderr.readline() == "decoding\n"
+    parent.kill()
+    parent.communicate()
+    assert list(disk.iterdir()) == []
 
 
 def _state(pid: int) -> str:

@@ -41,7 +41,9 @@ class Header:
 
     `orientation` is the EXIF tag 0x0112, 1 to 8, with 1 (upright) where there is none. `data`
     are the bytes to decode: those of the image, for a PNG less the chunks that decide no pixel.
-    `entropy_end` is where the last compressed byte of a JPEG ends, 0 for the others.
+    `entropy_end` is where the last compressed byte of a JPEG ends, 0 for the others; its
+    `loss_is_grey` says whether pixels whose data is lost decode to mid grey, as those of one scan
+    do, but not those of many scans (a progressive JPEG is blurred instead) or of CMYK.
     """
 
     format: str
@@ -51,6 +53,7 @@ class Header:
     has_alpha: bool
     data: bytes
     entropy_end: int = 0
+    loss_is_grey: bool = True
 
 
 def read_header(data: bytes) -> Header:
@@ -84,7 +87,7 @@ _frame_header = struct.Struct(">BHHB").unpack_from
 def _read_jpeg(data: bytes) -> Header:
     size = len(data)
     position = 2
-    width = height = orientation = scans = 0
+    width = height = components = orientation = scans = 0
     while True:
         # The next marker stands here, or after the compressed bytes of a scan.
         found = _find_marker(data, position)
@@ -113,23 +116,24 @@ def _read_jpeg(data: bytes) -> Header:
         elif 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES:
             if width:
                 raise _damaged("JPEG", "two frame headers")
-            width, height = _read_frame(data, body, length)
+            width, height, components = _read_frame(data, body, length)
         elif marker == _APP1 and not orientation and data[body : body + 6] == b"Exif\0\0":
             orientation = _exif_orientation(data[body + 6 : position])
     if not width or not scans:
         raise _damaged("JPEG", "no picture in it")
-    return Header("JPEG", width, height, orientation or 1, False, data, start)
+    loss_is_grey = scans == 1 and components <= 3
+    return Header("JPEG", width, height, orientation or 1, False, data, start, loss_is_grey)
 
 
-def _read_frame(data: bytes, body: int, length: int) -> tuple[int, int]:
+def _read_frame(data: bytes, body: int, length: int) -> tuple[int, int, int]:
     if length < 8:
         raise _damaged("JPEG", "a short frame header")
-    bits, height, width, _ = _frame_header(data, body)
+    bits, height, width, components = _frame_header(data, body)
     if bits != 8:
         raise _unsupported(f"JPEG with {bits} bits per sample")
     if not width or not height:
         raise _damaged("JPEG", "no width or no height")
-    return width, height
+    return width, height, components
 
 
 # ---------------------------------------------------------------- PNG (W3C, third edition)

@@ -6,8 +6,9 @@ orientation is applied in all three formats. Transparent parts are laid on mid g
 neither a bright nor a dark edge to a picture. Of an animation the first frame is read. Where
 the faces are is left to faces.py.
 
-A limit worth knowing: a JPEG whose compressed bytes were altered in the middle decodes to
-something, and no decoder can tell; what ends early is found.
+Limits worth knowing: a JPEG whose compressed bytes were altered in the middle decodes to
+something, and no decoder can tell. What ends early is found, but for a progressive JPEG that was
+cut off between two scans and closed: it is a whole picture, less sharp.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def read_image(data: bytes, limits: Limits, *, is_grey: bool = False) -> Decoded
     header = read_header(data)
     _check_size(header, limits)
     pixels = _decode(header.data, header, is_grey=is_grey)
-    if header.format == "JPEG" and _ends_in_filler(pixels):
-        _check_all_is_there(pixels, header, is_grey=is_grey)
+    if header.format == "JPEG" and (not header.loss_is_grey or _ends_in_filler(pixels)):
+        _check_all_is_there(header)
     if header.has_alpha:
         pixels = _without_alpha(pixels, is_grey=is_grey)
     if header.orientation != 1:
@@ -131,9 +132,10 @@ def _decode(data: bytes, header: Header, *, is_grey: bool) -> Pixels:
 
 # libjpeg fills the blocks that it has no data for with mid grey and calls the image good: a
 # camera that is cut off and closes its file properly makes such images. An image that ends in
-# such a block is decoded again with more data before its end. If nothing was missing the decoder
-# stops before it gets there, and the pixels are the same.
-_MORE_DATA = bytes(range(1, 250, 3))
+# such a block, or whose losses do not look like that, is decoded again with more data before its
+# end. If nothing was missing the decoder stops before it gets there, and the pixels are the same.
+_RESTARTS = tuple(bytes((0xFF, number)) for number in range(0xD0, 0xD8))
+_MORE_DATA = b"".join(bytes(range(1, 250, 3)) + restart for restart in _RESTARTS)
 _BLOCK_PX = 8
 
 
@@ -144,10 +146,12 @@ def _ends_in_filler(pixels: Pixels) -> bool:
     return bool((pixels[top:, left:] == MID_GREY).all())
 
 
-def _check_all_is_there(pixels: Pixels, header: Header, *, is_grey: bool) -> None:
+def _check_all_is_there(header: Header) -> None:
     end = header.entropy_end
     longer = header.data[:end] + _MORE_DATA + header.data[end:]
-    if not np.array_equal(_decode(longer, header, is_grey=is_grey), pixels):
+    # In colour, for a scan of colour may be what was cut off, and one of grey was to follow.
+    as_it_is, with_more = (_decode(data, header, is_grey=False) for data in (header.data, longer))
+    if not np.array_equal(as_it_is, with_more):
         raise UndecodableImageError(Outcome.UNREADABLE, "JPEG ends early: its lower part is lost")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +24,13 @@ from tests.support import pictures
 LIMITS = Limits(max_bytes=20_000_000, max_pixels=40_000_000, min_px=16)
 FORMATS = pictures.every_format()
 KINDS = ("JPEG", "PNG", "WEBP")
+VARIETIES = (
+    {},
+    {"mode": "L"},
+    {"mode": "CMYK"},
+    {"progressive": True},
+    {"restart_marker_blocks": 1},
+)
 
 
 def refused(data: bytes, limits: Limits = LIMITS) -> UndecodableImageError:
@@ -144,9 +152,13 @@ def test_every_prefix_is_found_out(name: str) -> None:
 
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.8, 0.95])
 @pytest.mark.parametrize("is_grey", [True, False])
-def test_a_jpeg_that_was_cut_and_closed_is_found_out(share: float, is_grey: bool) -> None:
+@pytest.mark.parametrize("variety", VARIETIES)
+def test_a_jpeg_that_was_cut_and_closed_is_found_out(
+    share: float, is_grey: bool, variety: dict[str, Any]
+) -> None:
+    cut = pictures.cut_and_closed_jpeg(pictures.scene(512, 512), share, **variety)
     with pytest.raises(UndecodableImageError, match="ends early"):
-        read_image(pictures.cut_and_closed_jpeg(share=share), LIMITS, is_grey=is_grey)
+        read_image(cut, LIMITS, is_grey=is_grey)
 
 
 def test_a_good_jpeg_that_ends_in_mid_grey_is_read() -> None:

@@ -129,9 +129,11 @@ def zlib_of_zeros(count: int) -> bytes:
     return b"\x78\xda" + once * (count // block) + rest + struct.pack(">I", adler32)
 
 
-def cut_and_closed_jpeg(pixels: Pixels | None = None, share: float = 0.5) -> bytes:
+def cut_and_closed_jpeg(
+    pixels: Pixels | None = None, share: float = 0.5, mode: str = "RGB", **options: Any
+) -> bytes:
     """A JPEG that lost the end of its data and was closed properly all the same."""
-    data = encoded(scene(128, 128) if pixels is None else pixels)
+    data = saved(scene(128, 128) if pixels is None else pixels, "JPEG", mode, **options)
     return data[: int(len(data) * share)] + b"\xff\xd9"
 
 

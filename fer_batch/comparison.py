@@ -1,11 +1,12 @@
 """Two CNNs on one day's images: what each says, and how far they agree. Nothing is stored.
 
-The images are read from the bucket again, under the same permission as at night, and cropped
-once; both CNNs see the same crops. Which CNNs, is decided in choice.py.
+The images are read from the bucket again, under the same permission as at night and without what
+was erased, and cropped once; both CNNs see the same crops. Which CNNs, is decided in choice.py.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from datetime import date, datetime
 from itertools import islice
@@ -15,6 +16,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
+from fer_batch import choice, erasure, retention
 from fer_batch.classifier import Classifier, Cnn, Probabilities, is_certain
 from fer_batch.errors import PermanentError
 from fer_batch.faces import FaceFinder, prepare
@@ -38,15 +40,18 @@ def compare(
     |Δp_happy|; None without faces. `cnns` has a row each: `name`, `model_version`, `faces`,
     `happy`, `sad`, `uncertain`, `happy_share` with its interval's ends; the counts and shares are
     None where fewer than 30 faces count, as in a summary. Raises PermanentError where the facility
-    may not be read, ModelError for a CNN that does not fit, and S3's errors.
+    may not be read, ConfigurationError where the day was deleted for good, ModelError for a CNN
+    that does not fit, and S3's and the database's errors.
     """
     if refusal := facility.refusal(day, now_utc):
         raise PermanentError(f"{facility.facility_id} may not be read: {refusal}")
+    batch = Batch(facility.facility_id, day)
+    erased = _erased(settings, batch)
     both = Classifier(settings, first), Classifier(settings, second)
     found: tuple[list[Probabilities], list[Probabilities]] = ([], [])
     images = 0
     with quiet_decoders(), BucketReader(settings, facility) as reader:
-        crops = _crops(settings, facility, reader, day)
+        crops = _crops(settings, facility, reader, batch, erased)
         while part := list(islice(crops, _AT_ONCE)):
             images += len(part)
             faces = np.concatenate(part)
@@ -82,17 +87,31 @@ def as_text(found: dict[str, Any]) -> str:
     )
 
 
+def _erased(settings: Settings, batch: Batch) -> frozenset[bytes]:
+    """What `erasure.erased_keys` says; nothing where no database knows of an erasure."""
+    if settings.database_url is None:
+        return frozenset()
+    with choice.connected(settings) as connection:
+        retention.without_deleted(connection, [batch], batch.capture_day)
+        return erasure.erased_keys(connection, batch.facility_id)
+
+
 def _crops(
-    settings: Settings, facility: Facility, reader: BucketReader, day: date
+    settings: Settings,
+    facility: Facility,
+    reader: BucketReader,
+    batch: Batch,
+    erased: frozenset[bytes],
 ) -> Iterator[Pixels]:
-    """The crops of each image that can be read."""
-    batch = Batch(facility.facility_id, day)
-    prefix = facility.prefix(day)
+    """The crops of each image that can be read and was not erased."""
+    prefix = facility.prefix(batch.capture_day)
     marker = prefix + facility.ready_marker if facility.ready_marker else None
     images = (
         Image(batch, found.key, found.etag, found.size_bytes)
         for found in reader.list(prefix)
-        if found.key != marker and not found.is_folder_marker
+        if found.key != marker
+        and not found.is_folder_marker
+        and hashlib.sha256(found.key.encode(errors="surrogatepass")).digest() not in erased
     )
     cv2.setNumThreads(settings.threads)
     limits = Limits.of(settings)

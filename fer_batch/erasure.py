@@ -69,6 +69,12 @@ def erasable(connection: sa.Connection, target: Target) -> list[ErasedDay]:
     return found
 
 
+def erased_keys(connection: sa.Connection, facility_id: str) -> frozenset[bytes]:
+    """The SHA-256 of each key of the facility that was erased as an image of its own."""
+    rows = connection.execute(statement("erased_keys"), {"facility_id": facility_id})
+    return frozenset(bytes(row.key_sha256) for row in rows)
+
+
 def erase(engine: sa.Engine, target: Target) -> list[ErasedDay]:
     """Erase it; returns the days from which something was deleted, oldest first.
 

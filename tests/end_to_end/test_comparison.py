@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from fer_batch import registry
+from fer_batch import erasure, registry
 from fer_batch.classifier import Cnn, load_artefact
 from fer_batch.comparison import as_text, compare
-from fer_batch.errors import PermanentError
+from fer_batch.errors import ConfigurationError, PermanentError
 from tests.end_to_end.conftest import DAY, Night, crop, facility
 from tests.support.models import tiny_onnx, write_tiny_cnn
 
@@ -62,6 +62,20 @@ def test_few_faces_are_not_divided(night: Night, pair: tuple[Cnn, Cnn]) -> None:
     assert found["faces"] == 29
     assert {row["happy"] for row in found["cnns"]} == {None}
     assert {row["happy_share"] for row in found["cnns"]} == {None}
+
+
+def test_what_was_erased_is_not_read_again(night: Night, pair: tuple[Cnn, Cnn]) -> None:
+    night.registry(facility("a"))
+    night.fill("a", happy=1, sad=2)
+    run = night.open()
+    run.sync_facilities()
+    run.list_images()
+    erasure.erase(run.engine, erasure.Target("a", DAY, f"a/{DAY}/0000.png"))
+    found = compared(night, *pair)
+    assert (found["images"], found["faces"]) == (2, 2)
+    erasure.erase(run.engine, erasure.Target("a", DAY))
+    with pytest.raises(ConfigurationError, match=f"{DAY} was erased"):
+        compared(night, *pair)
 
 
 def test_a_day_without_a_face(night: Night, pair: tuple[Cnn, Cnn]) -> None:

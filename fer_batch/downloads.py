@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from string import punctuation
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from fer_batch import __version__
@@ -108,10 +109,13 @@ def _get(
     host = parts.hostname or ""
     port = parts.port or (443 if parts.scheme == "https" else 80)
     connected = _connect(host, port, deadline, is_allowed)
+    connection = http.client.HTTPConnection(host, port)
     if parts.scheme == "https":
-        connected = ssl.create_default_context().wrap_socket(
+        context = ssl.create_default_context()
+        connected = context.wrap_socket(
             connected, server_hostname=host, do_handshake_on_connect=False
         )
+        connection = http.client.HTTPSConnection(host, port, context=context)
     # A read's own time limit starts anew with each byte: a slow drip is ended from outside.
     watchdog = threading.Timer(max(deadline - time.monotonic(), 0), _hang_up, [connected])
     watchdog.daemon = True
@@ -119,7 +123,6 @@ def _get(
     try:
         if isinstance(connected, ssl.SSLSocket):
             connected.do_handshake()
-        connection = http.client.HTTPConnection(host, port)
         connection.sock = connected
         path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
         query = quote(parts.query, safe="/%:@!$&'()*+,;=~?")
@@ -187,7 +190,8 @@ def _hang_up(connected: socket.socket) -> None:
 
 def _read(response: http.client.HTTPResponse, max_bytes: int) -> bytes | _Redirect:
     if response.status in _REDIRECTS and (target := response.headers.get("Location")):
-        return _Redirect(target)
+        # Its bytes as they came, which http.client has taken for Latin-1.
+        return _Redirect(quote(target.encode("latin-1"), safe=punctuation))
     if response.status != 200:
         raise _failed(f"the server answers {response.status}")
     if response.headers.get("Content-Encoding", "identity") != "identity":

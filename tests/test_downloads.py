@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from fer_batch.downloads import Address, download, is_public
 from fer_batch.headers import UndecodableImageError
@@ -25,7 +34,7 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        name = self.path.partition("?")[0].strip("/").replace("-", "_").replace("%20", "_")
+        name = unquote(self.path.partition("?")[0]).strip("/").replace("-", "_").replace(" ", "_")
         getattr(self, f"answer_{name}", self.answer_404)()
 
     def reply(self, status: int, body: bytes = b"", **headers: Any) -> None:
@@ -39,7 +48,10 @@ class Handler(BaseHTTPRequestHandler):
     def answer_picture(self) -> None:
         self.reply(200, BODY)
 
-    answer_a_name_with_blanks = answer_picture
+    answer_a_name_with_blanks = answer_bücher = answer_picture
+
+    def answer_host(self) -> None:
+        self.reply(200, self.headers["Host"].encode())
 
     def answer_404(self) -> None:
         self.reply(404, b"not here")
@@ -49,6 +61,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer_moved(self) -> None:
         self.reply(302, Location="/picture")
+
+    def answer_moved_abroad(self) -> None:
+        self.reply(302, Location="/bücher".encode().decode("latin-1"))
 
     def answer_circle(self) -> None:
         self.reply(301, Location="/circle")
@@ -100,13 +115,57 @@ class Server(ThreadingHTTPServer):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
+    with serving() as running:
+        yield f"http://127.0.0.1:{running.server_port}"
+
+
+@contextmanager
+def serving(context: ssl.SSLContext | None = None) -> Iterator[Server]:
     with Server() as running:
+        if context is not None:
+            running.socket = context.wrap_socket(running.socket, server_side=True)
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{running.server_port}"
+        yield running
         running.is_over.set()
         running.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def on_443(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A server that stands on port 443 of 127.0.0.1 as far as the code sees; its certificate, for
+    that address."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (public := tmp_path / "public.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    (private := tmp_path / "private.pem").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(public, private)
+    connect = socket.create_connection
+    with serving(context) as running:
+
+        def redirected(address: tuple[str, int], **options: Any) -> socket.socket:
+            assert address == ("127.0.0.1", 443)
+            return connect(("127.0.0.1", running.server_port), **options)
+
+        monkeypatch.setattr(socket, "create_connection", redirected)
+        yield public
 
 
 def fetch(
@@ -125,7 +184,15 @@ def refused(url: str, **options: Any) -> UndecodableImageError:
 
 
 @pytest.mark.parametrize(
-    "path", ["/picture", "/picture?a=ü&b=%2F", "/without-length", "/moved", "/a name with blanks"]
+    "path",
+    [
+        "/picture",
+        "/picture?a=ü&b=%2F",
+        "/without-length",
+        "/moved",
+        "/moved-abroad",
+        "/a name with blanks",
+    ],
 )
 def test_a_picture_is_fetched(server: str, path: str) -> None:
     assert fetch(server + path) == BODY
@@ -147,6 +214,19 @@ def test_what_goes_wrong_is_said(server: str, path: str, word: str) -> None:
     error = refused(server + path)
     assert error.outcome is Outcome.FETCH_FAILED
     assert word in error.reason
+
+
+def test_a_picture_comes_over_tls_from_a_host_named_as_browsers_do(
+    on_443: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = ssl.create_default_context
+    monkeypatch.setattr(ssl, "create_default_context", lambda: default(cafile=on_443))
+    assert fetch("https://127.0.0.1/picture") == BODY
+    assert fetch("https://127.0.0.1/host") == b"127.0.0.1"
+
+
+def test_a_certificate_of_nobody_is_refused(on_443: Path) -> None:
+    assert "TLS failed: self-signed certificate" in refused("https://127.0.0.1/picture").reason
 
 
 @pytest.mark.parametrize("path", ["/picture", "/without-length", "/endless"])

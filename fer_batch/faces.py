@@ -218,7 +218,7 @@ class FaceFinder:
     """
 
     def __init__(self, settings: Settings) -> None:
-        content, self.sha256 = read_detector(settings.detector_file)
+        content, _ = read_detector(settings.detector_file)
         self._min_face_px = settings.min_face_px
         # Handed over as the bytes that were hashed: the file is not opened a second time.
         try:

@@ -201,10 +201,6 @@ class Predictor:
         self._kind: ImageKind = "crops" if is_crop else "frames"
         self._finder = None if is_crop else FaceFinder(settings)
 
-    @property
-    def model_version(self) -> str:
-        return self._classifier.model_version
-
     def predict(self, picture: Picture) -> Prediction:
         """What is seen in the picture; one that cannot be read is a prediction with an outcome."""
         if picture.outcome is not None:

@@ -85,10 +85,8 @@ def compare(
     cards: dict[str, Path] = {}
     for label, recipe in recipes.items():
         log.info("training candidate", candidate=label, of=len(recipes))
-        # TensorFlow takes its threads once in a process.
-        first = threads if not cards else None
         full_name = f"{name}-{label}"
-        train(data, votes, out_dir, full_name, recipe, resume, first, soft_labels)
+        train(data, votes, out_dir, full_name, recipe, resume, threads, soft_labels)
         cards[label] = out_dir / f"{full_name}.json"
     splits = fer2013.read(data, votes)
     rows = [{"candidate": label} | measure(card, splits, threads) for label, card in cards.items()]

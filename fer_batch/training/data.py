@@ -65,7 +65,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __init__(
         self, split: Split, recipe: Recipe, soft_labels: NDArray[np.float32] | None = None
     ) -> None:
-        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=8)
+        super().__init__()
         self._pixels = split.pixels
         self._targets = targets(split, recipe, soft_labels)
         self._recipe = recipe

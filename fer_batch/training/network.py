@@ -94,8 +94,3 @@ def multiply_adds(model: Any) -> int:
             total += math.prod(layer.kernel.shape)
     views = 2 if any(isinstance(layer, BothWays) for layer in model.layers) else 1
     return views * total
-
-
-def parameters(model: Any) -> int:
-    """Numbers in the model, the statistics of batch normalisation included."""
-    return int(model.count_params())

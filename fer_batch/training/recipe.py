@@ -186,7 +186,7 @@ class Recipe(BaseModel):
             "learning_rate": finish.learning_rate,
             "warmup_epochs": finish.warmup_epochs,
             "augmentation": finish.augmentation,
-            "sharpness_from": 0.0,
+            "sharpness_from": 0.0 if self.first_sharp_epoch < self.epochs else 1.0,
             "finish": None,
         }
         return self.model_copy(update=changed)

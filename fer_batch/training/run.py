@@ -60,6 +60,11 @@ def train(
     """
     recipe = recipe or Recipe()
     _check(name)
+    if soft_labels is not None and recipe.teacher_weight == 0:
+        raise ConfigurationError(
+            f"the recipe gives the soft labels of {soft_labels} no weight",
+            "Leave them out, or give the recipe a teacher_weight",
+        )
     splits = fer2013.read(data, votes)
     copies = fer2013.training_copies(splits)
     training, public = splits["Training"].only(~copies), splits["PublicTest"]
@@ -100,7 +105,7 @@ def train(
         uncertain_below,
         {
             "multiply_adds": network.multiply_adds(model),
-            "parameters": network.parameters(model),
+            "parameters": int(model.count_params()),
             "eight_bits": eight_bits,
             "recipe": recipe.model_dump(mode="json"),
             "data": facts,

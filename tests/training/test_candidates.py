@@ -66,6 +66,7 @@ def test_each_has_a_card_and_a_row_with_its_figures(compared: Compared, files: F
             card["parameters"],
             card["multiply_adds"],
         )
+        assert card["training"]["threads"] == 1
         # 210 rows, none of them a copy, are six steps of 32, in an epoch and in its finish.
         milliseconds = card["training"]["seconds"] * 1000
         assert row["ms_per_step"] == pytest.approx(milliseconds / 12, abs=0.01)

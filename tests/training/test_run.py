@@ -289,6 +289,19 @@ def test_what_cannot_be_trained_is_told_before_tensorflow_is_loaded(tmp_path: Pa
         train(data, None, tmp_path, "../tiny", TINY)
 
 
+def test_a_finish_is_sharpness_aware_where_some_epochs_before_it_are() -> None:
+    for sharpness_from, sharp in ((0.6, 3), (1.0, 0)):
+        recipe = Recipe(epochs=10, sharpness_from=sharpness_from)
+        finish = recipe.of_finish(Finish(epochs=3))
+        assert finish.epochs - finish.first_sharp_epoch == sharp
+
+
+def test_soft_labels_without_a_weight_are_refused(tmp_path: Path) -> None:
+    data, labels = tmp_path / "fer2013.csv", tmp_path / "soft_labels.npz"
+    with pytest.raises(ConfigurationError, match=r"soft_labels\.npz no weight"):
+        train(data, None, tmp_path, "a", Recipe(teacher_weight=0), soft_labels=labels)
+
+
 def test_sharpness_aware_epochs_count_as_the_work_that_they_are() -> None:
     recipe = Recipe(epochs=10, sharpness_from=0.6, sharpness_share=0.5)
     assert [recipe.work(epochs) for epochs in (0, 6, 7, 10)] == [0, 6, 7.5, 12]

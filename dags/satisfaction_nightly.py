@@ -126,7 +126,10 @@ def satisfaction_nightly(dag_id: str, time_zone: str | None) -> DAG:
         def sync_facilities() -> Any:
             return fer_command.run("facilities", "sync", "--json")
 
-        @task(doc_md="List each facility's images in S3 into the table `image`.")
+        @task(
+            doc_md="List each facility's images in S3 into the table `image`.",
+            execution_timeout=timedelta(hours=2),
+        )
         def list_images() -> Any:
             return fer_command.run("list", *selection(time_zone), "--json")
 

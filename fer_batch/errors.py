@@ -56,6 +56,10 @@ class StorageUnavailableError(RetryableError):
     """S3 does not answer, or answers that it is busy."""
 
 
+class StorageSilentError(StorageUnavailableError):
+    """S3 does not answer at all, whatever it is asked for."""
+
+
 class DatabaseError(PermanentError):
     """The database is not migrated, refuses the login, or rejects a statement."""
 

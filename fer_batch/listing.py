@@ -3,15 +3,17 @@
 The permission is asked for first: without one nothing of the facility is listed or read. Then
 the day's upload must be finished, if the registry says how to tell. Then every object below the
 day's prefix is listed into the ledger, in one transaction. A facility that gives trouble gets a
-batch with status `failed` and its reason; the others are listed all the same. What is done with
-the listing (planning, scoring) is left to others.
+batch with status `failed` and its reason; the others are listed all the same. What may pass is
+tried again after a while, and a server that does not answer is not asked for each of its
+facilities. What is done with the listing (planning, scoring) is left to others.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
@@ -21,6 +23,7 @@ from fer_batch.errors import (
     ConfigurationError,
     RetryableError,
     StorageError,
+    StorageSilentError,
     StorageUnavailableError,
 )
 from fer_batch.failpoints import reach
@@ -28,6 +31,7 @@ from fer_batch.ledger import BatchStatus
 from fer_batch.log import logger
 from fer_batch.records import Batch
 from fer_batch.registry import Facility
+from fer_batch.s3 import Place
 from fer_batch.settings import Settings
 from fer_batch.storage import BucketReader
 
@@ -36,8 +40,8 @@ log = logger(__name__)
 FACILITIES_AT_ONCE = 4
 """One that does not answer takes minutes of time limits; the others need not wait for it."""
 
-IMAGES_PER_S = {"crops": 1000, "frames": 60}
-"""A rough pace of two cores, for `preview` alone."""
+WAITS_S = (10.0, 30.0)
+"""Before a failure that may pass is looked at again: a server that starts anew is back by then."""
 
 ListedImage = tuple[str, str, int]
 """Key, ETag and size in bytes, as `ledger.merge_listing` takes them."""
@@ -62,18 +66,6 @@ class BatchListing:
     is_retryable: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """What a run would find for a batch. `expected_s` is rough: every image, on two cores."""
-
-    batch: Batch
-    status: BatchStatus
-    reason: str
-    images: int
-    bytes: int
-    expected_s: float
-
-
 @dataclass(slots=True)
 class _Seen:
     """What went by while a prefix was listed."""
@@ -96,6 +88,10 @@ class _Look:
     now_utc: datetime
     take: Callable[[Batch, Iterator[ListedImage], _Seen], tuple[int, int | None]]
     note: Callable[[BatchListing], None]
+    silent: set[str | None] = field(default_factory=set)
+    """Endpoints that did not answer in this look: it asks them for no other facility."""
+    unasked: set[str] = field(default_factory=set)
+    """Facilities that were left out for that."""
 
     def at_all(
         self, facilities: Mapping[str, Facility], batches: Sequence[Batch]
@@ -126,6 +122,11 @@ class _Look:
             return BatchListing(batch, "no_permission", refusal)
         if silence:
             return BatchListing(batch, "failed", silence, is_retryable=True)
+        place = Place.of(self.settings, facility)
+        if place.endpoint in self.silent:
+            self.unasked.add(facility.facility_id)
+            why = f"{place} was not asked: its server had not answered for another facility"
+            return BatchListing(batch, "failed", why, is_retryable=True)
         seen = _Seen()
         reach("list.before")
         try:
@@ -135,6 +136,8 @@ class _Look:
         except _NotReadyError as reason:
             return BatchListing(batch, "not_ready", str(reason))
         except (StorageError, StorageUnavailableError, ConfigurationError) as error:
+            if isinstance(error, StorageSilentError):
+                self.silent.add(place.endpoint)
             is_retryable = isinstance(error, RetryableError)
             return BatchListing(batch, "failed", str(error), is_retryable=is_retryable)
         return BatchListing(batch, "listed", "", count, seen.bytes, new_images, seen.folder_markers)
@@ -179,9 +182,9 @@ def list_batches(
 ) -> list[BatchListing]:
     """List the batches into the ledger and say how each went, in the order given.
 
-    A batch is merged and recorded in one transaction. Raises StorageUnavailableError, after
-    recording it, if every facility that may be read failed and all of it may pass; raises the
-    database's errors.
+    A batch is merged and recorded in one transaction. Where only some failed and that may pass,
+    they are looked at again, after `WAITS_S`. Raises StorageUnavailableError, after recording it,
+    if every facility that may be read failed and all of it may pass; raises the database's errors.
     """
 
     def merge(batch: Batch, images: Iterator[ListedImage], seen: _Seen) -> tuple[int, int]:
@@ -214,13 +217,23 @@ def list_batches(
                 reason=listing.reason,
             )
 
-    listings = _Look(settings, now_utc, merge, record).at_all(facilities, batches)
-    tried = [listing for listing in listings if listing.status != "no_permission"]
-    if tried and all(listing.is_retryable for listing in tried):
+    found: dict[Batch, BatchListing] = {}
+    left = list(batches)
+    for wait_s in (0.0, *WAITS_S):
+        time.sleep(wait_s)
+        look = _Look(settings, now_utc, merge, record)
+        found |= {listing.batch: listing for listing in look.at_all(facilities, left)}
+        left = [batch for batch in batches if found[batch].is_retryable]
+        tried = [listing for listing in found.values() if listing.status != "no_permission"]
+        if len(left) in (0, len(tried)):
+            break
+        log.warning("to be looked at again", batches=len(left))
+        left.sort(key=lambda batch: batch.facility_id not in look.unasked)
+    if left and len(left) == len(tried):
         raise StorageUnavailableError(
             f"no facility could be listed: {tried[0].reason}", "Nothing is lost; list again later"
         )
-    return listings
+    return [found[batch] for batch in batches]
 
 
 def preview(
@@ -228,24 +241,13 @@ def preview(
     facilities: Mapping[str, Facility],
     batches: Sequence[Batch],
     now_utc: datetime,
-) -> list[Preview]:
+) -> list[BatchListing]:
     """Look at the batches as a run would, without writing anything, in the order given."""
 
     def count(_: Batch, images: Iterator[ListedImage], __: _Seen) -> tuple[int, None]:
         return sum(1 for _ in images), None
 
-    look = _Look(settings, now_utc, count, lambda _: None)
-    return [
-        Preview(
-            batch=found.batch,
-            status=found.status,
-            reason=found.reason,
-            images=found.images,
-            bytes=found.bytes,
-            expected_s=found.images / IMAGES_PER_S[facilities[found.batch.facility_id].image_kind],
-        )
-        for found in look.at_all(facilities, batches)
-    ]
+    return _Look(settings, now_utc, count, lambda _: None).at_all(facilities, batches)
 
 
 def _tell(listing: BatchListing) -> None:

@@ -31,6 +31,7 @@ from botocore.exceptions import (
     IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
+    ReadTimeoutError,
     SSLError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
@@ -41,6 +42,7 @@ from fer_batch.errors import (
     ConfigurationError,
     FerError,
     StorageError,
+    StorageSilentError,
     StorageUnavailableError,
 )
 from fer_batch.registry import Facility
@@ -64,14 +66,13 @@ Answer = TypeVar("Answer")
 _BAD_KEYS = frozenset(
     {
         "AuthorizationHeaderMalformed",
-        "ExpiredToken",
         "InvalidAccessKeyId",
         "InvalidToken",
         "SignatureDoesNotMatch",
-        "TokenRefreshRequired",
         "UnrecognizedClientException",
     }
 )
+_EXPIRED = frozenset({"ExpiredToken", "TokenRefreshRequired"})
 _BUSY = frozenset(
     {"RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "ThrottlingException"}
 )
@@ -217,7 +218,9 @@ def in_words(place: Place, error: Exception) -> FerError:
             f"correct {place.endpoint_setting}",
         )
     if isinstance(error, (HTTPClientError, BotoConnectionError, IncompleteReadError, Urllib3Error)):
-        return StorageUnavailableError(
+        is_silent = isinstance(error, (BotoConnectionError, ReadTimeoutError))
+        kind = StorageSilentError if is_silent else StorageUnavailableError
+        return kind(
             f"{place} does not answer: {type(error).__name__}",
             f"Check that the server runs and that {place.endpoint_setting} is right",
         )
@@ -237,6 +240,11 @@ def _answer_in_words(place: Place, error: ClientError) -> FerError:
         )
     if code in _BAD_KEYS:
         return StorageError(f"{place} refuses the keys: {code}", f"Correct {place.keys_setting}")
+    if code in _EXPIRED:
+        # Of a role they live as long as its session; each task gets new ones.
+        return StorageUnavailableError(
+            f"{place} says that the keys have expired: {code}", f"Renew {place.keys_setting}"
+        )
     if code == "RequestTimeTooSkewed":
         return StorageError(f"{place} refuses this machine's clock", "Set the clock")
     if status in {301, 307, 308} or code == "IllegalLocationConstraintException":
@@ -261,7 +269,7 @@ def _answer_in_words(place: Place, error: ClientError) -> FerError:
 def is_of_the_place(error: Exception) -> bool:
     """Whether an error of one object must be the fault of the place as a whole."""
     if isinstance(error, ClientError):
-        is_known = _code(error) in _BAD_KEYS | {"NoSuchBucket", "RequestTimeTooSkewed"}
+        is_known = _code(error) in _BAD_KEYS | _EXPIRED | {"NoSuchBucket", "RequestTimeTooSkewed"}
         return is_known or status_of(error) in {301, 307, 308, 401, 404}
     return isinstance(error, (EndpointConnectionError, ConnectTimeoutError, NoCredentialsError))
 

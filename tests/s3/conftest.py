@@ -3,22 +3,19 @@
 import hashlib
 import ssl
 import threading
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from moto.server import ThreadedMotoServer
 
+from fer_batch import listing
 from fer_batch import s3 as s3_module
 from fer_batch.records import Batch, Image
 from fer_batch.settings import Settings
+from tests.support.certificates import write_certificates
 
 SECRET = "very-secret-key"
 
@@ -68,8 +65,9 @@ def image():
 
 @pytest.fixture
 def one_attempt(monkeypatch):
-    """Without the waits between attempts."""
+    """Without the waits between attempts, and before a listing looks again."""
     monkeypatch.setattr(s3_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(listing, "WAITS_S", ())
 
 
 @pytest.fixture(scope="session")
@@ -175,35 +173,5 @@ def scripted_tls(certificates):
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory):
-    """PEM files of an authority of our own, and of a server that it vouches for."""
-    ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-    folder = tmp_path_factory.mktemp("certificates")
-    files = SimpleNamespace(ca=folder / "ca.pem", server=folder / "server.pem")
-    is_ca = x509.BasicConstraints(ca=True, path_length=None)
-    files.ca.write_bytes(certificate("authority", ca_key, ca_key, is_ca))
-    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    files.server.write_bytes(private + certificate("server", key, ca_key, address))
-    return files
-
-
-def certificate(subject, key, ca_key, extension):
-    def name(text):
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
-
-    today = datetime.now(UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name(subject))
-        .issuer_name(name("authority"))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(today - timedelta(days=1))
-        .not_valid_after(today + timedelta(days=1))
-        .add_extension(extension, critical=False)
-    )
-    return builder.sign(ca_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    ca, server = write_certificates(tmp_path_factory.mktemp("certificates"))
+    return SimpleNamespace(ca=ca, server=server)

@@ -1,6 +1,7 @@
 """Listing batches: permission first, then readiness, then the ledger, each facility for itself."""
 
 import socket
+import threading
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -345,6 +346,63 @@ def test_a_silent_facility_is_asked_for_one_day_only(one_attempt, lists, scripte
     assert len(scripted.requests) == 1
 
 
+@pytest.fixture
+def waits(monkeypatch):
+    """Two more looks, without the waits before them."""
+    monkeypatch.setattr(listing, "WAITS_S", (0.0, 0.0))
+
+
+def test_what_may_pass_is_looked_at_again_while_others_are_listed(
+    one_attempt, waits, lists, scripted
+):
+    busy = facility("busy", endpoint=scripted.endpoint, bucket="bucket")
+    answers = [scripted.error(503, "SlowDown"), scripted.listing("busy/2026-03-09/a.jpg")]
+    scripted.answer = lambda _: answers.pop(0)
+
+    found = lists(busy, facility("bad", bucket="no-such-bucket"), facility("good"))
+
+    assert [f.status for f in found] == ["listed", "failed", "listed"]
+    assert lists.images() == [("busy", "busy/2026-03-09/a.jpg", 4)]
+    assert [row[2] for row in lists.batches()] == ["failed", "listed", "listed"]
+
+
+def test_a_server_that_does_not_answer_is_not_asked_for_each_of_its_facilities(
+    one_attempt, waits, lists, scripted
+):
+    leave = threading.Event()
+    scripted.answer = lambda _: leave.wait(60) and None
+    lists.settings = lists.settings.model_copy(update={"s3_timeout_s": 0.3})
+    down = [
+        facility(f"down-{n:02}", endpoint=scripted.endpoint, bucket="bucket") for n in range(30)
+    ]
+    try:
+        found = lists(*down, facility("good"))
+    finally:
+        leave.set()
+
+    assert [f.status for f in found] == ["failed"] * 30 + ["listed"]
+    assert all(f.is_retryable for f in found[:30])
+    asked = [f for f in found if "does not answer" in f.reason]
+    assert len(asked) + sum("was not asked" in f.reason for f in found) == 30
+    # Some at once, in each of three looks.
+    assert len(scripted.requests) <= 3 * listing.FACILITIES_AT_ONCE
+
+
+def test_one_that_is_always_slow_takes_no_other_with_it(one_attempt, waits, lists, scripted):
+    leave = threading.Event()
+    scripted.answer = lambda key: leave.wait(60) and None if key == "slow" else scripted.listing()
+    lists.settings = lists.settings.model_copy(update={"s3_timeout_s": 0.3})
+    shops = [
+        facility(f"shop-{n:02}", endpoint=scripted.endpoint, bucket="bucket") for n in range(12)
+    ]
+    try:
+        found = lists(facility("slow", endpoint=scripted.endpoint, bucket="slow"), *shops)
+    finally:
+        leave.set()
+
+    assert [f.status for f in found] == ["failed"] + ["listed"] * 12
+
+
 # Preview
 
 
@@ -358,8 +416,7 @@ def test_a_preview_counts_and_writes_nothing(lists, put):
     mall, bad = listing.preview(lists.settings, known, [Batch("mall", DAY), Batch("bad", DAY)], NOW)
 
     assert (mall.status, mall.images, mall.bytes) == ("listed", 2, 8)
-    assert mall.expected_s > 0
-    assert (bad.status, bad.images, bad.expected_s) == ("failed", 0, 0)
+    assert (bad.status, bad.images) == ("failed", 0)
     assert "does not exist" in bad.reason
     assert lists.batches() == []
     assert lists.images() == []

@@ -104,7 +104,7 @@ def test_a_server_that_hangs_is_given_up(one_attempt, scripted, read):
 @pytest.mark.parametrize(
     ("status", "code", "problem", "todo"),
     [
-        (400, "ExpiredToken", "ExpiredToken", "FER_S3_ACCESS_KEY_ID"),
+        (403, "InvalidAccessKeyId", "refuses the keys", "FER_S3_ACCESS_KEY_ID"),
         (403, "RequestTimeTooSkewed", "clock", "Set the clock"),
         (301, "PermanentRedirect", "another region", "FER_S3_REGION"),
         (405, "MethodNotAllowed", "405 MethodNotAllowed", "FER_S3_ENDPOINT"),
@@ -119,6 +119,14 @@ def test_other_refusals_say_what_to_do(one_attempt, scripted, status, code, prob
     ):
         reader.check()
     assert todo in caught.value.todo
+
+
+def test_expired_keys_are_worth_a_try_with_new_ones(one_attempt, scripted, read):
+    scripted.answer = lambda _: scripted.error(400, "ExpiredToken")
+
+    with pytest.raises(StorageUnavailableError, match="keys have expired") as caught:
+        read(scripted.settings())
+    assert "FER_S3_ACCESS_KEY_ID" in caught.value.todo
 
 
 @pytest.mark.parametrize(

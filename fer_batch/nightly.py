@@ -37,6 +37,9 @@ log = logger(__name__)
 MAX_NAMES = 3
 """Facilities that a file's name spells out."""
 
+SUMMARIES_AT_ONCE = 500
+"""Facility days that one transaction summarises. Each takes a lock of PostgreSQL's, which has some
+thousands for all sessions together."""
 IMAGE_DEADLINE_S = 60.0
 """A scoring process that decodes one image for longer is ended."""
 
@@ -239,16 +242,18 @@ class Run:
         reach("summary.before")
         self.begin()
         database.analyse(self.engine, (batch.capture_day for batch in self.batches))
-        with database.transaction(self.engine) as connection:
-            summaries = satisfaction.write_summaries(
-                connection,
-                self.batches,
-                self.model_version,
-                self.facilities,
-                self.selection.run_id,
-            )
-            reach("summary.commit.before")
-        reach("summary.commit.after")
+        summaries: list[dict[str, Any]] = []
+        for begin in range(0, len(self.batches), SUMMARIES_AT_ONCE):
+            with database.transaction(self.engine) as connection:
+                summaries += satisfaction.write_summaries(
+                    connection,
+                    self.batches[begin : begin + SUMMARIES_AT_ONCE],
+                    self.model_version,
+                    self.facilities,
+                    self.selection.run_id,
+                )
+                reach("summary.commit.before")
+            reach("summary.commit.after")
         return summaries
 
     def _is_permitted(self, batch: Batch) -> bool:
@@ -296,17 +301,17 @@ def score_all(
     return done, failed
 
 
-def run_all(run: Run) -> Sequence[dict[str, Any]]:
-    """All steps in this process, the scoring in its own. Returns the findings.
+def run_all(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """All steps in this process, the scoring in its own. Returns the summaries and the findings.
 
     Raises the error of `score_all` after every other step was done, as Airflow would.
     """
     run.sync_facilities()
     run.list_images()
     _, failed = score_all(run, run.plan_shards())
-    run.summarize()
+    summaries = run.summarize()
     findings = run.check()
     run.report(findings)
     if failed is not None:
         raise failed
-    return findings
+    return summaries, findings

@@ -94,7 +94,7 @@ def write_chunk(
     batches = sorted({(s.image.batch.capture_day, s.image.batch.facility_id) for s in scores})
     for capture_day, facility_id in batches:
         database.lock(connection, f"results:{facility_id}:{capture_day}")
-    for name in ("stage_images", "stage_faces", "empty_staging"):
+    for name in ("stage_images", "stage_faces"):
         connection.execute(statement(name))
     reach("copy.before")
     _copy(connection, "copy_images", (_image_row(score) for score in scores))

@@ -33,7 +33,7 @@ import sqlalchemy as sa
 from fer_batch import choice, database, ledger, registry, results
 from fer_batch.announce import Announcer
 from fer_batch.classifier import Classifier
-from fer_batch.errors import FerError, PermanentError, RetryableError
+from fer_batch.errors import FerError, PermanentError, RetryableError, StorageUnavailableError
 from fer_batch.faces import FaceFinder, ImageKind, Prepared, prepare
 from fer_batch.failpoints import reach
 from fer_batch.images import Limits, UndecodableImageError
@@ -51,6 +51,9 @@ LOT_IMAGES, LOT_BYTES = 16, 64_000
 """Images that a thread decodes in one go. To hand over a crop costs more than to decode it; a
 frame is a lot of its own."""
 LOTS_PER_THREAD = 2
+MANY_NOT_FETCHED, MANY_SHARE = 10, 0.2
+"""So many images of a range that could not be fetched, and more than this share of it, are worth a
+retry, which fetches them alone; fewer wait for the next night."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -183,12 +186,13 @@ class ShardScorer:
                 try:
                     self._score_range(key_range, progress)
                 except FerError as error:
-                    result.failures[facility_id] = str(error)
+                    day = key_range.batch.capture_day.isoformat()
+                    result.failures[f"{facility_id} on {day}"] = str(error)
                     result.is_retryable |= isinstance(error, RetryableError)
                     log.error(
                         "facility failed",
                         facility=facility_id,
-                        day=key_range.batch.capture_day.isoformat(),
+                        day=day,
                         shard=shard.name,
                         error=str(error),
                     )
@@ -198,7 +202,12 @@ class ShardScorer:
 
     def _score_range(self, key_range: KeyRange, progress: Progress) -> None:
         batch = key_range.batch
-        facility = self._facilities[batch.facility_id]
+        facility = self._facilities.get(batch.facility_id)
+        if facility is None:
+            raise PermanentError(
+                f"{batch.facility_id} is not in the facility registry any more",
+                "Nothing of it is read; put it back, or start a new run",
+            )
         if refusal := facility.refusal(batch.capture_day, datetime.now(UTC)):
             raise PermanentError(f"{batch.facility_id} may not be read: {refusal}")
         with BucketReader(self._settings, facility) as reader:
@@ -210,13 +219,21 @@ class ShardScorer:
             )
             images = itertools.chain.from_iterable(prepared)
             writing: Future[list[ImageScore]] | None = None
+            tried = not_fetched = 0
             for chunk in batched(images, self._settings.chunk_images):
                 scores = self._classify(chunk)
+                tried += len(scores)
+                not_fetched += sum(s.outcome is Outcome.FETCH_FAILED for s in scores)
                 if writing is not None:
                     progress.add(writing.result())
                 writing = self._writer.submit(self.write, scores)
             if writing is not None:
                 progress.add(writing.result())
+        if not_fetched >= MANY_NOT_FETCHED and not_fetched > MANY_SHARE * tried:
+            raise StorageUnavailableError(
+                f"{not_fetched} of {tried} images could not be fetched from {reader.place}",
+                "The others are written; a new try fetches these alone",
+            )
 
     def _work(self, key_range: KeyRange) -> Iterator[Image]:
         """The images of the range that have no final result yet, page by page."""

@@ -69,8 +69,7 @@ def score_shard(
         slots = Path(f"/dev/fd/{file.fileno()}")
         for _ in range(MAX_CHILDREN):
             announce.create(slots, limits.threads)
-            remaining = replace(limits, deadline_s=deadline - time.monotonic())
-            ended = _Child(job, remaining, file.fileno(), slots, environment, command).run()
+            ended = _Child(job, limits, deadline, file.fileno(), slots, environment, command).run()
             if ended.result is not None:
                 return ended.result
             suspects = [a.image for a in announce.read(slots)]
@@ -118,6 +117,7 @@ class _Child:
         self,
         job: Job,
         limits: Limits,
+        deadline: float,
         slots_fd: int,
         slots: Path,
         environment: Mapping[str, str],
@@ -125,6 +125,7 @@ class _Child:
     ) -> None:
         self._job = job
         self._limits = limits
+        self._deadline = deadline
         self._slots_fd = slots_fd
         self._slots = slots
         self._environment = environment
@@ -158,7 +159,6 @@ class _Child:
 
     def _watch(self, process: subprocess.Popen[bytes]) -> _End | None:
         """Wait for the child's own end (None), or say which bound it broke."""
-        deadline = time.monotonic() + self._limits.deadline_s
         while True:
             try:
                 process.wait(POLL_S)
@@ -167,7 +167,7 @@ class _Child:
             else:
                 return None
             now = time.monotonic()
-            if now > deadline:
+            if now > self._deadline:
                 return _End(None, f"passed its deadline of {self._limits.deadline_s:.0f} s", True)
             used_mb = resident_mb(process.pid)
             if used_mb > self._limits.memory_mb:

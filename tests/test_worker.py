@@ -119,6 +119,18 @@ def test_a_child_that_is_late_is_ended_and_may_be_tried_again(tmp_path: Path) ->
         worker.score_shard(job(), limits, {}, child(tmp_path, "time.sleep(60)"))
 
 
+def test_the_deadline_that_is_named_is_that_of_the_shard(tmp_path: Path) -> None:
+    body = """
+    if job.suspects:
+        time.sleep(60)
+    with announcer.decoding(image("killer")):
+        os.kill(os.getpid(), 9)
+    """
+    limits = worker.Limits(deadline_s=3, memory_mb=600, image_s=20, threads=1)
+    with pytest.raises(WorkerError, match="passed its deadline of 3 s"):
+        worker.score_shard(job(), limits, {}, child(tmp_path, body))
+
+
 def test_a_child_that_grows_is_ended(tmp_path: Path) -> None:
     limits = worker.Limits(deadline_s=30, memory_mb=300, image_s=20, threads=1)
     body = "hoard = b'x' * 500_000_000\ntime.sleep(60)"

@@ -84,8 +84,7 @@ def run(selected: Selected, *, json: Json = False) -> int:
     """Do a whole day without Airflow, by the same code."""
     from fer_batch import nightly, report
 
-    findings = nightly.run_all(job := selected.open())
-    summaries = job.summarize()
+    summaries, findings = nightly.run_all(selected.open())
     if json:
         print_json({"summaries": _published(summaries), "findings": findings})
     else:

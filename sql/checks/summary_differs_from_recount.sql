@@ -11,6 +11,9 @@ image AS (
     JOIN fer.satisfaction_daily AS d
         ON d.facility_id = i.facility_id
         AND d.capture_day = i.capture_day
+        -- Said of the view as well, else it reads all summaries that there ever were.
+        AND d.facility_id = ANY(:facility_ids)
+        AND d.capture_day = ANY(:capture_days)
     LEFT JOIN fer.image_result AS r
         ON r.facility_id = i.facility_id
         AND r.capture_day = i.capture_day
@@ -58,6 +61,7 @@ compared AS (
     LEFT JOIN images AS i USING (facility_id, capture_day)
     LEFT JOIN faces AS f USING (facility_id, capture_day)
     WHERE d.facility_id = ANY(:facility_ids) AND d.capture_day = ANY(:capture_days)
+        AND newest.facility_id = ANY(:facility_ids) AND newest.capture_day = ANY(:capture_days)
         AND NOT EXISTS (SELECT FROM fer.retention WHERE before_day > d.capture_day)
         -- What another run has changed since this one began may have come after the summary. That
         -- run summarises and checks it itself.

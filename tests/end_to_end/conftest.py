@@ -73,7 +73,8 @@ class Night:
         return nightly.Run(self.settings, chosen)
 
     def run(self, run_id: str = "test", **selection: Any) -> Sequence[dict[str, Any]]:
-        return nightly.run_all(self.open(run_id, **selection))
+        """The findings of a whole run."""
+        return nightly.run_all(self.open(run_id, **selection))[1]
 
     def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
         url = self.settings.database_url

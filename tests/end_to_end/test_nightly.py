@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from botocore.credentials import Credentials
 
+from fer_batch import nightly
 from fer_batch.errors import ConfigurationError, ModelError, PermanentError, RetryableError
 from fer_batch.nightly import score_all
 from fer_batch.records import Batch, KeyRange, Shard
@@ -212,8 +213,36 @@ def test_what_fails_for_good_takes_no_retry_from_a_facility_whose_trouble_may_pa
     run = night.with_settings(s3_endpoint="http://127.0.0.1:9", s3_timeout_s=1.0).open()
     shard = all_of("a", "b", images=2)
     assert night.rows("update fer.image set etag = 'other' returning 1")
-    with pytest.raises(RetryableError, match=r"permission ended.*; b: "):
+    with pytest.raises(RetryableError, match=r"permission ended.*; b on "):
         run.score(shard)
+
+
+def test_a_facility_that_left_the_registry_in_the_middle_of_a_run_fails_alone(night: Night) -> None:
+    night.registry(facility("a"), facility("b"))
+    night.fill("a", happy=2, sad=0)
+    night.fill("b", happy=2, sad=0)
+    run = night.open()
+    run.sync_facilities()
+    run.list_images()
+    (shard,) = run.plan_shards()
+    night.registry(facility("b"))
+    with pytest.raises(PermanentError, match=f"a on {DAY}: a is not in the facility registry"):
+        run.score(shard)
+    assert (night.outcomes("a"), night.outcomes("b")) == ({}, {"scored": 2})
+
+
+def test_summaries_are_written_some_at_a_time(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nightly, "SUMMARIES_AT_ONCE", 2)
+    names = ["a", "b", "c"]
+    night.registry(*map(facility, names))
+    for name in names:
+        night.fill(name, happy=1, sad=0)
+    summaries, _ = nightly.run_all(night.open())
+    assert [summary["facility_id"] for summary in summaries] == names
+    written = night.rows("select facility_id from fer.satisfaction_summary order by 1")
+    assert [row["facility_id"] for row in written] == names
 
 
 def test_what_may_pass_decides_whether_a_run_by_hand_is_tried_again(night: Night) -> None:

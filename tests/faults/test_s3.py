@@ -15,6 +15,7 @@ import pytest
 from botocore.credentials import Credentials
 from pydantic import SecretStr
 
+from fer_batch import listing
 from fer_batch import s3 as s3_module
 from fer_batch.errors import RetryableError, StorageUnavailableError
 from fer_batch.settings import Settings
@@ -37,8 +38,15 @@ def proxy(s3: Any) -> Iterator[FaultyS3]:
 
 
 @pytest.fixture
-def night(stack_settings: Settings, s3: Any, proxy: FaultyS3, tmp_path: Path) -> Night:
-    """A day whose runs see the bucket through the proxy."""
+def night(
+    stack_settings: Settings,
+    s3: Any,
+    proxy: FaultyS3,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Night:
+    """A day whose runs see the bucket through the proxy, and list it in one look."""
+    monkeypatch.setattr(listing, "WAITS_S", ())
     folder = tmp_path / "cnn"
     folder.mkdir()
     changes = {
@@ -179,6 +187,20 @@ def test_what_stays_is_an_outcome_of_that_image_alone(
     assert night.outcomes("a")["scored"] == IMAGES - len(STAYS)
     summary = night.summary("a")
     assert (summary["images_pending"], summary["is_complete"]) == (len(STAYS), False)
+    check_it_mends(night, proxy, wanted)
+
+
+def test_a_night_in_which_many_images_cannot_be_fetched_is_tried_again(
+    night: Night, proxy: FaultyS3, undisturbed: Any
+) -> None:
+    night = night.with_settings(s3_concurrency=16)
+    fill(night, "a", "b")
+    wanted = undisturbed()
+    proxy.faults = [Fault("503", key("a", n)) for n in range(0, IMAGES, 2)]
+    with pytest.raises(RetryableError, match="13 of 25 images could not be fetched"):
+        run(night)
+    assert night.outcomes("a") == {"scored": 12, "fetch_failed": 13}
+    assert night.outcomes("b") == {"scored": IMAGES}
     check_it_mends(night, proxy, wanted)
 
 

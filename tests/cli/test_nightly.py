@@ -1,10 +1,8 @@
-"""The nightly job by its commands: whole, step by step, twice at once."""
+"""The nightly job by its commands: whole, and step by step."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ import pytest
 
 from tests.cli.conftest import Command
 from tests.end_to_end.conftest import DAY, Night, facility
-from tests.support.command import only_ours
 
 ON_DAY = ("--capture-day", DAY.isoformat())
 TABLES = ("batch", "facility", "image", "image_result", "face_result", "satisfaction_summary",
@@ -60,29 +57,30 @@ def test_a_whole_day(nightly: Command, night: Night) -> None:
     assert row_counts(night)["satisfaction_summary"] == 2
 
 
-def test_two_runs_of_a_day_at_once_leave_one_set_of_rows(nightly: Command, night: Night) -> None:
-    night.registry(facility("a"), facility("b"))
-    night.fill("a", happy=30, sad=10)
-    night.fill("b", happy=5, sad=30)
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "fer_batch", "run", *ON_DAY, "--run-id", name, "--json"],
-            env=only_ours(nightly.env | {"FER_CHUNK_IMAGES": "8"}),
-            cwd=nightly.folder, stdout=subprocess.PIPE, text=True,
+def test_what_only_needs_a_look_leaves_a_run_green(nightly: Command, night: Night) -> None:
+    night.registry(facility("a"), facility("b", permission=""))
+    night.fill("a", happy=30, sad=5)
+    for command in ("run", "checks"):
+        ended = nightly(command, *ON_DAY, "--json")
+        findings = ended.json["findings"] if command == "run" else ended.json
+        assert (ended.code, [(f["check"], f["severity"]) for f in findings]) == (
+            0,
+            [("no_permission", "warning")],
         )
-        for name in ("one", "two")
-    ]  # fmt: skip
-    printed = [process.communicate()[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0]
-    assert row_counts(night) == {
-        "batch": 2, "facility": 2, "image": 75, "image_result": 75, "face_result": 75,
-        "satisfaction_summary": 2, "model_version": 1,
-    }  # fmt: skip
-    for name, happy, sad in (("a", 30, 10), ("b", 5, 30)):
-        summary = night.summary(name)
-        assert (summary["happy"], summary["sad"], summary["revision"]) == (happy, sad, 1)
-    said = [json.loads(text)["summaries"] for text in printed]
-    assert [row["happy"] for row in said[0]] == [row["happy"] for row in said[1]]
+
+
+def test_few_faces_are_not_divided_for_who_waits_for_the_summaries(
+    nightly: Command, night: Night
+) -> None:
+    night.registry(facility("a"))
+    night.fill("a", happy=20, sad=9)
+    assert nightly("list", *ON_DAY).code == 0
+    scored = nightly("score", *ON_DAY, "--json")  # without a shard: all that is left
+    assert [row["outcomes"] for row in scored.json] == [{"scored": 29}]
+    (summary,) = nightly("summarize", *ON_DAY, "--json").json
+    assert (summary["faces"], summary["verdict"]) == (29, "suppressed")
+    hidden = ("happy", "sad", "uncertain", "neither", "happy_share", "neither_share")
+    assert {name: summary[name] for name in hidden} == dict.fromkeys(hidden)
 
 
 def test_the_steps_of_a_run_one_by_one(nightly: Command, night: Night) -> None:
@@ -139,6 +137,13 @@ def test_a_plan_writes_nothing(nightly: Command, night: Night) -> None:
     # So it needs no database at all.
     without = nightly("plan", *ON_DAY, "--lookback-days", "1", "--json", FER_DATABASE_URL=None)
     assert without.json == ended.json
+
+
+def test_a_plan_says_what_could_not_be_listed(nightly: Command, night: Night) -> None:
+    night.registry(facility("a"), facility("lost", more='bucket = "no-such-bucket"\n'))
+    ended = nightly("plan", *ON_DAY, "--json")
+    assert ended.code == 3
+    assert ["no-such-bucket" in row["problem"] for row in ended.json] == [False, True]
 
 
 def test_a_day_without_images_is_a_result(nightly: Command, night: Night) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import logging
 import os
 import re
@@ -27,6 +29,7 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.execution_time.timeout import timeout as airflow_timeout
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
+from botocore.credentials import ReadOnlyCredentials
 
 
 def context(
@@ -345,3 +348,50 @@ def test_connections_become_settings(
         "FER_S3_CREDENTIALS__NORTH__ACCESS_KEY_ID": "k2",
         "FER_S3_CREDENTIALS__NORTH__SECRET_ACCESS_KEY": "s2",
     }
+
+
+def test_without_connections_there_are_no_settings(
+    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fer_command, "_connection", lambda _: None)
+    assert fer_command.connection_settings() == {}
+
+
+def test_what_an_aws_connection_may_hold_besides(
+    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"verify": "/etc/ca.pem", "aws_session_token": "token"}
+    connection = Connection(
+        conn_id="fer_s3", conn_type="aws", login="key", password="secret", extra=json.dumps(extra)
+    )
+    monkeypatch.setattr(fer_command, "_connection", {"fer_s3": connection}.get)
+    assert fer_command.connection_settings() == {
+        "FER_S3_ACCESS_KEY_ID": "key",
+        "FER_S3_SECRET_ACCESS_KEY": "secret",
+        "FER_S3_SESSION_TOKEN": "token",
+        "FER_S3_CA_BUNDLE": "/etc/ca.pem",
+    }
+
+
+def test_each_task_gets_new_keys_of_a_role(
+    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+    role = {"role_arn": "arn:aws:iam::1:role/fer"}
+    connection = Connection(conn_id="fer_s3", conn_type="aws", extra=json.dumps(role))
+    monkeypatch.setattr(fer_command, "_connection", {"fer_s3": connection}.get)
+    numbers = itertools.count()
+
+    def assume(hook: AwsBaseHook, **_: object) -> ReadOnlyCredentials:
+        assert hook.aws_conn_id == "fer_s3"
+        number = next(numbers)
+        return ReadOnlyCredentials(f"key-{number}", f"secret-{number}", f"token-{number}", None)
+
+    monkeypatch.setattr(AwsBaseHook, "get_credentials", assume)
+    for number in range(2):
+        assert fer_command.connection_settings() == {
+            "FER_S3_ACCESS_KEY_ID": f"key-{number}",
+            "FER_S3_SECRET_ACCESS_KEY": f"secret-{number}",
+            "FER_S3_SESSION_TOKEN": f"token-{number}",
+        }

@@ -31,6 +31,7 @@ DAG_ID = "satisfaction_nightly"
 BERLIN_DAG_ID = "satisfaction_nightly_europe_berlin"
 NORTH, TOKYO, LOST, FAR = "north-mall", "tokyo-mall", "lost-mall", "far-mall"
 FINE, BROKEN, GONE, STRANGER = "fine-mall", "broken-mall", "gone-mall", "stranger-mall"
+DENIED = "denied-mall"
 LOST_BUCKET = "not-made-yet"
 DEADLINE_S = 900
 

@@ -2,7 +2,8 @@
 
 Three runs, one after the other: the first, of a usual night, is what a deadline is measured by; in
 the second the database refuses the login; in the third one facility is fine, one has broken
-images, one's bucket was never made, one's keys are refused.
+images, one's bucket was never made, one's keys are refused, and one's images may be listed and not
+read.
 """
 
 from __future__ import annotations
@@ -16,22 +17,28 @@ from urllib.parse import quote
 
 import psycopg
 import pytest
+from botocore.credentials import Credentials
 from psycopg import sql
 
 from fer_batch.stack.airflow_api import RunState
 from fer_batch.stack.postgres import ADMIN, OWNER
+from fer_batch.stack.stack import BUCKET
 from fer_batch.uploading import upload_many
 from tests.end_to_end.airflow_stack import (
     BROKEN,
     DAG_ID,
+    DENIED,
     FINE,
     GONE,
+    REGISTRY,
     STRANGER,
     Airflow,
+    elsewhere,
     of,
     states,
 )
 from tests.end_to_end.conftest import crop
+from tests.support.faulty_s3 import Fault, faulty
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -72,7 +79,16 @@ def nights(airflow: Airflow) -> Nights:
     images = {f"{n}.png": crop(True) for n in range(5)} | damaged
     items = [(f"{BROKEN}/{BROKEN_DAY}/{name}", data) for name, data in images.items()]
     upload_many(airflow.stack.settings(), airflow.stack.env()["FER_S3_BUCKET"], items)
-    broken = airflow.end(airflow.trigger(BROKEN_DAY, FINE, BROKEN, GONE, STRANGER))
+    airflow.upload(DENIED, BROKEN_DAY, happy=40, sad=0)
+    seaweed = airflow.stack.seaweed
+    keys = Credentials(seaweed.access_key_id, seaweed.secret_access_key)
+    with faulty(seaweed.endpoint, BUCKET, keys) as proxy:
+        proxy.faults = [Fault("403", f"{DENIED}/")]
+        denied = elsewhere(DENIED, "UTC", f'endpoint = "{proxy.endpoint}"\n')
+        airflow.stack.write_registry(f"{REGISTRY}\n{denied}")
+        everyone = (FINE, BROKEN, GONE, STRANGER, DENIED)
+        broken = airflow.end(airflow.trigger(BROKEN_DAY, *everyone))
+    airflow.stack.write_registry(REGISTRY)
     return Nights(refused, broken)
 
 
@@ -114,7 +130,22 @@ def test_each_facility_of_a_broken_night_ends_as_its_trouble_says(
     airflow: Airflow, nights: Nights
 ) -> None:
     run = nights.broken
-    assert {t for t, state in states(run).items() if state == "failed"} == {"check_data", "watcher"}
+    shards = {task.name: (task.state, task.try_number) for task in of(run, "score")}
+    reds = {name for name, (state, _) in shards.items() if state == "failed"}
+    assert all(DENIED in name for name in reds)
+    assert {shards[name][1] for name in reds} == {1}
+    assert {t: s for t, s in states(run).items() if t != "score"} == {
+        "sync_facilities": "success",
+        "list_images": "success",
+        "plan_shards": "success",
+        "summarise": "success",
+        "check_data": "failed",
+        "report": "success",
+        "watcher": "failed",
+    }
+    denied = airflow.summary(DENIED, BROKEN_DAY)
+    assert (denied["images"], denied["images_pending"], denied["is_complete"]) == (40, 40, False)
+    assert "denies access" in airflow.log(run, "score")
     fine = airflow.summary(FINE, BROKEN_DAY)
     assert (fine["is_complete"], fine["happy"], fine["sad"]) == (True, 30, 10)
     outcomes = airflow.rows(

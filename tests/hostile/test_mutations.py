@@ -53,10 +53,12 @@ def test_changed_images_become_pixels_or_a_reason(seed: int, tmp_path: Path) -> 
             suspect.write_bytes(data)
             # From outside of the interpreter, which a decoder does not give back while it hangs.
             faulthandler.dump_traceback_later(IMAGE_DEADLINE_S, exit=True)
-            found[read(data, is_grey=number % 2 == 0).value] += 1
+            try:
+                found[read(data, is_grey=number % 2 == 0).value] += 1
+            finally:
+                faulthandler.cancel_dump_traceback_later()
             if number == 100:  # by now everything is loaded
                 before_mb = resident_mb()
-    faulthandler.cancel_dump_traceback_later()
     grown_mb = resident_mb() - before_mb
     print(f"seed {seed}: {dict(found.most_common())}, grown by {grown_mb:.1f} MB")  # noqa: T201
     assert found.total() == IMAGES // SEEDS

@@ -371,7 +371,7 @@ def test_a_server_that_does_not_answer_is_not_asked_for_each_of_its_facilities(
 ):
     leave = threading.Event()
     scripted.answer = lambda _: leave.wait(60) and None
-    lists.settings = lists.settings.model_copy(update={"s3_timeout_s": 0.3})
+    lists.settings = lists.settings.model_copy(update={"s3_timeout_s": 2.0})
     down = [
         facility(f"down-{n:02}", endpoint=scripted.endpoint, bucket="bucket") for n in range(30)
     ]
@@ -391,7 +391,7 @@ def test_a_server_that_does_not_answer_is_not_asked_for_each_of_its_facilities(
 def test_one_that_is_always_slow_takes_no_other_with_it(one_attempt, waits, lists, scripted):
     leave = threading.Event()
     scripted.answer = lambda key: leave.wait(60) and None if key == "slow" else scripted.listing()
-    lists.settings = lists.settings.model_copy(update={"s3_timeout_s": 0.3})
+    lists.settings = lists.settings.model_copy(update={"s3_timeout_s": 2.0})
     shops = [
         facility(f"shop-{n:02}", endpoint=scripted.endpoint, bucket="bucket") for n in range(12)
     ]

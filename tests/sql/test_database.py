@@ -323,6 +323,18 @@ def test_analysts_read_everything_and_write_nothing(tables: Any) -> None:
             )
         with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
             connection.execute(sa.text("DELETE FROM fer.image"))
+    rights = tables.rows(
+        "SELECT relname, privilege, has_table_privilege('fer_analyst', c.oid, privilege) AS has"
+        " FROM pg_class AS c,"
+        " unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS privilege"
+        " WHERE relnamespace = 'fer'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')"
+    )
+    assert len({row.relname for row in rights}) > 15
+    # A partition is read through its table; of a CNN all but the bytes, see below.
+    whole = {row.relname for row in rights if (row.privilege, row.has) == ("SELECT", True)}
+    unread = {row.relname for row in rights} - whole
+    assert unread == {"cnn"}
+    assert not [row for row in rights if row.privilege != "SELECT" and row.has]
 
 
 def test_analysts_read_of_a_cnn_everything_but_its_bytes(tables: Any) -> None:

@@ -82,6 +82,16 @@ def test_suppressed_summary_is_not_written_again_either(tables: Any) -> None:
     assert tables.summarise()[0]["is_new_revision"] is False
 
 
+def test_the_view_says_of_few_faces_only_how_many_there_are(tables: Any) -> None:
+    tables.fill(happy=17, sad=4, uncertain=2)
+    tables.summarise()
+    (row,) = tables.rows(DAILY)
+    assert (row.faces, row.verdict) == (23, "suppressed")
+    hidden = ("happy", "sad", "uncertain", "neither", "happy_share", "happy_share_low",
+              "happy_share_high", "uncertain_share", "neither_share")  # fmt: skip
+    assert {name: row._mapping[name] for name in hidden} == dict.fromkeys(hidden)
+
+
 def test_late_image_makes_a_second_revision(tables: Any) -> None:
     tables.fill(happy=30, sad=0)
     tables.summarise()

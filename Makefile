@@ -61,7 +61,7 @@ lock: $(MADE) ## Resolve the dependencies anew into the two lock files
 
 clean: ## Stop the servers and remove the environment and everything generated; the data stays
 	@if [ -x $(BIN)/fer-batch ]; then $(BIN)/fer-batch stack down; fi
-	@rm -rf $(VENV) build dist reports .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

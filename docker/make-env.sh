@@ -5,8 +5,8 @@ set -eu
 umask 077
 cd "$(dirname "$0")"
 
-random() { # $1 bytes, in the alphabet that is safe in URLs; multiples of 3 need no padding
-  head -c "$1" /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n'
+random() { # $1 bytes in letters and digits alone: safe in URLs, and never taken for an option
+  head -c "$1" /dev/urandom | base64 | tr '+/' 'Zz' | tr -d '\n' # multiples of 3: no padding
 }
 
 set -C # `>` refuses a file that exists
@@ -16,7 +16,7 @@ set -C # `>` refuses a file that exists
       AIRFLOW_FERNET_KEY=) echo "$line$(random 32)" ;; # 32 bytes with their padding, by definition
       AIRFLOW_ADMIN_PASSWORD=) echo "$line$(random 15)" ;; # a person types it
       AIRFLOW_*_SECRET*=) echo "$line$(random 48)" ;; # signs with SHA-512, which wants 64 bytes
-      [A-Z]*=) echo "$line$(random 30)" ;;
+      *_PASSWORD= | *_ACCESS_KEY=) echo "$line$(random 30)" ;;
       *) echo "$line" ;;
     esac
   done <.env.example

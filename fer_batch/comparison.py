@@ -23,7 +23,7 @@ from fer_batch.faces import FaceFinder, prepare
 from fer_batch.images import Limits, Pixels, UndecodableImageError, quiet_decoders
 from fer_batch.records import Batch, Image
 from fer_batch.registry import Facility
-from fer_batch.satisfaction import MIN_FACES, summarise
+from fer_batch.satisfaction import summarise
 from fer_batch.settings import Settings
 from fer_batch.storage import BucketReader
 
@@ -139,7 +139,7 @@ def _row(
     }
     frame = pd.DataFrame([counts | {"target_share": facility.target_share}])
     (summary,) = summarise(frame).to_dict("records")
-    is_suppressed = counts["happy"] + counts["sad"] < MIN_FACES
+    is_suppressed = summary["verdict"] == "suppressed"
     shown = ("happy", "sad", "uncertain", "happy_share", "happy_share_low", "happy_share_high")
     return {
         "name": classifier.card.name,

@@ -92,6 +92,8 @@ def _target(source: Settings | str) -> tuple[sa.URL, float]:
         url = sa.make_url(written)
     except (sa.exc.ArgumentError, ValueError):
         url = None
+    if url is not None and "@" in f"{url.host}{url.database}":
+        url = None  # a part of the password, which must not be told as a host that is not found
     if url is None or url.drivername.partition("+")[0] not in ("postgresql", "postgres"):
         raise ConfigurationError(
             "the database URL is not a PostgreSQL one",

@@ -14,6 +14,7 @@ cut off between two scans and closed: it is a whole picture, less sharp.
 from __future__ import annotations
 
 import os
+import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -190,11 +191,13 @@ _TURNS: dict[int, Callable[[Pixels], Pixels]] = {
 @contextmanager
 def quiet_decoders() -> Iterator[None]:
     """Send what C libraries print to nowhere; Python's own standard error stays where it was.
+    From then on a crash of this process leaves no pixels in a core file.
 
     libjpeg and libpng print a line about each damaged image, without its name, and OpenCV gives
     no way to turn that off. The whole process is concerned, so this stands at its edge: around
     all of a scoring process, before the logs are set up, or around a command's decoding.
     """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     python_stderr = sys.stderr
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import gc
 import itertools
-import resource
 import signal
 import sys
 import threading
@@ -328,7 +327,6 @@ class ShardScorer:
 def run_job(settings: Settings, text: str, slots: Path) -> int:
     """What a scoring process does: read a job, do it, print the result as one JSON line."""
     job = JOB.validate_json(text)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no pixels on the disk
     cv2.setNumThreads(1)  # the decoding threads are ours; OpenCV's own would come on top
     classifier = Classifier(settings, choice.of_version(settings, job.model_version))
     scorer = ShardScorer(

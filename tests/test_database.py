@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 import psycopg
@@ -19,12 +20,21 @@ def test_missing_database_says_which_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "nonsense", "mysql://user:secret@host/db", "sqlite://", "http://x"]
+    "url",
+    [
+        "",
+        "nonsense",
+        "mysql://user:secret@host/db",
+        "sqlite://",
+        "http://x",
+        "postgresql://user:the@secret@host/db",
+        "postgresql://user:the@se/cret@host/db",
+    ],
 )
 def test_url_of_something_else_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(ConfigurationError, match="FER_DATABASE_URL looks like") as refused:
         database.engine(Settings(_env_file=None, database_url=url))
-    assert "secret" not in str(refused.value)
+    assert not re.search("secret|se/cret|se@", str(refused.value))
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 from fer_batch.model_card import as_markdown
@@ -13,6 +15,33 @@ CARD = json.loads((artefacts_dir() / "fer48.json").read_text())
 
 def test_the_card_that_ships_is_shown_as_it_lies_beside_the_artefact() -> None:
     assert (artefacts_dir() / "fer48.md").read_text(encoding="utf-8") == as_markdown(CARD)
+
+
+def test_the_pages_state_the_figures_of_the_card_that_ships(repo_root: Path) -> None:
+    public, private = (CARD["metrics"][usage] for usage in ("PublicTest", "PrivateTest"))
+    polar, sure, neutral = (private[name] for name in ("happy_sad", "certain", "neutral"))
+    consensus, error = private["happy_sad_consensus"], private["calibration"]
+    changed = {one["change"]: one["accuracy"] for one in private["robustness"]}
+    stated = [
+        f"Happy against Sad, {polar['rows']:,} faces | {polar['accuracy']:.3f} ",
+        f"(Happy {polar['recall_happy']:.3f}, Sad {polar['recall_sad']:.3f})",
+        f"{consensus['rows']} faces | {consensus['accuracy']:.3f} |",
+        f"| {error['ece']:.3f} ({error['ece_low']:.3f} to {error['ece_high']:.3f}) |",
+        f"not uncertain ({100 * sure['share']:.0f} %), right | {sure['accuracy']:.3f} |",
+        f"| {changed['24 pixels across']:.3f}; {changed['JPEG of quality 30']:.3f}; ",
+        f"; {changed['noise, sigma 12 grey values']:.3f} |",
+        f"seven expressions | {private['seven']['accuracy']:.3f} |",
+        f"{neutral['rows']} neutral faces | {100 * neutral['uncertain']:.0f} % uncertain, ",
+        f"{100 * neutral['called_happy']:.0f} % called Happy, ",
+        f"{100 * neutral['called_sad']:.0f} % called Sad",
+    ]
+    readme = (repo_root / "README.md").read_text(encoding="utf-8")
+    assert [text for text in stated if text not in readme] == []
+    page = (repo_root / "docs" / "train.md").read_text(encoding="utf-8")
+    cells = re.sub(r" \([0-9,]+\)", "", page).replace("*", "")
+    for figure in ("happy_sad", "happy_sad_consensus", "seven", "three"):
+        row = f"| {public[figure]['accuracy']:.4f} | {private[figure]['accuracy']:.4f} |"
+        assert row in cells, figure
 
 
 def test_figures_of_the_card_are_in_it() -> None:

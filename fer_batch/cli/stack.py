@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from typing import Annotated
 
@@ -87,8 +86,7 @@ def env() -> None:
     """Print the settings of the stack for a shell: `eval "$(fer-batch stack env)"`."""
     from fer_batch.stack import Stack
 
-    for name, value in Stack(settings().stack_dir).env().items():
-        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
+    sys.stdout.write(Stack(settings().stack_dir).exports())
 
 
 @stack.command

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -31,12 +32,17 @@ MAX_SHARE_ERROR = 0.10
 class DemoImage:
     """One object of the day: its name below the facility's prefix, and the outcome it must get.
 
-    `outcome` is None where nobody knows it beforehand.
+    `content` are its bytes, or the file that holds them. `outcome` is None where nobody knows it
+    beforehand.
     """
 
     name: str
-    data: bytes
+    content: bytes | Path
     outcome: Outcome | None = Outcome.SCORED
+
+    @property
+    def data(self) -> bytes:
+        return self.content.read_bytes() if isinstance(self.content, Path) else self.content
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from fer_batch.demo.heads import Looks, Mouth, jitter, paint_head, paint_torso
 from fer_batch.demo.painter import Painter
+from fer_batch.images import Pixels
 from fer_batch.records import Box
-
-Pixels = NDArray[np.uint8]
 
 FRAME_WIDTH_PX, FRAME_HEIGHT_PX = 640, 480
 MAX_FACES = 5

@@ -10,21 +10,22 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from fer_batch.demo.day import DemoFacility, DemoImage
 from fer_batch.errors import ConfigurationError
 from fer_batch.faces import ImageKind
-from fer_batch.images import Limits, UndecodableImageError, read_image
-from fer_batch.settings import Settings
+from fer_batch.headers import UndecodableImageError, read_header
 
 CROP_PX = 100
-"""A folder whose pictures are all this small holds crops."""
+"""A folder whose first pictures are all this small holds crops."""
+LOOKED_AT = 20
 MANIFEST = "manifest.json"
 
 
-def photographs_day(folder: Path, settings: Settings) -> list[DemoFacility]:
+def photographs_day(folder: Path) -> list[DemoFacility]:
     """A facility for each folder in the folder; pictures beside them belong to `photographs`.
 
     Raises ConfigurationError for a folder that is missing or empty, or two folders whose names
@@ -42,8 +43,8 @@ def photographs_day(folder: Path, settings: Settings) -> list[DemoFacility]:
             raise ConfigurationError(
                 f"two folders of {folder} become the facility {facility_id!r}", "Rename one"
             )
-        images = [DemoImage(_name(file, place), file.read_bytes(), None) for file in files]
-        kind: ImageKind = "crops" if _are_crops(images, settings) else "frames"
+        images = [DemoImage(_name(file, place), file, None) for file in files]
+        kind: ImageKind = "crops" if _are_crops(images) else "frames"
         found[facility_id] = DemoFacility(facility_id, facility_id, "UTC", kind, images)
     if not found:
         raise ConfigurationError(f"there is no file in {folder}", "Put photographs into it")
@@ -90,12 +91,11 @@ def _facility_id(name: str) -> str:
     return re.sub("[^a-z0-9_-]+", "-", plain).strip("-_")[:63] or "facility"
 
 
-def _are_crops(images: list[DemoImage], settings: Settings) -> bool:
+def _are_crops(images: list[DemoImage]) -> bool:
+    """Whether all of the first pictures are small; what is no picture does not count."""
     sizes = []
-    for image in images:
-        try:
-            pixels = read_image(image.data, Limits.of(settings)).pixels
-        except UndecodableImageError:
-            continue
-        sizes.append(max(pixels.shape[:2]))
+    for image in images[:LOOKED_AT]:
+        with suppress(UndecodableImageError):
+            header = read_header(image.data)
+            sizes.append(max(header.width_px, header.height_px))
     return bool(sizes) and max(sizes) <= CROP_PX

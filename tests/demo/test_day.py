@@ -110,7 +110,7 @@ def test_folders_become_facilities(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    found = photographs.photographs_day(tmp_path, Settings(_env_file=None))
+    found = photographs.photographs_day(tmp_path)
     assert [(f.facility_id, f.image_kind, [i.name for i in f.images]) for f in found] == [
         ("photographs", "frames", ["loose.jpg"]),
         ("cafe-sud", "frames", ["b.jpg", "monday/a.jpg"]),
@@ -130,7 +130,7 @@ def test_folders_that_become_one_facility_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.jpg").write_bytes(b"x")
     with pytest.raises(ConfigurationError, match="a-b"):
-        photographs.photographs_day(tmp_path, Settings(_env_file=None))
+        photographs.photographs_day(tmp_path)
 
 
 def test_labels_and_results_are_compared_row_by_row() -> None:

@@ -21,7 +21,6 @@ from psycopg.rows import dict_row
 from fer_batch.stack import Stack
 from fer_batch.stack.airflow import DATABASE
 from fer_batch.stack.airflow_api import AirflowApi, RunState, TaskState
-from fer_batch.stack.files import PASSABLE, own_folder
 from fer_batch.stack.stack import BUCKET
 from fer_batch.uploading import upload_many
 from tests.end_to_end.conftest import crop, facility
@@ -149,9 +148,9 @@ class Airflow:
 @contextmanager
 def airflow_running(folder: Path) -> Iterator[Airflow]:
     """Airflow with the facilities of these tests, as long as the block takes."""
-    stack = SmallStack(own_folder(folder, PASSABLE))
-    write_tiny_cnn(stack.folder)
+    stack = SmallStack(folder)
     stack.write_registry(REGISTRY)
+    write_tiny_cnn(stack.folder)
     with stack.running(with_airflow=True):
         api = stack.airflow.api()
         for dag_id in (DAG_ID, BERLIN_DAG_ID):

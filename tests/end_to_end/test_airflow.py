@@ -127,6 +127,22 @@ def test_clearing_a_finished_run_changes_no_row(airflow: Airflow, runs: dict[dat
     assert [airflow.finished(name, ZONES_DAY) for name in (NORTH, TOKYO)] == before
 
 
+def test_a_day_is_scored_once_more_where_it_is_asked_for(
+    airflow: Airflow, runs: dict[date, str]
+) -> None:
+    airflow.end(runs[ZONES_DAY])
+    before = airflow.finished(NORTH, ZONES_DAY)
+    run = airflow.success(airflow.trigger(ZONES_DAY, TOKYO, rescore=True))
+    written_by = f"{DAG_ID}/{run.run_id}"
+    again = airflow.finished(TOKYO, ZONES_DAY)
+    assert {row["run_id"] for row in again["image_result"]} == {written_by}
+    assert [row["revision"] for row in again["satisfaction_summary"]] == [1]
+    assert airflow.finished(NORTH, ZONES_DAY) == before
+    airflow.clear(run.run_id, "list_images")
+    airflow.success(run.run_id)
+    assert airflow.finished(TOKYO, ZONES_DAY) == again
+
+
 def test_a_facility_without_a_bucket_is_red_and_green_when_it_is_made_good(
     airflow: Airflow, runs: dict[date, str]
 ) -> None:

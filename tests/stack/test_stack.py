@@ -153,6 +153,17 @@ def test_a_folder_of_another_user_is_refused(tmp_path):
         own_folder(theirs)
 
 
+def test_a_folder_that_holds_other_things_is_neither_closed_nor_deleted(tmp_path):
+    (tmp_path / "photographs").mkdir(mode=0o755)
+    tmp_path.chmod(0o755)
+    stack = Stack(tmp_path)
+    for use in (lambda: stack.up(with_airflow=False), stack.down, stack.delete):
+        with pytest.raises(StackError, match="holds other things than a local stack"):
+            use()
+    assert [path.name for path in tmp_path.iterdir()] == ["photographs"]
+    assert tmp_path.stat().st_mode & 0o777 == 0o755
+
+
 def test_a_link_is_refused_as_the_folder(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     with pytest.raises(StackError, match="no folder"):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,53 @@ def test_every_query_answers(filled: Any) -> None:
     assert (unlisted["facility_name"], unlisted["reason"]) == ("Kiosk", "no _SUCCESS yet")
     (image,) = answers["what_became_of_an_image"]
     assert (image["emotion"], image["face_count"]) == ("Happy", 1)
+
+
+def test_what_days_weeks_and_models_say(filled: Any) -> None:
+    def answer(name: str, *columns: str) -> list[tuple[Any, ...]]:
+        (file,) = (file for file in QUERIES if file.stem == name)
+        return [tuple(row[column] for column in columns) for row in ask(filled, file)]
+
+    first, *_, last = answer("how_did_the_share_move", "facility_name", "weekday", "happy_share")
+    assert first == ("North-Mall", "Sun", pytest.approx(91 / 101, abs=1e-6))
+    assert last == ("Outlet", "Tue", pytest.approx(20 / 30, abs=1e-6))
+    kinds = [f"{verdict}_days" for verdict in ("satisfied", "inconclusive", "not_satisfied")]
+    weeks = answer("how_many_days_were_satisfied", "facility_name", "week_from", *kinds)
+    # Wilson's interval holds the target of 0.8 from 0.75 to 0.85 of a hundred faces.
+    assert weeks == [
+        ("North-Mall", date(2026, 2, 23), 1, 0, 0),
+        ("North-Mall", date(2026, 3, 2), 0, 3, 4),
+        ("North-Mall", date(2026, 3, 9), 0, 0, 2),
+        ("Outlet", date(2026, 3, 9), 0, 1, 0),
+    ]
+    days = ("facility_name", "weekday", "days", "not_satisfied_days")
+    assert answer("which_weekdays_are_hard", *days) == [
+        ("North-Mall", "Mon", 2, 1),
+        ("North-Mall", "Tue", 2, 1),
+        ("North-Mall", "Wed", 1, 0),
+        *(("North-Mall", day, 1, 1) for day in ("Thu", "Fri", "Sat")),
+        ("North-Mall", "Sun", 2, 1),
+    ]
+    frames = ("facility_id", "face_count", "images")
+    assert answer("how_many_faces_does_a_frame_show", *frames) == [
+        ("north-mall", 1, 105),
+        ("outlet", 1, 30),
+    ]
+    left_out = ("facility_name", "faces", "uncertain", "neither_percent")
+    assert answer("how_much_does_the_share_leave_out", *left_out) == [
+        ("North-Mall", 1051, 50, Decimal("4.8")),
+        ("Outlet", 30, 0, Decimal("0.0")),
+    ]
+    broken = ("facility_id", "image_key", "outcome", "reason")
+    assert answer("which_files_are_broken", *broken) == [
+        ("outlet", "broken.jpg", "unreadable", "JPEG ends early")
+    ]
+    cnn = ("cnn", "in_use_until", "promoted_by", "why")
+    assert answer("which_cnn_was_in_use_when", *cnn) == [("tiny", None, "Ada", "better on Sad")]
+    made = ("model", "name", "summaries", "first_day", "last_day")
+    assert answer("which_model_made_which_days", *made) == [
+        (filled.version[:12], "test", 11, date(2026, 3, 1), date(2026, 3, 10))
+    ]
 
 
 def test_queries_need_no_more_than_the_analysts_role(filled: Any) -> None:

@@ -189,6 +189,7 @@ def ours(facility_id: str) -> Work:
             run.registry,
             classifier,
             run.selection.run_id,
+            run.selection.capture_day,
             None,
             announce.Announcer(slots),
         )

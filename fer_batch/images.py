@@ -75,7 +75,7 @@ def read_image(data: bytes, limits: Limits, *, is_grey: bool = False) -> Decoded
     _check_size(header, limits)
     pixels = _decode(header.data, header, is_grey=is_grey)
     if header.format == "JPEG" and (not header.loss_is_grey or _ends_in_filler(pixels)):
-        _check_all_is_there(header)
+        _check_all_is_there(header, None if is_grey else pixels)
     if header.has_alpha:
         pixels = _without_alpha(pixels, is_grey=is_grey)
     if header.orientation != 1:
@@ -147,12 +147,13 @@ def _ends_in_filler(pixels: Pixels) -> bool:
     return bool((pixels[top:, left:] == MID_GREY).all())
 
 
-def _check_all_is_there(header: Header) -> None:
+def _check_all_is_there(header: Header, colour: Pixels | None) -> None:
     end = header.entropy_end
     longer = header.data[:end] + _MORE_DATA + header.data[end:]
     # In colour, for a scan of colour may be what was cut off, and one of grey was to follow.
-    as_it_is, with_more = (_decode(data, header, is_grey=False) for data in (header.data, longer))
-    if not np.array_equal(as_it_is, with_more):
+    if colour is None:
+        colour = _decode(header.data, header, is_grey=False)
+    if not np.array_equal(_decode(longer, header, is_grey=False), colour):
         raise UndecodableImageError(Outcome.UNREADABLE, "JPEG ends early: its lower part is lost")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -21,12 +21,14 @@ class Job:
     """What a scoring process is told to do.
 
     `suspects` are images that may have taken an earlier process down and are tried alone;
-    `condemned` are given up.
+    `condemned` are given up. `capture_day` is the run's; what is left of days before it was tried
+    by the nights before.
     """
 
     shard: Shard
     run_id: str
     model_version: str
+    capture_day: date
     rescore_before: datetime | None = None
     suspects: tuple[Image, ...] = ()
     condemned: tuple[Image, ...] = ()
@@ -36,7 +38,8 @@ class Job:
 class ShardResult:
     """What became of a shard: images by outcome, and the facilities that gave trouble.
 
-    `failures` maps a facility to what happened; `is_retryable` says whether any of it may pass.
+    `failures` maps a facility and day, in words, to what happened; `is_retryable` says whether
+    any of it may pass.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)

@@ -183,8 +183,9 @@ def list_batches(
     """List the batches into the ledger and say how each went, in the order given.
 
     A batch is merged and recorded in one transaction. Where only some failed and that may pass,
-    they are looked at again, after `WAITS_S`. Raises StorageUnavailableError, after recording it,
-    if every facility that may be read failed and all of it may pass; raises the database's errors.
+    they are looked at again, after `WAITS_S`, those first that were not asked at all. Raises
+    StorageUnavailableError, after recording it, if every facility that may be read failed and all
+    of it may pass; raises the database's errors.
     """
 
     def merge(batch: Batch, images: Iterator[ListedImage], seen: _Seen) -> tuple[int, int]:
@@ -220,14 +221,15 @@ def list_batches(
     found: dict[Batch, BatchListing] = {}
     left = list(batches)
     for wait_s in (0.0, *WAITS_S):
-        time.sleep(wait_s)
+        if wait_s:
+            log.warning("some are looked at again", batches=len(left), in_s=wait_s)
+            time.sleep(wait_s)
         look = _Look(settings, now_utc, merge, record)
         found |= {listing.batch: listing for listing in look.at_all(facilities, left)}
         left = [batch for batch in batches if found[batch].is_retryable]
         tried = [listing for listing in found.values() if listing.status != "no_permission"]
-        if len(left) in (0, len(tried)):
+        if not left or (len(left) == len(tried) and not look.unasked):
             break
-        log.warning("to be looked at again", batches=len(left))
         left.sort(key=lambda batch: batch.facility_id not in look.unasked)
     if left and len(left) == len(tried):
         raise StorageUnavailableError(

@@ -219,7 +219,13 @@ class Run:
         """
         from fer_batch import worker
 
-        job = Job(shard, self.selection.run_id, self.model_version, self.begin())
+        job = Job(
+            shard,
+            self.selection.run_id,
+            self.model_version,
+            self.selection.capture_day,
+            self.begin(),
+        )
         limits = worker.Limits(
             deadline_s=self.settings.score_deadline_s,
             memory_mb=self.settings.score_memory_mb,

@@ -21,7 +21,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -51,8 +51,8 @@ LOT_IMAGES, LOT_BYTES = 16, 64_000
 frame is a lot of its own."""
 LOTS_PER_THREAD = 2
 MANY_NOT_FETCHED, MANY_SHARE = 10, 0.2
-"""So many images of a range that could not be fetched, and more than this share of it, are worth a
-retry, which fetches them alone; fewer wait for the next night."""
+"""So many images of a range of the capture day that could not be fetched, and more than this share
+of it, are worth a retry, which fetches them alone; fewer wait for the next night."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -147,6 +147,7 @@ class ShardScorer:
         facilities: Mapping[str, Facility],
         classifier: Classifier,
         run_id: str,
+        capture_day: date,
         rescore_before: datetime | None,
         announcer: Announcer,
     ) -> None:
@@ -155,6 +156,7 @@ class ShardScorer:
         self._facilities = facilities
         self._classifier = classifier
         self._run_id = run_id
+        self._capture_day = capture_day
         self._rescore_before = rescore_before
         self._announcer = announcer
         self._limits = Limits.of(settings)
@@ -218,19 +220,21 @@ class ShardScorer:
             )
             images = itertools.chain.from_iterable(prepared)
             writing: Future[list[ImageScore]] | None = None
-            tried = not_fetched = 0
+            not_fetched = 0
             for chunk in batched(images, self._settings.chunk_images):
                 scores = self._classify(chunk)
-                tried += len(scores)
                 not_fetched += sum(s.outcome is Outcome.FETCH_FAILED for s in scores)
                 if writing is not None:
                     progress.add(writing.result())
                 writing = self._writer.submit(self.write, scores)
             if writing is not None:
                 progress.add(writing.result())
-        if not_fetched >= MANY_NOT_FETCHED and not_fetched > MANY_SHARE * tried:
+        # Of the range as it was planned: a second try finds little more than what failed before.
+        many = max(MANY_NOT_FETCHED, MANY_SHARE * key_range.image_count)
+        if batch.capture_day == self._capture_day and not_fetched >= many:
             raise StorageUnavailableError(
-                f"{not_fetched} of {tried} images could not be fetched from {reader.place}",
+                f"{not_fetched} of {key_range.image_count} images could not be fetched from "
+                f"{reader.place}",
                 "The others are written; a new try fetches these alone",
             )
 
@@ -335,6 +339,7 @@ def run_job(settings: Settings, text: str, slots: Path) -> int:
         registry.load(settings.facilities_file, settings),
         classifier,
         job.run_id,
+        job.capture_day,
         job.rescore_before,
         Announcer(slots),
     )

@@ -46,7 +46,7 @@ def shard() -> Shard:
 
 
 def job() -> Job:
-    return Job(shard(), "run", "0" * 64)
+    return Job(shard(), "run", "0" * 64, BATCH.capture_day)
 
 
 def child(tmp_path: Path, body: str) -> list[str]:

@@ -57,8 +57,9 @@ def own_folder(folder: Path, mode: int = PRIVATE_FOLDER, marker: str | None = No
             f"{folder} belongs to another user or is no folder",
             "Remove it, or set FER_STACK_DIR to another folder",
         )
-    if marker is not None and not (folder / marker).exists():
-        if any(folder.iterdir()):
+    if marker is not None:
+        # In this order: another process may put the marker in at the same moment.
+        if any(folder.iterdir()) and not (folder / marker).exists():
             raise StackError(
                 f"{folder} holds other things than a local stack",
                 "Set FER_STACK_DIR to a folder of its own, which may be a new one",

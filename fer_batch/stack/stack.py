@@ -36,7 +36,7 @@ from fer_batch.stack.seaweed import SeaweedServer
 
 DATABASE = "fer"
 BUCKET = "fer-images"
-LOCK = "lock"
+LOCK = "fer-batch.lock"
 """The file by which one process at a time works on a stack, and a stack's folder is known."""
 LOCK_S = 600.0
 _CHECKOUT = Path(__file__).resolve().parents[2]
@@ -110,8 +110,14 @@ class Stack:
     def delete(self, on_progress: Progress = quiet) -> None:
         """End everything that runs and remove the folder with all its data."""
         self.down(on_progress)
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        if not self.folder.exists():
+            return
+        for path in self.folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:  # by which a second try knows the folder, if this one is ended
+                path.unlink()
+        shutil.rmtree(self.folder)
 
     @contextmanager
     def running(self, *, with_airflow: bool, on_progress: Progress = quiet) -> Iterator[None]:

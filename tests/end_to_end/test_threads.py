@@ -85,7 +85,7 @@ def test_one_setting_bounds_the_threads_of_every_library(
     script = tmp_path / "scoring_process.py"
     script.write_text(textwrap.dedent(SCORING_PROCESS))
     worker.score_shard(
-        Job(shard, "test", run.model_version),
+        Job(shard, "test", run.model_version, run.selection.capture_day),
         worker.Limits(deadline_s=60, memory_mb=1500, image_s=60, threads=threads),
         {**to_environment(night.settings), "ORT_DISABLE_TELEMETRY": "1"},  # as the command has it
         (sys.executable, str(script)),

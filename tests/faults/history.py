@@ -266,6 +266,7 @@ class Machine(RuleBasedStateMachine):
             run.registry,
             Classifier(run.settings, choice.of_version(run.settings, run.model_version)),
             run.selection.run_id,
+            run.selection.capture_day,
             run.begin(),
             Announcer(slots),
         )

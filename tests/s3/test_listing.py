@@ -349,7 +349,7 @@ def test_a_silent_facility_is_asked_for_one_day_only(one_attempt, lists, scripte
 @pytest.fixture
 def waits(monkeypatch):
     """Two more looks, without the waits before them."""
-    monkeypatch.setattr(listing, "WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(listing, "WAITS_S", (0.001, 0.001))
 
 
 def test_what_may_pass_is_looked_at_again_while_others_are_listed(
@@ -388,7 +388,10 @@ def test_a_server_that_does_not_answer_is_not_asked_for_each_of_its_facilities(
     assert len(scripted.requests) <= 3 * listing.FACILITIES_AT_ONCE
 
 
-def test_one_that_is_always_slow_takes_no_other_with_it(one_attempt, waits, lists, scripted):
+def test_one_that_is_always_slow_takes_no_other_with_it(
+    one_attempt, waits, lists, scripted, monkeypatch
+):
+    monkeypatch.setattr(listing, "FACILITIES_AT_ONCE", 1)  # so none is listed beside it
     leave = threading.Event()
     scripted.answer = lambda key: leave.wait(60) and None if key == "slow" else scripted.listing()
     lists.settings = lists.settings.model_copy(update={"s3_timeout_s": 2.0})

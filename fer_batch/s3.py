@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
-from xml.etree import ElementTree
 
 import boto3
 import botocore.session
@@ -46,6 +45,7 @@ from fer_batch.errors import (
     StorageUnavailableError,
 )
 from fer_batch.registry import Facility
+from fer_batch.s3_pages import lift_entries
 from fer_batch.settings import Settings
 
 if TYPE_CHECKING:
@@ -350,57 +350,8 @@ def _boto_client(
         ) from None
     # By this pattern it comes before boto3's own handler, which reads the page once more to see
     # whether it is an error.
-    client.meta.events.register("before-parse.*.ListObjectsV2", _lift_entries)
+    client.meta.events.register("before-parse.*.ListObjectsV2", lift_entries)
     return client
-
-
-_LIFTED = "EntriesUnread"
-
-
-def _lift_entries(
-    response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any
-) -> None:
-    """Take the entries, of which a page has a thousand, out of it before boto3 reads it.
-
-    boto3 would look up each field of each in its model of S3: most of the time of a listing. So
-    the next page can be asked for before this one's entries are read, by `entries_of`.
-    """
-    body: bytes = response_dict["body"]
-    begin, end = body.find(b"<Contents>"), body.rfind(b"</Contents>") + len(b"</Contents>")
-    if response_dict["status_code"] == 200 and 0 <= begin < end:
-        customized_response_dict[_LIFTED] = body[begin:end]
-        response_dict["body"] = body[:begin] + body[end:]
-
-
-_READ: Mapping[str, Callable[[str], Any]] = {
-    "Key": str,
-    "LastModified": datetime.fromisoformat,
-    "ETag": str,
-    "Size": int,
-}
-
-
-def entries_of(page: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The entries of a page of a listing, each with what it has of Key, LastModified, ETag, Size.
-
-    Raises ResponseParserError if they are out of order.
-    """
-    lifted = page.get(_LIFTED)
-    if lifted is None:  # none, or none that we know how to find
-        entries: Sequence[Mapping[str, Any]] = page.get("Contents", ())
-        return entries
-    try:
-        nodes = ElementTree.fromstring(b"<Page>" + lifted + b"</Page>")  # noqa: S314  (as boto3)
-        return [_entry(node) for node in nodes]
-    except (ElementTree.ParseError, ValueError) as error:
-        raise ResponseParserError(f"entries of a listing: {error}") from None
-
-
-def _entry(node: ElementTree.Element) -> dict[str, Any]:
-    """The fields of a listed object that we read; one that is missing stays so."""
-    if node.tag != "Contents":
-        raise ValueError(f"{node.tag} among them")
-    return {child.tag: _READ[child.tag](child.text or "") for child in node if child.tag in _READ}
 
 
 def _short(error: Exception) -> str:

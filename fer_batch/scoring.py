@@ -51,8 +51,8 @@ LOT_IMAGES, LOT_BYTES = 16, 64_000
 frame is a lot of its own."""
 LOTS_PER_THREAD = 2
 MANY_NOT_FETCHED, MANY_SHARE = 10, 0.2
-"""So many images of a range of the capture day that could not be fetched, and more than this share
-of it, are worth a retry, which fetches them alone; fewer wait for the next night."""
+"""So many images of a range of the capture day that could not be fetched, and this share of it, are
+worth a retry, which fetches them alone; fewer wait for the next night."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -32,12 +32,12 @@ from fer_batch.s3 import (
     Place,
     asked_again,
     cause,
-    entries_of,
     in_words,
     is_of_the_place,
     status_of,
     translated_errors,
 )
+from fer_batch.s3_pages import entries_of
 from fer_batch.settings import Settings
 
 if TYPE_CHECKING:

@@ -113,7 +113,7 @@ class Stack:
         if not self.folder.exists():
             return
         for path in self.folder.iterdir():
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             elif path.name != LOCK:  # by which a second try knows the folder, if this one is ended
                 path.unlink()

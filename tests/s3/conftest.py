@@ -3,21 +3,25 @@
 import hashlib
 import ssl
 import threading
-from datetime import date
+from datetime import UTC, date, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 from urllib.parse import unquote
 
 import pytest
+import sqlalchemy as sa
 from moto.server import ThreadedMotoServer
 
-from fer_batch import listing
+from fer_batch import database, ledger, listing
 from fer_batch import s3 as s3_module
 from fer_batch.records import Batch, Image
+from fer_batch.registry import Facility, Permission
 from fer_batch.settings import Settings
 from tests.support.certificates import write_certificates
 
 SECRET = "very-secret-key"
+DAY = date(2026, 3, 9)
+NOW = datetime(2026, 3, 10, 3, tzinfo=UTC)
 
 
 def settings_of(endpoint, bucket, **others):
@@ -61,6 +65,69 @@ def image():
         return Image(Batch("mall", date(2026, 3, 9)), key, etag, len(data))
 
     return made
+
+
+def facility(facility_id, valid_until=date(2026, 12, 31), **fields):
+    permission = Permission(
+        purpose="Satisfaction",
+        lawful_basis="Art. 6(1)(a) GDPR",
+        approved_by="Data protection officer",
+        valid_until=valid_until,
+    )
+    return Facility(
+        **{
+            "facility_id": facility_id,
+            "name": facility_id,
+            "time_zone": "Europe/Berlin",
+            "image_kind": "crops",
+            "permission": permission,
+        }
+        | fields
+    )
+
+
+class Lists:
+    """Lists batches of some facilities into a database of the test's own."""
+
+    def __init__(self, settings):
+        self.settings = settings
+        self.engine = database.engine(settings)
+
+    def __call__(self, *facilities, days=(DAY,), now=NOW):
+        known = {f.facility_id: f for f in facilities}
+        with self.engine.begin() as connection:
+            ledger.sync_facilities(connection, known)
+        batches = [Batch(name, day) for day in days for name in known]
+        return listing.list_batches(self.engine, self.settings, known, batches, "run-1", now)
+
+    def rows(self, query):
+        with self.engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(sa.text(query))]
+
+    def images(self):
+        return self.rows("select facility_id, image_key, size_bytes from fer.image order by 1, 2")
+
+    def batches(self):
+        return self.rows(
+            "select facility_id, capture_day, status, reason, images_listed, bytes_listed,"
+            " listed_at, attempted_at, run_id from fer.batch order by 1, 2"
+        )
+
+
+@pytest.fixture
+def lists(stack_settings):
+    lists = Lists(stack_settings)
+    yield lists
+    lists.engine.dispose()
+
+
+@pytest.fixture
+def put(s3):
+    def put_objects(*keys, data=b"data"):
+        for key in keys:
+            s3.client.put_object(Bucket=s3.bucket, Key=key, Body=data)
+
+    return put_objects
 
 
 @pytest.fixture

@@ -3,55 +3,66 @@
 
 VENV   ?= .venv
 IMAGES ?=
+COVERAGE ?=
 BIN    := $(VENV)/bin
 MADE   := $(VENV)/.made
-PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+PARALLEL := --numprocesses auto --dist loadscope --no-loadscope-reorder
 
 # uv brings certificates of its own; a machine may need those that its owner added.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
 export UV_SYSTEM_CERTS ?= true
 endif
 
+# Containers often set it, but the tests start Python hundreds of times: it must not compile each time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help demo test test-faults lint bench bench-model up down status lock clean
+.PHONY: help demo check test test-faults lint lint-sql bench bench-model up down status lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
-demo: $(MADE) ## Run a demo day through Airflow; IMAGES=folder takes your own (folder/facility/…)
+demo: $(MADE) ## Run a day of synthetic faces through Airflow; IMAGES=folder uses your photographs
 	@$(BIN)/fer-batch demo $(if $(IMAGES),--images "$(IMAGES)")
 
-test: lint ## Run lint and every test, on up to four cores
-	@$(BIN)/pytest $(PARALLEL)
+check: lint ## Run lint and the unit tests, which need no server, Airflow or TensorFlow
+	@$(BIN)/pytest $(PARALLEL) -m unit
+
+test: lint lint-sql ## Run lint and every test; COVERAGE=1 measures branch coverage, as in CI
+	@$(BIN)/pytest $(PARALLEL) $(if $(COVERAGE),--cov --cov-report=term)
 
 test-faults: $(MADE) ## Run the long tests: 20 seeds for each kill, 10,000 hostile images, fuzzing
 	@FER_FAULT_SEEDS=20 FER_FUZZ_IMAGES=10000 FER_FUZZ_SECONDS=600 FER_MANY_KEYS=100000 \
 	  $(BIN)/pytest $(PARALLEL) -rP tests/faults tests/hostile
 
-bench: $(MADE) ## Measure fer-batch beside what one would write by hand, on one day of images
+bench: $(MADE) ## Compare the speed of fer-batch with simpler programs, on one day of images
 	@$(BIN)/python -m benchmarks.day
 
-bench-model: $(MADE) ## Measure the CNN beside Keras and the fer package's network
+bench-model: $(MADE) ## Compare the speed of the CNN with Keras and the network of the package fer
 	@$(BIN)/python -m benchmarks.model
 
-lint: $(MADE) ## Check style, types and import rules
+lint: $(MADE) ## Check style, types, spelling and import rules
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/mypy --strict fer_batch
+	@$(BIN)/codespell
+	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo
+
+lint-sql: $(MADE) ## Check the syntax and style of all SQL
+	@$(BIN)/sqlfluff lint --processes 0 --disable-progress-bar sql fer_batch
 
 up: $(MADE) ## Start PostgreSQL, the S3 server and Airflow, and leave them running
 	@$(BIN)/fer-batch stack up
 
-down: $(MADE) ## Stop what `make up` started; the data stays
+down: $(MADE) ## Stop the servers that `make up` started; the data remains
 	@$(BIN)/fer-batch stack down
 
-status: $(MADE) ## Say which servers run, and where
+status: $(MADE) ## Show which servers run, and their addresses
 	@$(BIN)/fer-batch stack status
 
-lock: $(MADE) ## Resolve the dependencies anew into the two lock files
+lock: $(MADE) ## Resolve and upgrade the dependencies in the two lock files
 	@$(FIND_UV); \
 	resolve() { "$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate pyproject.toml "$$@"; }; \
@@ -59,9 +70,9 @@ lock: $(MADE) ## Resolve the dependencies anew into the two lock files
 	resolve --upgrade --extra airflow --extra celery -c requirements.lock \
 	  -o docker/requirements.lock
 
-clean: ## Stop the servers and remove the environment and everything generated; the data stays
+clean: ## Stop the servers; remove the environment and all generated files; the data remains
 	@if [ -x $(BIN)/fer-batch ]; then $(BIN)/fer-batch stack down; fi
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@rm -rf $(VENV) build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

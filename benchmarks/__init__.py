@@ -1,1 +1,1 @@
-"""Measurements that anybody can repeat: `make bench-model`, `make bench`. See README.md here."""
+"""Reproducible benchmarks, such as `make bench-model` and `make bench`; see README.md here."""

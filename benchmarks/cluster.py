@@ -1,10 +1,10 @@
-"""The same day by two Celery workers and by one process: scored once, and equal row by row.
+"""A day scored by two Celery workers compared with one process: each image once, equal rows.
 
-Everything is started for the benchmark and removed after it: PostgreSQL and the S3 server of the
-local stack, a real Redis, Airflow with the CeleryExecutor, two workers that take one task at a
-time each. The DAG scores a day of crops of several facilities of different sizes; then
-`fer-batch run` scores it into a second database, in one process and other shards. A difference, an
-image done twice or none ends it with an error.
+Everything is started for the benchmark and removed afterwards: PostgreSQL and the S3 server of the
+local stack, Redis, Airflow with the CeleryExecutor, and two workers that run one task at a time
+each. The DAG scores a day of crops of several facilities of different sizes; then `fer-batch run`
+scores it into a second database, in one process and with other shards. The benchmark fails if the
+rows differ or if an image was scored twice or not at all.
 """
 
 from __future__ import annotations
@@ -28,18 +28,25 @@ from urllib.parse import quote
 
 import sqlalchemy as sa
 
-from benchmarks.drawn import DAY, crops_day
-from benchmarks.measuring import QUIET, machine, result_path, write_json
+from benchmarks.drawn import DAY, build_crops_day
+from benchmarks.measuring import QUIET, build_result_path, describe_machine, write_json
 from benchmarks.redis_server import RedisServer
-from fer_batch import database, log
-from fer_batch.demo.day import DemoFacility, keyed, registry_text
+from fer_batch import log
+from fer_batch.database import connections, schema
 from fer_batch.errors import FerError, PermanentError
+from fer_batch.local.demo.day import DemoFacility, format_registry, list_objects
+from fer_batch.local.stack import Stack
+from fer_batch.local.stack.airflow import (
+    COMPONENTS,
+    POOL_SLOTS,
+    POOL_THREADS,
+    AirflowStack,
+    Component,
+)
+from fer_batch.local.stack.airflow_api import RunState
+from fer_batch.local.stack.files import TRAVERSABLE
 from fer_batch.settings import Settings
-from fer_batch.stack import Stack
-from fer_batch.stack.airflow import COMPONENTS, POOL_SLOTS, POOL_THREADS, AirflowStack, Component
-from fer_batch.stack.airflow_api import RunState
-from fer_batch.stack.files import PASSABLE
-from fer_batch.uploading import upload_many
+from fer_batch.storage.writer import upload_many
 
 DAG_ID = "satisfaction_nightly"
 WORKERS = ("worker-one", "worker-two")
@@ -51,7 +58,7 @@ DEADLINE_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Images of each facility, and the work of one shard of the DAG."""
+    """Images of each facility, and images per shard of the DAG."""
 
     facilities: tuple[int, ...]
     shard_images: int
@@ -63,7 +70,7 @@ QUICK = Sizes((120, 60, 20), 50)
 
 @dataclass(slots=True)
 class Share:
-    """What one worker did."""
+    """The work of one worker."""
 
     score_tasks: int = 0
     images: int = 0
@@ -72,7 +79,7 @@ class Share:
 
 
 class ClusterStack(Stack):
-    """The local stack with its Airflow on Celery."""
+    """The local stack with Airflow's CeleryExecutor."""
 
     def __init__(self, folder: Path, redis: RedisServer, shard_images: int) -> None:
         super().__init__(folder)
@@ -82,7 +89,7 @@ class ClusterStack(Stack):
             self.postgres,
             self.seaweed,
             DAGS,
-            {**COMPONENTS, **{name: _worker(name) for name in WORKERS}},
+            {**COMPONENTS, **{name: _create_worker(name) for name in WORKERS}},
             {
                 "core": {"executor": "CeleryExecutor", "hostname_callable": "getpass.getuser"},
                 "celery": {
@@ -93,15 +100,15 @@ class ClusterStack(Stack):
             },
         )
 
-    def env(self) -> dict[str, str]:
-        return {**super().env(), "FER_SHARD_IMAGES": str(self._shard_images)}
+    def build_env(self) -> dict[str, str]:
+        return {**super().build_env(), "FER_SHARD_IMAGES": str(self._shard_images)}
 
 
-def _worker(name: str) -> Component:
-    """A Celery worker with a name of its own; on two machines, the host's would do.
+def _create_worker(name: str) -> Component:
+    """A Celery worker with a distinct name; on two machines the host names would suffice.
 
-    A task instance remembers what the `hostname_callable` says: here the login name, which each
-    worker is given by its environment.
+    A task instance stores the result of `hostname_callable`: here the login name, which the
+    environment of each worker sets.
     """
     command = ("celery", "worker", "--skip-serve-logs", "--celery-hostname", name)
     return Component(command, {"LOGNAME": name})
@@ -109,28 +116,28 @@ def _worker(name: str) -> Component:
 
 @contextmanager
 def running(days: Sequence[DemoFacility], shard_images: int) -> Iterator[tuple[ClusterStack, str]]:
-    """Redis, the stack and its workers, with the day's images; and the version of Redis."""
+    """Redis, the stack and its workers with the images of the day; yields the Redis version too."""
     with tempfile.TemporaryDirectory(prefix="fer-batch-bench-", dir="/var/tmp") as name:
         folder = Path(name)
-        folder.chmod(PASSABLE)  # PostgreSQL runs as another user where root starts it
+        folder.chmod(TRAVERSABLE)  # PostgreSQL runs as another user where root starts it
         redis = RedisServer(folder / "redis")
         stack = ClusterStack(folder / "stack", redis, shard_images)
-        stack.write_registry(registry_text(days))
+        stack.write_registry(format_registry(days))
         try:
             version = redis.start()
-            say(f"Redis {version}")
-            with stack.running(with_airflow=True, on_progress=say):
-                settings = stack.settings()
+            print_progress(f"Redis {version}")
+            with stack.running(with_airflow=True, on_progress=print_progress):
+                settings = stack.build_settings()
                 for day in days:
-                    upload_many(settings, settings.s3_bucket, keyed(day, DAY))
+                    upload_many(settings, settings.s3_bucket, list_objects(day, DAY))
                 yield stack, version
         finally:
             redis.stop()
 
 
-def facilities(sizes: Sequence[int]) -> list[DemoFacility]:
-    """A day of crops, cut into facilities of these sizes."""
-    whole = crops_day(sum(sizes))
+def split_facilities(sizes: Sequence[int]) -> list[DemoFacility]:
+    """A day of crops, split into facilities of these sizes."""
+    whole = build_crops_day(sum(sizes))
     ends = [0, *accumulate(sizes)]
     return [
         replace(whole, facility_id=f"facility-{n}", name=f"F{n}", images=whole.images[start:end])
@@ -138,12 +145,12 @@ def facilities(sizes: Sequence[int]) -> list[DemoFacility]:
     ]
 
 
-# ---------------------------------------------------------------- the two ways
+# ---------------------------------------------------------------- the two runs
 
 
-def by_workers(stack: ClusterStack) -> dict[str, Any]:
-    """Run the DAG for the day; how long it took and what each worker did."""
-    api = stack.airflow.api()
+def run_on_workers(stack: ClusterStack) -> dict[str, Any]:
+    """Run the DAG for the day; returns its duration and the share of each worker."""
+    api = stack.airflow.create_client()
     api.unpause(DAG_ID, DEADLINE_S)
     began = time.monotonic()
     run_id = api.trigger_dag_run(DAG_ID, {"capture_day": DAY.isoformat(), "lookback_days": 0})
@@ -153,12 +160,14 @@ def by_workers(stack: ClusterStack) -> dict[str, Any]:
         nonlocal last
         scored = Counter(str(t.state) for t in state.tasks if t.task_id == "score")
         if (line := f"{state.state}, score: {dict(scored)}") != last:
-            say(last := line)
+            print_progress(last := line)
 
     state = api.wait_for_run(DAG_ID, run_id, show, DEADLINE_S)
     whole_s = time.monotonic() - began
     if state.state != "success":
-        raise PermanentError(f"the run ended as {state.state}: {_failed(stack, run_id, state)}")
+        raise PermanentError(
+            f"the run ended as {state.state}: {_get_failure_log(stack, run_id, state)}"
+        )
     path = f"dags/{DAG_ID}/dagRuns/{quote(run_id)}/taskInstances"
     instances = api.call("GET", f"{path}?limit=100")["task_instances"]
     shares = {name: Share() for name in WORKERS}
@@ -190,19 +199,23 @@ def by_workers(stack: ClusterStack) -> dict[str, Any]:
     }
 
 
-def _failed(stack: ClusterStack, run_id: str, state: RunState) -> str:
+def _get_failure_log(stack: ClusterStack, run_id: str, state: RunState) -> str:
     """The log of the first task that failed."""
     failed = [t for t in state.tasks if t.state == "failed" and t.task_id != "watcher"]
-    return stack.airflow.api().task_log(DAG_ID, run_id, failed[0]) if failed else "no task failed"
+    return (
+        stack.airflow.create_client().get_task_log(DAG_ID, run_id, failed[0])
+        if failed
+        else "no task failed"
+    )
 
 
-def alone(stack: ClusterStack) -> tuple[Settings, float]:
-    """`fer-batch run` for the same day into another database, with the shards and threads of the
-    defaults; its settings and the seconds."""
+def run_single_process(stack: ClusterStack) -> tuple[Settings, float]:
+    """Run `fer-batch run` for the same day into another database, with the default shards and
+    threads; returns its settings and the seconds."""
     stack.postgres.ensure_database(SINGLE)
-    url = stack.postgres.url(SINGLE)
-    database.upgrade(stack.settings(database_url=url))
-    env = {name: v for name, v in stack.env().items() if name != "FER_SHARD_IMAGES"}
+    url = stack.postgres.build_url(SINGLE)
+    schema.upgrade(stack.build_settings(database_url=url))
+    env = {name: v for name, v in stack.build_env().items() if name != "FER_SHARD_IMAGES"}
     report_dir = str(stack.folder / "reports-of-single")
     env |= {"FER_DATABASE_URL": url, "FER_REPORT_DIR": report_dir, "FER_LOG_LEVEL": "warning"}
     command = [sys.executable, "-m", "fer_batch", "run", f"--capture-day={DAY}", "--json"]
@@ -210,38 +223,40 @@ def alone(stack: ClusterStack) -> tuple[Settings, float]:
     subprocess.run(
         command, env={**os.environ, **QUIET, **env}, check=True, stdout=subprocess.DEVNULL
     )
-    return stack.settings(database_url=url), time.monotonic() - began
+    return stack.build_settings(database_url=url), time.monotonic() - began
 
 
-# ---------------------------------------------------------------- what must be true
+# ---------------------------------------------------------------- checks
 
 
 def check(stack: ClusterStack, single: Settings, done: Mapping[str, Any], images: int) -> list[str]:
-    """What is wrong, in words; nothing if each image was done once and the rows are equal."""
+    """The problems as texts; empty if each image was scored once and the rows are equal."""
     problems = []
-    written = _written(stack.settings())
+    written = _count_writes(stack.build_settings())
     expected = {
         "images scored, by the tasks": (done["images"], images),
-        "rows of image_result": (len(_rows(stack.settings(), "image_result")), images),
+        "rows of image_result": (len(_load_rows(stack.build_settings(), "image_result")), images),
         "rows of image_result ever inserted": (written["inserted"], images),
         "rows of image_result ever updated or deleted": (written["changed"], 0),
         "tries of any task": (done["tries"], 1),
     }
-    for what, (found, wanted) in expected.items():
-        if found != wanted:
-            problems.append(f"{what}: {found}, not {wanted}")
+    for name, (actual, expected_count) in expected.items():
+        if actual != expected_count:
+            problems.append(f"{name}: {actual}, expected {expected_count}")
     for table in TABLES:
-        ours, other = (Counter(_rows(settings, table)) for settings in (stack.settings(), single))
+        ours, other = (
+            Counter(_load_rows(settings, table)) for settings in (stack.build_settings(), single)
+        )
         if not ours or ours != other:
             only = [sum((ours - other).values()), sum((other - ours).values())]
-            problems.append(f"{table}: {ours.total()} rows, only there or here {only}")
+            problems.append(f"{table}: {ours.total()} rows, only in one of the databases {only}")
             problems += [str(row) for side in (ours - other, other - ours) for row in [*side][:1]]
     return problems
 
 
-def _rows(settings: Settings, table: str) -> list[tuple[Any, ...]]:
-    """The rows of a table but for what two runs must differ in: the run's name, and times."""
-    with database.engine(settings).connect() as connection:
+def _load_rows(settings: Settings, table: str) -> list[tuple[Any, ...]]:
+    """The rows of a table without the columns in which two runs must differ: run ids and times."""
+    with connections.create_engine(settings).connect() as connection:
         columns = connection.scalars(
             sa.text(
                 "select column_name from information_schema.columns"
@@ -251,17 +266,18 @@ def _rows(settings: Settings, table: str) -> list[tuple[Any, ...]]:
             ),
             {"table": table},
         ).all()
-        listed = sa.select(*map(sa.column, columns)).select_from(sa.table(table, schema="fer"))
-        return [tuple(map(_hashable, row)) for row in connection.execute(listed)]
+        rows = sa.table(table, *(sa.column(name) for name in columns), schema="fer")
+        return [tuple(map(_make_hashable, row)) for row in connection.execute(rows.select())]
 
 
-def _hashable(value: Any) -> Any:
+def _make_hashable(value: Any) -> Any:
     return str(value) if isinstance(value, dict | list) else value
 
 
-def _written(settings: Settings) -> dict[str, int]:
-    """What the server counted of rows, over all partitions, those of aborted transactions too."""
-    with database.engine(settings).connect() as connection:
+def _count_writes(settings: Settings) -> dict[str, int]:
+    """PostgreSQL's counts of inserted and changed rows of all partitions, including those of
+    aborted transactions."""
+    with connections.create_engine(settings).connect() as connection:
         row = connection.execute(
             sa.text(
                 "select coalesce(sum(n_tup_ins), 0) as inserted,"
@@ -276,13 +292,13 @@ def _written(settings: Settings) -> dict[str, int]:
 # ---------------------------------------------------------------- results
 
 
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     print(f"  {text}", flush=True)
 
 
 def show(done: Mapping[str, Any], single_s: float) -> None:
     print(
-        f"\n{done['images']:,} images; the DAG run {done['whole_run_s']} s, of it scoring "
+        f"\n{done['images']:,} images; DAG run {done['whole_run_s']} s, of which scoring "
         f"{done['scoring_s']} s ({done['images_per_s_while_scoring']:,} images/s); "
         f"`fer-batch run` {single_s:.1f} s"
     )
@@ -291,23 +307,23 @@ def show(done: Mapping[str, Any], single_s: float) -> None:
             f"  {name}: {share['share']:.1%} of the images, {share['score_tasks']} shards in "
             f"{share['busy_s']} s, {share['other_tasks']} other tasks"
         )
-    print("each image done once; the rows equal those of the single run")
+    print("each image was scored once; the rows equal those of the single run")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="only prove that it runs")
+    parser.add_argument("--quick", action="store_true", help="only test that it runs")
     is_quick = parser.parse_args().quick
     log.configure(level="warning")
     sizes = QUICK if is_quick else FULL
-    described = machine()
-    say("drawing the day")
-    days = facilities(sizes.facilities)
+    machine_facts = describe_machine()
+    print_progress("drawing the day")
+    days = split_facilities(sizes.facilities)
     try:
         with running(days, sizes.shard_images) as (stack, redis_version):
-            done = by_workers(stack)
-            say("the same day by `fer-batch run`")
-            single, single_s = alone(stack)
+            done = run_on_workers(stack)
+            print_progress("the same day by `fer-batch run`")
+            single, single_s = run_single_process(stack)
             problems = check(stack, single, done, sum(sizes.facilities))
     except FerError as error:
         problems = [str(error)]
@@ -317,7 +333,7 @@ def main() -> int:
     show(done, single_s)
     versions = {name: importlib.metadata.version(name) for name in ("apache-airflow", "celery")}
     result = {
-        "machine": described,
+        "machine": machine_facts,
         **versions,
         "redis": redis_version,
         "sizes": asdict(sizes),
@@ -328,7 +344,7 @@ def main() -> int:
         "single_run_s": round(single_s, 1),
         "tables_compared": list(TABLES),
     }
-    write_json(result_path("cluster.json", is_quick=is_quick), result)
+    write_json(build_result_path("cluster.json", is_quick=is_quick), result)
     return 0
 
 

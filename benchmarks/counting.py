@@ -1,4 +1,4 @@
-"""An HTTP proxy before the S3 server that counts what is asked for and changes nothing."""
+"""An HTTP proxy in front of the S3 server that counts the requests and forwards them unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 
 class CountingProxy(ThreadingHTTPServer):
-    """`counts` has one entry for each kind of request that came: `list`, or `get` of an object."""
+    """`counts` is the number of requests of each kind: `list`, or `get` of an object."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -38,7 +38,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.count(self.path)
         upstream = http.client.HTTPConnection(self.server.upstream, timeout=60)
         try:
-            # As it came, Host and all: the signature covers it.
+            # All headers are forwarded unchanged, Host included: the signature covers them.
             upstream.putrequest("GET", self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
                 upstream.putheader(name, value)
@@ -56,12 +56,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        """Disable the request log."""
 
 
 @contextmanager
 def counting(upstream: str) -> Iterator[CountingProxy]:
-    """A proxy that runs, for the time of a block. `upstream` is the URL of the S3 server."""
+    """A proxy that runs within the block. `upstream` is the URL of the S3 server."""
     proxy = CountingProxy(upstream)
     thread = threading.Thread(target=proxy.serve_forever, args=(0.01,), daemon=True)
     thread.start()

@@ -1,9 +1,9 @@
-"""`make bench`: the same day of images by what one would write oneself, and by fer-batch.
+"""`make bench`: a day of images scored by straightforward programs and by fer-batch.
 
-S3 server and PostgreSQL are the local stack's, on the same cores; everything of them is made for
-the benchmark and removed after it. The contestants take turns. A turn goes from the listing to
-the last commit, with libraries and CNN loaded beforehand; *naive* and *loop* do a part of the day,
-for they would take minutes. Then each stage is measured alone, with the core-seconds that it costs.
+The S3 server and PostgreSQL are those of the local stack, on the same cores; they are created for
+the benchmark and removed afterwards. The contestants take turns. A turn goes from the listing to
+the last commit, with libraries and CNN loaded beforehand; *naive* and *loop* score only a part of
+the day because they are slow. Then the core-seconds of each stage are measured alone.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import chart, contestants, servers
-from benchmarks.drawn import CROPS, FRAMES, crops_day, frames_day
+from benchmarks.drawn import CROPS, FRAMES, build_crops_day, build_frames_day
 from benchmarks.measuring import (
     QUIET,
     Spread,
-    as_plain,
-    machine,
-    result_path,
-    usable_cores,
+    build_result_path,
+    convert_spreads,
+    count_usable_cores,
+    describe_machine,
     write_json,
 )
-from benchmarks.rounds import Contestant, Turn, in_turn, ready
+from benchmarks.rounds import Contestant, Turn, rotate_order, running_contestants
 from benchmarks.stages import Cost, Stages
 from fer_batch import log
 
@@ -35,7 +35,7 @@ COLD = "fer-batch, process start included"
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many images there are, how many of them the slow contestants do, and how often."""
+    """Numbers of images, of images for the slow contestants, and of rounds."""
 
     crops: int
     naive: int
@@ -50,7 +50,7 @@ QUICK = Sizes(crops=200, naive=10, frames=20, loop=5, rounds=1)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What was measured of one facility's day."""
+    """The measurements of one facility's day."""
 
     images_per_s: dict[str, Spread]
     core_ms_per_image: dict[str, Spread]
@@ -62,17 +62,20 @@ class Figures:
     def times_as_fast_as(self) -> dict[str, Spread]:
         ours = self.images_per_s[OURS]
         return {
-            name: Spread.of_ratios(ours, rate)
+            name: Spread.from_ratios(ours, rate)
             for name, rate in self.images_per_s.items()
             if name not in (OURS, COLD)
         }
 
     @property
     def stage_limit(self) -> Spread:
-        """Images a second if the cores did the stages' work and nothing else."""
+        """Images per second if the cores spent all their time on the stages."""
         rounds = zip(*self.stages.values(), strict=True)
-        return Spread.of(
-            [usable_cores() / sum(cost.core_s / cost.images for cost in costs) for costs in rounds]
+        return Spread.from_values(
+            [
+                count_usable_cores() / sum(cost.core_s / cost.images for cost in costs)
+                for costs in rounds
+            ]
         )
 
     @property
@@ -83,33 +86,33 @@ class Figures:
 def measure(
     stack: servers.Servers, facility_id: str, makers: Mapping[str, Any], rounds: int
 ) -> Figures:
-    """One facility's day by every contestant in turn, then stage by stage."""
+    """Measure one facility's day with each contestant in turn, then stage by stage."""
     turns: dict[str, list[tuple[Turn, float]]] = {name: [] for name in makers}
-    with ready(makers, QUIET | stack.environment()) as able:
-        for number, order in in_turn(list(makers), rounds):
+    with running_contestants(makers, QUIET | stack.build_environment()) as started:
+        for number, order in rotate_order(list(makers), rounds):
             for name in order:
-                turns[name].append(_turn(stack, able[name]))
-            said = ", ".join(f"{n} {turns[n][-1][0].items_per_s:,.0f}" for n in makers)
-            print(f"  round {number + 1} of {rounds}, images/s: {said}", flush=True)
-        ready_after_s = {name: round(able[name].ready_after_s, 1) for name in makers}
+                turns[name].append(_run_turn(stack, started[name]))
+            rates = ", ".join(f"{n} {turns[n][-1][0].items_per_s:,.0f}" for n in makers)
+            print(f"  round {number + 1} of {rounds}, images/s: {rates}", flush=True)
+        ready_after_s = {name: round(started[name].ready_after_s, 1) for name in makers}
     stages = Stages(stack, facility_id)
-    stages.measure()  # the first time, everything is new to the machine
+    stages.measure()  # warm-up
     measured = [stages.measure() for _ in range(rounds)]
     return Figures(
-        {name: Spread.of([t.items_per_s for t, _ in turns[name]]) for name in makers},
-        {name: Spread.of([1000 * c / t.items for t, c in turns[name]]) for name in makers},
+        {name: Spread.from_values([t.items_per_s for t, _ in turns[name]]) for name in makers},
+        {name: Spread.from_values([1000 * c / t.items for t, c in turns[name]]) for name in makers},
         {name: round(max(t.peak_mb for t, _ in turns[name])) for name in makers},
         ready_after_s,
         {name: [costs[name] for costs in measured] for name in measured[0]},
     )
 
 
-def _turn(stack: servers.Servers, contestant: Contestant) -> tuple[Turn, float]:
-    """A turn on empty tables, and the core-seconds that all processes spent on it."""
-    stack.forget()
-    before = stack.core_s()
-    turn = contestant.turn()
-    of_servers = stack.core_s() - before
+def _run_turn(stack: servers.Servers, contestant: Contestant) -> tuple[Turn, float]:
+    """A turn on empty tables, and the core-seconds of all processes for it."""
+    stack.empty_tables()
+    before = stack.measure_core_s()
+    turn = contestant.run_turn()
+    of_servers = stack.measure_core_s() - before
     return turn, turn.core_s + of_servers.s3 + of_servers.postgres
 
 
@@ -117,18 +120,18 @@ def _turn(stack: servers.Servers, contestant: Contestant) -> tuple[Turn, float]:
 
 
 def show(title: str, figures: Figures) -> None:
-    print(f"\n{title}: images/s, median (min to max); core-ms an image; peak memory in MB")
+    print(f"\n{title}: images/s, median (min to max); core-ms per image; peak memory in MB")
     for name, rate in figures.images_per_s.items():
         cost = figures.core_ms_per_image[name].median
         print(f"  {name:<36}{rate!s:<28}{cost:>8.2f}{figures.peak_mb[name]:>8.0f}")
     for name, ratio in figures.times_as_fast_as.items():
         print(f"  fer-batch is {ratio} times as fast as {name}")
-    print("stages alone: images/s, and core-ms an image of fer-batch, S3 server, PostgreSQL")
-    for name, stage in as_stages(figures).items():
+    print("single stages: images/s; core-ms per image of fer-batch, S3 server, PostgreSQL")
+    for name, stage in summarize_stages(figures).items():
         own, s3, postgres = (stage[f"{part}_core_ms_per_image"] for part in PARTS)
         print(f"  {name:<8}{stage['images_per_s']:>12,.0f}{own:>10.3f}{s3:>10.3f}{postgres:>10.3f}")
     print(
-        f"stage limit {figures.stage_limit} images/s on {usable_cores()} cores; "
+        f"stage limit {figures.stage_limit} images/s on {count_usable_cores()} cores; "
         f"fer-batch reaches {figures.share_of_stage_limit:.2f} of it"
     )
 
@@ -136,81 +139,87 @@ def show(title: str, figures: Figures) -> None:
 PARTS = ("own", "s3", "postgres")
 
 
-def as_stages(figures: Figures) -> dict[str, dict[str, float]]:
-    """Medians of each stage over the rounds."""
-    found = {}
+def summarize_stages(figures: Figures) -> dict[str, dict[str, float]]:
+    """The medians of each stage over the rounds."""
+    medians = {}
     for name, costs in figures.stages.items():
-        found[name] = {
-            "images_per_s": Spread.of([cost.images / cost.seconds for cost in costs]).median,
+        medians[name] = {
+            "images_per_s": Spread.from_values(
+                [cost.images / cost.seconds for cost in costs]
+            ).median,
             **{
-                f"{part}_core_ms_per_image": Spread.of(
+                f"{part}_core_ms_per_image": Spread.from_values(
                     [1000 * getattr(cost, f"{part}_core_s") / cost.images for cost in costs]
                 ).median
                 for part in PARTS
             },
         }
-    return found
+    return medians
 
 
-def as_json(figures: Figures) -> dict[str, Any]:
+def convert_figures(figures: Figures) -> dict[str, Any]:
     return {
-        "images_per_s": as_plain(figures.images_per_s),
-        "times_as_fast_as": as_plain(figures.times_as_fast_as),
-        "core_ms_per_image": as_plain(figures.core_ms_per_image),
+        "images_per_s": convert_spreads(figures.images_per_s),
+        "times_as_fast_as": convert_spreads(figures.times_as_fast_as),
+        "core_ms_per_image": convert_spreads(figures.core_ms_per_image),
         "peak_mb": figures.peak_mb,
         "ready_after_s": figures.ready_after_s,
-        "stages": as_stages(figures),
-        **as_plain({"stage_limit_images_per_s": figures.stage_limit}),
+        "stages": summarize_stages(figures),
+        **convert_spreads({"stage_limit_images_per_s": figures.stage_limit}),
         "share_of_stage_limit": round(figures.share_of_stage_limit, 4),
     }
 
 
-def makers_of(sizes: Sizes) -> dict[str, dict[str, Any]]:
-    """The contestants of each facility, with what they are made from."""
+def list_makers(sizes: Sizes) -> dict[str, dict[str, Any]]:
+    """The contestants of each facility: the function that makes each, and its arguments."""
     return {
         CROPS: {
-            "naive": (contestants.naive, (CROPS, sizes.naive)),
-            "careful": (contestants.careful, (CROPS, sizes.crops)),
-            OURS: (contestants.ours, (CROPS,)),
-            COLD: (contestants.ours_cold, (CROPS,)),
+            "naive": (contestants.make_naive, (CROPS, sizes.naive)),
+            "careful": (contestants.make_careful, (CROPS, sizes.crops)),
+            OURS: (contestants.make_fer_batch, (CROPS,)),
+            COLD: (contestants.make_fer_batch_cold, (CROPS,)),
         },
         FRAMES: {
-            "loop": (contestants.loop, (FRAMES, sizes.loop)),
-            OURS: (contestants.ours, (FRAMES,)),
-            COLD: (contestants.ours_cold, (FRAMES,)),
+            "loop": (contestants.make_loop, (FRAMES, sizes.loop)),
+            OURS: (contestants.make_fer_batch, (FRAMES,)),
+            COLD: (contestants.make_fer_batch_cold, (FRAMES,)),
         },
     }
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.day", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="prove that it runs; measures nothing")
-    parser.add_argument("--rounds", type=int, default=FULL.rounds, help="at least 5")
-    parser.add_argument("--only", choices=["crops", "frames"], help="one kind of images")
+    parser.add_argument("--quick", action="store_true", help="only test that it runs")
+    parser.add_argument(
+        "--rounds", type=int, default=FULL.rounds, help="at least 5 (default %(default)s)"
+    )
+    parser.add_argument("--only", choices=["crops", "frames"], help="only this kind of images")
     options = parser.parse_args()
     is_quick: bool = options.quick
     sizes = QUICK if is_quick else FULL
     rounds = sizes.rounds if is_quick else max(options.rounds, 5)
-    described = machine()
+    machine_facts = describe_machine()
     log.configure("console", "warning")
     print("drawing the day", flush=True)
     days = []
     if options.only != "frames":
-        days.append(crops_day(sizes.crops))
+        days.append(build_crops_day(sizes.crops))
     if options.only != "crops":
-        days.append(frames_day(sizes.frames))
-    makers = makers_of(sizes)
-    found: dict[str, Figures] = {}
+        days.append(build_frames_day(sizes.frames))
+    makers = list_makers(sizes)
+    measured: dict[str, Figures] = {}
     print("starting the servers", flush=True)
     with servers.running(days) as stack:
         for day in days:
             print(f"{day.name}: {len(day.images)} images", flush=True)
-            found[day.image_kind] = measure(stack, day.facility_id, makers[day.facility_id], rounds)
-    for kind, figures in found.items():
+            measured[day.image_kind] = measure(
+                stack, day.facility_id, makers[day.facility_id], rounds
+            )
+    for kind, figures in measured.items():
         show(kind, figures)
     result: dict[str, Any] = {
         "is_quick": is_quick,
-        "machine": described,
+        "machine": machine_facts,
         "rounds": rounds,
         "images": {
             day.image_kind: {
@@ -220,11 +229,11 @@ def main() -> int:
             for day in days
         },
         "images_of_slow_contestants": {"naive": sizes.naive, "loop": sizes.loop},
-        **{kind: as_json(figures) for kind, figures in found.items()},
+        **{kind: convert_figures(figures) for kind, figures in measured.items()},
     }
     name = f"day-{options.only}" if options.only else "day"
-    write_json(result_path(f"{name}.json", is_quick=is_quick), result)
-    chart.draw(result, result_path(f"{name}.png", is_quick=is_quick))
+    write_json(build_result_path(f"{name}.json", is_quick=is_quick), result)
+    chart.draw(result, build_result_path(f"{name}.png", is_quick=is_quick))
     return 0
 
 

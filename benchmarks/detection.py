@@ -1,13 +1,13 @@
-"""Whether faces are still found where frames are looked at in a reduced size, and what it saves.
+"""Recall and time of face detection on frames that are reduced before the search.
 
-The frames are made of photographs: each face of each photograph is enlarged or reduced to a row
-of sizes and placed in the middle of a frame of 640×480 and of 1280×960. A face counts as found
-where a box overlaps it by at least 0.4 (intersection over union). Every frame is searched at full
-size, in three quarters and in half of it, and as the settings have it; and at full size once
-more, moved by three pixels, which shows how much is chance. Time is that of one core.
+The frames are made from photographs: each face of each photograph is scaled to several sizes and
+placed in the middle of a frame of 640×480 and of 1280×960. A face counts as found if a box overlaps
+it with an intersection over union of at least 0.4. Every frame is searched at full size, at three
+quarters and at half of it, and with the project's settings; and again at full size shifted by three
+pixels, which shows the random variation. Times are those of one core.
 
-The photographs are no part of the project: without `../shared/data/photos` there is nothing to
-measure.
+The photographs are not part of the project: without `../shared/data/photos` the benchmark is
+skipped.
 """
 
 from __future__ import annotations
@@ -24,24 +24,30 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.measuring import Spread, as_plain, machine, result_path, write_json
-from fer_batch.faces import FaceFinder
-from fer_batch.images import Limits, Pixels, read_image
+from benchmarks.measuring import (
+    Spread,
+    build_result_path,
+    convert_spreads,
+    describe_machine,
+    write_json,
+)
+from fer_batch.imaging.decoding import ImageLimits, Pixels, decode_image
+from fer_batch.imaging.faces import FaceDetector
 from fer_batch.records import Box
 from fer_batch.settings import Settings
 
 PHOTOGRAPHS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 FRAMES = ((640, 480), (1280, 960))
 SIZES_PX = (24, 28, 32, 36, 40, 44, 48, 56, 64, 80, 96, 128, 160, 224)
-"""Longer sides to which each face is brought; the bounds of the table's rows as well."""
+"""The sizes (longer side) to which each face is scaled; also lower bounds of the size classes."""
 LARGEST_ENLARGEMENT = 4.0
-SAME_FROM = 0.4
-PROMISED_PX = 40
-"""From this size on, a reduced search should find the same faces."""
-MOVED_PX = 3
+MIN_IOU = 0.4
+GUARANTEED_PX = 40
+"""From this size on, a search in a reduced frame should find the same faces."""
+SHIFT_PX = 3
 ROUNDS, QUICK_ROUNDS = 5, 1
 TIMED_FRAMES = 40
-GREY = 110
+GRAY = 110
 
 
 FULL, IN_USE = "full size", "as in use"
@@ -51,7 +57,7 @@ Search = Callable[[Pixels], list[Box]]
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame and where its faces are."""
+    """A frame and the boxes of its faces."""
 
     pixels: Pixels
     faces: tuple[Box, ...]
@@ -59,8 +65,8 @@ class Frame:
 
 @dataclass(slots=True)
 class Count:
-    """Faces of some sizes: how many there are and are found, and what full size finds besides
-    (`lost`) or does not find (`gained`)."""
+    """Numbers of faces of a size class: all, found, found only at full size (`lost`), and found
+    only by this search (`gained`). The names are keys of the result."""
 
     faces: int = 0
     found: int = 0
@@ -68,73 +74,77 @@ class Count:
     gained: int = 0
 
 
-def searches(settings: Settings) -> dict[str, Search]:
-    """The ways to search a frame. The first is what the others are compared with."""
-    in_use = FaceFinder(settings)
-    # Where the smallest face to count is what YuNet can just see, nothing may be reduced.
-    sharp = FaceFinder(Settings(_env_file=None, min_face_px=16))
+def build_searches(settings: Settings) -> dict[str, Search]:
+    """The searches by name. The first one is the reference of the others."""
+    in_use = FaceDetector(settings)
+    # With the smallest face that YuNet can detect as the minimum, the detector reduces no frame.
+    sharp = FaceDetector(Settings(_env_file=None, min_face_px=16))
 
-    def reduced(scale: float) -> Search:
+    def build_reduced_search(scale: float) -> Search:
         def search(pixels: Pixels) -> list[Box]:
-            return [_times(1 / scale, box) for box in _boxes(sharp, _scaled(pixels, scale))]
+            return [
+                _scale_box(1 / scale, box) for box in _detect_boxes(sharp, _resize(pixels, scale))
+            ]
 
         return search
 
-    def moved(pixels: Pixels) -> list[Box]:
-        found = _boxes(sharp, np.roll(pixels, MOVED_PX, (0, 1)))
-        return [Box(b.x - MOVED_PX, b.y - MOVED_PX, b.width, b.height) for b in found]
+    def search_shifted(pixels: Pixels) -> list[Box]:
+        boxes = _detect_boxes(sharp, np.roll(pixels, SHIFT_PX, (0, 1)))
+        return [Box(b.x - SHIFT_PX, b.y - SHIFT_PX, b.width, b.height) for b in boxes]
 
     return {
-        FULL: lambda pixels: _boxes(sharp, pixels),
-        f"full size, moved by {MOVED_PX} px": moved,
-        IN_USE: lambda pixels: _boxes(in_use, pixels),
-        "three quarters": reduced(0.75),
-        "half": reduced(0.5),
+        FULL: lambda pixels: _detect_boxes(sharp, pixels),
+        f"full size, moved by {SHIFT_PX} px": search_shifted,
+        IN_USE: lambda pixels: _detect_boxes(in_use, pixels),
+        "three quarters": build_reduced_search(0.75),
+        "half": build_reduced_search(0.5),
     }
 
 
-def _boxes(finder: FaceFinder, pixels: Pixels) -> list[Box]:
-    return [found.box for found in finder.find(pixels)]
+def _detect_boxes(detector: FaceDetector, pixels: Pixels) -> list[Box]:
+    return [face.box for face in detector.detect(pixels)]
 
 
-def _times(scale: float, box: Box) -> Box:
+def _scale_box(scale: float, box: Box) -> Box:
     return Box(*(round(scale * side) for side in (box.x, box.y, box.width, box.height)))
 
 
 # ---------------------------------------------------------------- frames
 
 
-def frames(width_px: int, height_px: int, is_quick: bool) -> Iterator[Frame]:
-    """Every face of the photographs in every size, and each photograph without a face once."""
-    sharpest = FaceFinder(Settings(_env_file=None, min_face_px=10))
-    limits = Limits.of(Settings(_env_file=None))
+def generate_frames(width_px: int, height_px: int, is_quick: bool) -> Iterator[Frame]:
+    """A frame per face of the photographs and size, and one per photograph without a face."""
+    sharpest = FaceDetector(Settings(_env_file=None, min_face_px=10))
+    limits = ImageLimits.from_settings(Settings(_env_file=None))
     manifest = json.loads((PHOTOGRAPHS / "manifest.json").read_text())
     for entry in manifest[:3] if is_quick else manifest:
-        photograph = read_image((PHOTOGRAPHS / entry["file"]).read_bytes(), limits).pixels
-        boxes = _boxes(sharpest, photograph)
+        photograph = decode_image((PHOTOGRAPHS / entry["file"]).read_bytes(), limits)
+        boxes = _detect_boxes(sharpest, photograph)
         if len(boxes) != entry["faces"]:
-            raise RuntimeError(f"{entry['file']}: {len(boxes)} faces, its manifest says otherwise")
+            raise RuntimeError(
+                f"{entry['file']}: {len(boxes)} faces, its manifest states {entry['faces']}"
+            )
         for box in boxes:
             for size_px in SIZES_PX:
                 scale = size_px / max(box.width, box.height)
                 if scale <= LARGEST_ENLARGEMENT:
-                    yield _framed(photograph, boxes, box, scale, width_px, height_px)
+                    yield _build_frame(photograph, boxes, box, scale, width_px, height_px)
         if not boxes:
-            yield Frame(_scaled(photograph, width_px / photograph.shape[1]), ())
+            yield Frame(_resize(photograph, width_px / photograph.shape[1]), ())
 
 
-def _framed(
+def _build_frame(
     photograph: Pixels, boxes: Sequence[Box], middle: Box, scale: float, width: int, height: int
 ) -> Frame:
-    """The photograph at that scale, with one face in the middle, cut or put on grey."""
-    pixels = _scaled(photograph, scale)
-    left = _offset(width, pixels.shape[1], scale * (middle.x + middle.width / 2))
-    top = _offset(height, pixels.shape[0], scale * (middle.y + middle.height / 2))
-    seen = pixels[max(-top, 0) : height - top, max(-left, 0) : width - left]
-    frame = np.full((height, width, 3), GREY, np.uint8)
+    """The scaled photograph with the face `middle` in the center, cropped or padded with gray."""
+    pixels = _resize(photograph, scale)
+    left = _compute_offset(width, pixels.shape[1], scale * (middle.x + middle.width / 2))
+    top = _compute_offset(height, pixels.shape[0], scale * (middle.y + middle.height / 2))
+    visible = pixels[max(-top, 0) : height - top, max(-left, 0) : width - left]
+    frame = np.full((height, width, 3), GRAY, np.uint8)
     y, x = max(top, 0), max(left, 0)
-    frame[y : y + seen.shape[0], x : x + seen.shape[1]] = seen
-    scaled = [_times(scale, box) for box in boxes]
+    frame[y : y + visible.shape[0], x : x + visible.shape[1]] = visible
+    scaled = [_scale_box(scale, box) for box in boxes]
     moved = [Box(b.x + left, b.y + top, b.width, b.height) for b in scaled]
     inside = [
         b for b in moved
@@ -143,13 +153,15 @@ def _framed(
     return Frame(frame, tuple(inside))
 
 
-def _scaled(pixels: Pixels, scale: float) -> Pixels:
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=how), np.uint8)
+def _resize(pixels: Pixels, scale: float) -> Pixels:
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    return np.asarray(
+        cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=interpolation), np.uint8
+    )
 
 
-def _offset(frame_px: int, picture_px: int, middle_px: float) -> int:
-    """Where the picture begins in the frame, so that its middle is the frame's if that can be."""
+def _compute_offset(frame_px: int, picture_px: int, middle_px: float) -> int:
+    """The offset of the image in the frame that centers `middle_px` as far as possible."""
     low, high = sorted((0, frame_px - picture_px))
     return round(min(max(frame_px / 2 - middle_px, low), high))
 
@@ -157,114 +169,122 @@ def _offset(frame_px: int, picture_px: int, middle_px: float) -> int:
 # ---------------------------------------------------------------- comparison
 
 
-def compare(every: Sequence[Frame], ways: dict[str, Search]) -> dict[str, dict[int, Count]]:
-    """For each way to search: what became of the faces, by the lower bound of their size."""
-    counts: dict[str, dict[int, Count]] = {name: {} for name in ways}
-    for frame in every:
-        found = {name: _matched(frame.faces, search(frame.pixels)) for name, search in ways.items()}
+def compare(
+    all_frames: Sequence[Frame], searches: dict[str, Search]
+) -> dict[str, dict[int, Count]]:
+    """The counts of each search by size class (its lower bound)."""
+    counts: dict[str, dict[int, Count]] = {name: {} for name in searches}
+    for frame in all_frames:
+        matched_faces = {
+            name: _match_faces(frame.faces, search(frame.pixels))
+            for name, search in searches.items()
+        }
         for number, box in enumerate(frame.faces):
             size_px = max(box.width, box.height)
             if size_px < SIZES_PX[0]:
                 continue
             bound = max(bound for bound in SIZES_PX if bound <= size_px)
-            for name, matched in found.items():
+            for name, matched in matched_faces.items():
                 count = counts[name].setdefault(bound, Count())
                 count.faces += 1
                 count.found += number in matched
-                count.lost += number in found[FULL] and number not in matched
-                count.gained += number in matched and number not in found[FULL]
+                count.lost += number in matched_faces[FULL] and number not in matched
+                count.gained += number in matched and number not in matched_faces[FULL]
     return counts
 
 
-def _matched(faces: Sequence[Box], found: Sequence[Box]) -> set[int]:
-    """The faces that a box was found for, by their numbers."""
-    free = list(found)
+def _match_faces(faces: Sequence[Box], boxes: Sequence[Box]) -> set[int]:
+    """The indices of the faces that match a box; each box matches one face at most."""
+    unmatched = list(boxes)
     matched = set()
     for number, face in enumerate(faces):
-        best = max(free, key=lambda box: _overlap(face, box), default=None)
-        if best is not None and _overlap(face, best) >= SAME_FROM:
+        best = max(unmatched, key=lambda box: _compute_iou(face, box), default=None)
+        if best is not None and _compute_iou(face, best) >= MIN_IOU:
             matched.add(number)
-            free.remove(best)
+            unmatched.remove(best)
     return matched
 
 
-def _overlap(a: Box, b: Box) -> float:
+def _compute_iou(a: Box, b: Box) -> float:
     """Intersection over union."""
-    wide = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
-    high = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
-    shared = max(wide, 0) * max(high, 0)
-    return shared / (a.width * a.height + b.width * b.height - shared)
+    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
+    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
+    intersection = max(width, 0) * max(height, 0)
+    return intersection / (a.width * a.height + b.width * b.height - intersection)
 
 
-def together(counts: dict[int, Count]) -> Count:
-    """All faces of the promised size and larger."""
-    some = [asdict(count) for bound, count in counts.items() if bound >= PROMISED_PX]
-    return Count(**{name: sum(one[name] for one in some) for name in asdict(Count())})
+def sum_counts(counts: dict[int, Count]) -> Count:
+    """The sum over the size classes from `GUARANTEED_PX` on."""
+    large = [asdict(count) for bound, count in counts.items() if bound >= GUARANTEED_PX]
+    return Count(**{name: sum(count[name] for count in large) for name in asdict(Count())})
 
 
-def _core_ms(search: Search, every: Sequence[Frame]) -> float:
+def _measure_core_ms(search: Search, all_frames: Sequence[Frame]) -> float:
     began = time.process_time()
-    for frame in every:
+    for frame in all_frames:
         search(frame.pixels)
-    return 1000 * (time.process_time() - began) / len(every)
+    return 1000 * (time.process_time() - began) / len(all_frames)
 
 
 def show(title: str, counts: dict[str, dict[int, Count]], core_ms: dict[str, Spread]) -> None:
-    print(f"\n{title}: faces found by their longer side in px; core-ms a frame")
+    print(f"\n{title}: faces found by longer side in px; core-ms per frame")
     bounds = sorted(counts[FULL])
     print(f"  {'from px':<26}" + "".join(f"{bound:>5}" for bound in bounds))
     print(f"  {'faces':<26}" + "".join(f"{counts[FULL][b].faces:>5}" for b in bounds))
     for name, of in counts.items():
         cells = "".join(f"{of[bound].found:>5}" for bound in bounds)
         print(f"  {name:<26}{cells}   {core_ms[name]} core-ms")
-    print(f"faces of {PROMISED_PX} px and more: {together(counts[FULL]).faces}")
+    print(f"faces of {GUARANTEED_PX} px and more: {sum_counts(counts[FULL]).faces}")
     for name, of in counts.items():
-        total = together(of)
+        total = sum_counts(of)
         print(
-            f"  {name:<26}{total.found:>5} found; of those that full size finds {total.lost} are "
-            f"lost, {total.gained} more are found"
+            f"  {name:<26}{total.found:>5} found; compared with full size {total.lost} lost, "
+            f"{total.gained} gained"
         )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.detection", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="prove that it runs; measures nothing")
+    parser.add_argument("--quick", action="store_true", help="only test that it runs")
     options = parser.parse_args()
     is_quick: bool = options.quick
     if not (PHOTOGRAPHS / "manifest.json").is_file():
-        print(f"skipped: there are no photographs in {PHOTOGRAPHS}")
+        print(f"skipped: no photographs in {PHOTOGRAPHS}")
         return 0
-    described = machine()
+    machine_facts = describe_machine()
     cv2.setNumThreads(1)
     settings = Settings(_env_file=None)
-    ways = searches(settings)
+    searches = build_searches(settings)
     result: dict[str, Any] = {
         "is_quick": is_quick,
-        "machine": described,
+        "machine": machine_facts,
         "min_face_px": settings.min_face_px,
-        "promised_px": PROMISED_PX,
+        "promised_px": GUARANTEED_PX,
     }
     for width, height in FRAMES[:1] if is_quick else FRAMES:
-        every = list(frames(width, height, is_quick))
-        counts = compare(every, ways)
-        timed = every[:: max(len(every) // TIMED_FRAMES, 1)]
+        all_frames = list(generate_frames(width, height, is_quick))
+        counts = compare(all_frames, searches)
+        timed = all_frames[:: max(len(all_frames) // TIMED_FRAMES, 1)]
         core_ms = {
-            name: Spread.of(
-                [_core_ms(search, timed) for _ in range(QUICK_ROUNDS if is_quick else ROUNDS)]
+            name: Spread.from_values(
+                [
+                    _measure_core_ms(search, timed)
+                    for _ in range(QUICK_ROUNDS if is_quick else ROUNDS)
+                ]
             )
-            for name, search in ways.items()
+            for name, search in searches.items()
         }
-        show(f"{len(every)} frames of {width}×{height}", counts, core_ms)
+        show(f"{len(all_frames)} frames of {width}×{height}", counts, core_ms)
         result[f"{width}x{height}"] = {
-            "frames": len(every),
-            "core_ms_per_frame": as_plain(core_ms),
-            "from_promised_px": {name: asdict(together(of)) for name, of in counts.items()},
+            "frames": len(all_frames),
+            "core_ms_per_frame": convert_spreads(core_ms),
+            "from_promised_px": {name: asdict(sum_counts(of)) for name, of in counts.items()},
             "by_size_px": {
                 name: {str(bound): asdict(of[bound]) for bound in sorted(of)}
                 for name, of in counts.items()
             },
         }
-    write_json(result_path("detection.json", is_quick=is_quick), result)
+    write_json(build_result_path("detection.json", is_quick=is_quick), result)
     return 0
 
 

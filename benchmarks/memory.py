@@ -1,8 +1,8 @@
-"""What memory a scoring process takes, and whether more images take more of it.
+"""The memory of a scoring process, and whether it grows with the number of images.
 
-Two days of crops, one ten times the size of the other, each scored as one shard by one process,
-started as a task starts it. Its resident memory is looked at twice a second; its peak is the
-kernel's own (VmHWM).
+Two days of crops, one ten times as large as the other, are each scored as one shard by one process,
+started as in an Airflow task. Its resident memory is sampled twice a second; the peak is that of
+the kernel (VmHWM).
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ import sqlalchemy as sa
 from matplotlib.figure import Figure
 
 from benchmarks import servers
-from benchmarks.again import repeated_day
+from benchmarks.again import build_repeated_day
 from benchmarks.drawn import DAY
-from benchmarks.measuring import RESULTS_DIR, machine, result_path, write_json
-from fer_batch import database, log, nightly
-from fer_batch.demo.day import DemoFacility
+from benchmarks.measuring import RESULTS_DIR, build_result_path, describe_machine, write_json
+from fer_batch import log
+from fer_batch.database import connections
+from fer_batch.local.demo.day import DemoFacility
+from fer_batch.pipeline import nightly
 
 SIZES, QUICK_SIZES = (20_000, 200_000), (400, 2_000)
 PEAK_MB, GROWTH_MB = 600, 20
-"""The bounds: on the peak, and on what the larger day may take over the smaller one."""
+"""Limits of the peak, and of its growth from the smaller to the larger day."""
 INTERVAL_S = 0.5
 CHART = RESULTS_DIR.parents[1] / "docs" / "images" / "memory.png"
 
@@ -39,8 +41,8 @@ Sample = tuple[float, int, float]
 """Seconds since the start, images done, resident memory in MB."""
 
 
-class Watch(threading.Thread):
-    """Looks at the scoring process that this process starts, for as long as it lives."""
+class MemoryMonitor(threading.Thread):
+    """Samples the memory of the scoring process that this process starts."""
 
     def __init__(self, engine: sa.Engine, facility_id: str) -> None:
         super().__init__(daemon=True)
@@ -58,16 +60,16 @@ class Watch(threading.Thread):
                     if "worker" not in process.cmdline():
                         continue
                     resident_mb = process.memory_info().rss / 1e6
-                    self.peak_mb = max(self.peak_mb, resident_mb, _peak_mb(process.pid))
+                    self.peak_mb = max(self.peak_mb, resident_mb, _read_peak_mb(process.pid))
                 except (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
                     continue
-                self.samples.append((time.monotonic() - began, self._done(), resident_mb))
+                self.samples.append((time.monotonic() - began, self._count_done(), resident_mb))
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self._is_over.set()
         self.join()
 
-    def _done(self) -> int:
+    def _count_done(self) -> int:
         with self._engine.connect() as connection:
             return int(
                 connection.execute(
@@ -78,26 +80,26 @@ class Watch(threading.Thread):
 
 
 @contextmanager
-def watched(engine: sa.Engine, facility_id: str) -> Iterator[Watch]:
-    watch = Watch(engine, facility_id)
-    watch.start()
+def monitored(engine: sa.Engine, facility_id: str) -> Iterator[MemoryMonitor]:
+    monitor = MemoryMonitor(engine, facility_id)
+    monitor.start()
     try:
-        yield watch
+        yield monitor
     finally:
-        watch.end()
+        monitor.stop()
 
 
-def _peak_mb(pid: int) -> float:
-    """The most that was ever resident, as the kernel counts it."""
+def _read_peak_mb(pid: int) -> float:
+    """The peak resident memory of a process, from the kernel."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024 / 1e6
     return 0.0
 
 
-def score(stack: servers.Servers, day: DemoFacility) -> Watch:
-    """One facility's day in one scoring process. Raises RuntimeError if not all of it is done."""
-    settings = stack.settings().model_copy(
+def score(stack: servers.Servers, day: DemoFacility) -> MemoryMonitor:
+    """Score one facility's day in one process. Raises RuntimeError unless all images are scored."""
+    settings = stack.build_settings().model_copy(
         update={"shard_images": len(day.images), "score_deadline_s": 6 * 3600.0}
     )
     selection = nightly.Selection(f"bench-{uuid.uuid4()}", DAY, facility_ids=(day.facility_id,))
@@ -105,29 +107,29 @@ def score(stack: servers.Servers, day: DemoFacility) -> Watch:
     run.sync_facilities()
     run.list_images()
     (shard,) = run.plan_shards()
-    with watched(database.engine(settings), day.facility_id) as watch:
-        result = run.score(shard)
+    with monitored(connections.create_engine(settings), day.facility_id) as monitor:
+        result = run.score_shard(shard)
     if result.outcomes != {"scored": len(day.images)}:
         raise RuntimeError(f"not every image was scored: {result.outcomes}")
     print(
-        f"  {len(day.images):,} images: {result.seconds:.0f} s, peak {watch.peak_mb:.0f} MB",
+        f"  {len(day.images):,} images: {result.seconds:.0f} s, peak {monitor.peak_mb:.0f} MB",
         flush=True,
     )
-    return watch
+    return monitor
 
 
 def draw(curves: dict[int, list[Sample]], path: Path, title: str) -> None:
-    """Write a PNG: resident memory over images done, the share of the day as its scale."""
+    """Write a PNG: resident memory against the number of scored images."""
     mpl.use("Agg")
     figure = Figure(figsize=(8, 3.6), dpi=110, layout="constrained")
     axes = figure.subplots()
-    for (size, samples), colour in zip(curves.items(), ("#d08c3c", "#2f6f9f"), strict=True):
+    for (size, samples), color in zip(curves.items(), ("#d08c3c", "#2f6f9f"), strict=True):
         done, resident = [s[1] for s in samples], [s[2] for s in samples]
-        axes.plot(done, resident, color=colour, label=f"a day of {size:,} images")
+        axes.plot(done, resident, color=color, label=f"a day of {size:,} images")
     axes.axhline(PEAK_MB, color="black", linestyle=":", linewidth=1)
     axes.annotate(f"limit {PEAK_MB} MB", (0, PEAK_MB), va="bottom", fontsize=8)
     axes.set_ylim(0, PEAK_MB * 1.1)
-    axes.set_xlabel("images done")
+    axes.set_xlabel("images scored")
     axes.set_ylabel("resident MB")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.legend(fontsize=8, frameon=False, loc="center right")
@@ -139,45 +141,45 @@ def draw(curves: dict[int, list[Sample]], path: Path, title: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="prove that it runs; measures nothing")
-    parser.add_argument("--images", type=int, nargs=2, help="two sizes instead of the usual ones")
+    parser.add_argument("--quick", action="store_true", help="only test that it runs")
+    parser.add_argument("--images", type=int, nargs=2, help="two sizes instead of the defaults")
     options = parser.parse_args()
     is_quick: bool = options.quick or options.images is not None
     sizes = tuple(sorted(options.images or (QUICK_SIZES if options.quick else SIZES)))
-    described = machine()
+    machine_facts = describe_machine()
     log.configure("console", "warning")
     days = []
     for size in sizes:
-        day = repeated_day(size)
+        day = build_repeated_day(size)
         days.append(DemoFacility(f"crops-{size}", day.name, "UTC", "crops", day.images))
     print(f"starting the servers, uploading {sum(sizes):,} images", flush=True)
     with servers.running(days) as stack:
-        watches = {len(day.images): score(stack, day) for day in days}
-    peaks = {size: round(watch.peak_mb, 1) for size, watch in watches.items()}
+        monitors = {len(day.images): score(stack, day) for day in days}
+    peaks = {size: round(monitor.peak_mb, 1) for size, monitor in monitors.items()}
     small, large = sizes
     growth_mb = round(peaks[large] - peaks[small], 1)
-    is_kept = peaks[large] <= PEAK_MB and growth_mb <= GROWTH_MB
+    is_met = peaks[large] <= PEAK_MB and growth_mb <= GROWTH_MB
     print(
         f"\npeak {peaks[large]:.0f} MB, at most {PEAK_MB}; from {small:,} to {large:,} images "
-        f"{growth_mb:+.1f} MB, at most {GROWTH_MB}: {'kept' if is_kept else 'NOT KEPT'}"
+        f"{growth_mb:+.1f} MB, at most {GROWTH_MB}: {'met' if is_met else 'NOT MET'}"
     )
     result: dict[str, Any] = {
         "is_quick": is_quick,
-        "machine": described,
+        "machine": machine_facts,
         "peak_mb": {str(size): peak for size, peak in peaks.items()},
         "growth_mb": growth_mb,
         "limits_mb": {"peak": PEAK_MB, "growth": GROWTH_MB},
         "samples_s_images_mb": {
-            str(size): [[round(s, 1), done, round(mb, 1)] for s, done, mb in watch.samples]
-            for size, watch in watches.items()
+            str(size): [[round(s, 1), done, round(mb, 1)] for s, done, mb in monitor.samples]
+            for size, monitor in monitors.items()
         },
     }
-    path = result_path("memory.json", is_quick=is_quick)
+    path = build_result_path("memory.json", is_quick=is_quick)
     write_json(path, result)
     draw(
-        {size: watch.samples for size, watch in watches.items()},
+        {size: monitor.samples for size, monitor in monitors.items()},
         path.with_suffix(".png") if is_quick else CHART,
-        f"One scoring process, {described['cpu']}, {described['cores']} cores",
+        f"One scoring process, {machine_facts['cpu']}, {machine_facts['cores']} cores",
     )
     return 0
 

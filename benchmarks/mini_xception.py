@@ -1,7 +1,7 @@
-"""mini-Xception in Keras: the architecture of the network that the `fer` package runs.
+"""mini-Xception in Keras: the architecture of the network in the `fer` package.
 
-For speed alone: its weights are random. Source: O. Arriaga, M. Valdenegro-Toro, P. Plöger,
-"Real-time Convolutional Neural Networks for Emotion and Gender Classification", 2017.
+It serves only to measure speed: its weights are random. Source: O. Arriaga, M. Valdenegro-Toro,
+P. Plöger, "Real-time Convolutional Neural Networks for Emotion and Gender Classification", 2017.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ INPUT_PX = 64
 CLASSES = 7
 WIDTHS = (16, 32, 64, 128)
 PARAMETERS = 58_423
-"""As the `fer` package's file has."""
+"""Number of parameters in the file of the `fer` package."""
 
 
 def build() -> Any:
     """A Keras model: float32 [N,64,64,1] in -1 to 1 → probabilities float32 [N,7]."""
-    picture = Input((INPUT_PX, INPUT_PX, 1))
-    x = picture
+    image = Input((INPUT_PX, INPUT_PX, 1))
+    x = image
     for _ in range(2):
         x = layers.Conv2D(8, 3, use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization()(x))
     for width in WIDTHS:
-        short = layers.Conv2D(width, 1, strides=2, padding="same", use_bias=False)(x)
-        short = layers.BatchNormalization()(short)
+        shortcut = layers.Conv2D(width, 1, strides=2, padding="same", use_bias=False)(x)
+        shortcut = layers.BatchNormalization()(shortcut)
         x = layers.SeparableConv2D(width, 3, padding="same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization()(x))
         x = layers.SeparableConv2D(width, 3, padding="same", use_bias=False)(x)
         x = layers.BatchNormalization()(x)
-        x = layers.Add()([layers.MaxPooling2D(3, strides=2, padding="same")(x), short])
+        x = layers.Add()([layers.MaxPooling2D(3, strides=2, padding="same")(x), shortcut])
     x = layers.GlobalAveragePooling2D()(layers.Conv2D(CLASSES, 3, padding="same")(x))
-    model = Model(picture, layers.Softmax()(x))
-    found = model.count_params()
-    if found != PARAMETERS:
-        raise AssertionError(f"{found} parameters, the published network has {PARAMETERS}")
+    model = Model(image, layers.Softmax()(x))
+    parameters = model.count_params()
+    if parameters != PARAMETERS:
+        raise AssertionError(f"{parameters} parameters, the published network has {PARAMETERS}")
     return model

@@ -1,8 +1,8 @@
-"""`python -m benchmarks.packed`: what it would gain to keep a thousand crops in one object.
+"""`python -m benchmarks.packed`: the gain of storing a thousand crops in one object.
 
-The same crops lie in the bucket singly and in tar files of a thousand. Both are listed and fetched
-by the reader that scoring uses, and the tar files are taken apart in memory. fer-batch reads no
-packs: this tells what a provider with many small images could win by another layout.
+The same crops are in the bucket as single objects and in tar files of a thousand. Both are listed
+and fetched with the reader that scoring uses, and the tar files are unpacked in memory. fer-batch
+does not read archives: this estimates what a facility with many small images would gain.
 """
 
 from __future__ import annotations
@@ -15,14 +15,20 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from benchmarks.drawn import CROPS, DAY, crops_day
-from benchmarks.measuring import Spread, as_plain, machine, result_path, write_json
-from benchmarks.rounds import in_turn
+from benchmarks.drawn import CROPS, DAY, build_crops_day
+from benchmarks.measuring import (
+    Spread,
+    build_result_path,
+    convert_spreads,
+    describe_machine,
+    write_json,
+)
+from benchmarks.rounds import rotate_order
 from benchmarks.servers import Servers, running
 from fer_batch import log
-from fer_batch.demo.day import DemoFacility, DemoImage
-from fer_batch.records import Batch, Image
-from fer_batch.storage import BucketReader
+from fer_batch.local.demo.day import DemoFacility, DemoImage
+from fer_batch.records import Batch, FetchedImage, Image
+from fer_batch.storage.reader import BucketReader
 
 PACKS = "bench-packs"
 CROPS_OF_PACK = 1000
@@ -31,7 +37,7 @@ WAYS = {"one crop an object": CROPS, "a thousand crops an object": PACKS}
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Listing and fetching all crops once."""
+    """The cost of listing and fetching all crops once."""
 
     crops: int
     requests: int
@@ -40,8 +46,8 @@ class Turn:
     s3_core_s: float
 
 
-def packed(day: DemoFacility) -> DemoFacility:
-    """The day's images in tar files, one after the other."""
+def pack_day(day: DemoFacility) -> DemoFacility:
+    """The images of the day in tar files."""
     packs = []
     for start in range(0, len(day.images), CROPS_OF_PACK):
         file = io.BytesIO()
@@ -54,8 +60,8 @@ def packed(day: DemoFacility) -> DemoFacility:
     return DemoFacility(PACKS, "Packs", "UTC", "crops", packs)
 
 
-def crops_in(facility_id: str, data: bytes) -> Iterator[bytes]:
-    """The encoded crops of an object."""
+def extract_crops(facility_id: str, data: bytes) -> Iterator[bytes]:
+    """The encoded crops in the bytes of an object."""
     if facility_id == CROPS:
         yield data
         return
@@ -66,66 +72,76 @@ def crops_in(facility_id: str, data: bytes) -> Iterator[bytes]:
                 yield file.read()
 
 
-def turn(stack: Servers, facility_id: str) -> Turn:
-    """List and fetch a facility's day; the core-seconds of this process and of the S3 server."""
-    settings, batch = stack.settings(), Batch(facility_id, DAY)
-    before, began, own = stack.core_s(), time.perf_counter(), time.process_time()
+def run_turn(stack: Servers, facility_id: str) -> Turn:
+    """List and fetch a facility's day. Raises RuntimeError if an object cannot be fetched."""
+    settings, batch = stack.build_settings(), Batch(facility_id, DAY)
+    before, began, own = stack.measure_core_s(), time.perf_counter(), time.process_time()
     with BucketReader(settings) as reader:
         listed = [
-            Image(batch, found.key, found.etag, found.size_bytes)
-            for found in reader.list(f"{facility_id}/{DAY}/")
+            Image(batch, entry.key, entry.etag, entry.size_bytes)
+            for entry in reader.list(f"{facility_id}/{DAY}/")
         ]
         crops = 0
         for fetched in reader.fetch_many(listed):
-            if fetched.data is None:
+            if not isinstance(fetched, FetchedImage):
                 raise RuntimeError(f"{fetched.image.key}: {fetched.reason}")
-            crops += sum(1 for _ in crops_in(facility_id, fetched.data))
+            crops += sum(1 for _ in extract_crops(facility_id, fetched.data))
     pages = -(-len(listed) // 1000)
     return Turn(
         crops,
         len(listed) + pages,
         time.perf_counter() - began,
         time.process_time() - own,
-        (stack.core_s() - before).s3,
+        (stack.measure_core_s() - before).s3,
     )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.packed", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="prove that it runs; measures nothing")
+    parser.add_argument("--quick", action="store_true", help="only test that it runs")
     is_quick: bool = parser.parse_args().quick
     count, rounds = (200, 1) if is_quick else (20_000, 5)
-    described = machine()
+    machine_facts = describe_machine()
     log.configure("console", "warning")
-    day = crops_day(count)
+    day = build_crops_day(count)
     turns: dict[str, list[Turn]] = {name: [] for name in WAYS}
-    with running([day, packed(day)]) as stack:
-        for number, order in in_turn(list(WAYS), rounds):
+    with running([day, pack_day(day)]) as stack:
+        for number, order in rotate_order(list(WAYS), rounds):
             for name in order:
-                turns[name].append(turn(stack, WAYS[name]))
-            said = ", ".join(f"{n} {ts[-1].crops / ts[-1].seconds:,.0f}" for n, ts in turns.items())
-            print(f"  round {number + 1} of {rounds}, crops/s: {said}", flush=True)
-    rates = {name: Spread.of([t.crops / t.seconds for t in ts]) for name, ts in turns.items()}
+                turns[name].append(run_turn(stack, WAYS[name]))
+            latest = ", ".join(
+                f"{n} {facility_turns[-1].crops / facility_turns[-1].seconds:,.0f}"
+                for n, facility_turns in turns.items()
+            )
+            print(f"  round {number + 1} of {rounds}, crops/s: {latest}", flush=True)
+    rates = {
+        name: Spread.from_values([t.crops / t.seconds for t in facility_turns])
+        for name, facility_turns in turns.items()
+    }
     costs = {
-        name: Spread.of([1000 * (t.own_core_s + t.s3_core_s) / t.crops for t in ts])
-        for name, ts in turns.items()
+        name: Spread.from_values(
+            [1000 * (t.own_core_s + t.s3_core_s) / t.crops for t in facility_turns]
+        )
+        for name, facility_turns in turns.items()
     }
     single, pack = WAYS
-    gain = Spread.of_ratios(rates[pack], rates[single])
-    print("\ncrops/s listed and fetched, median (min to max); core-ms a crop; requests")
+    gain = Spread.from_ratios(rates[pack], rates[single])
+    print("\ncrops/s listed and fetched, median (min to max); core-ms per crop; requests")
     for name, rate in rates.items():
         print(f"  {name:<30}{rate!s:<30}{costs[name].median:>8.3f}{turns[name][0].requests:>10,}")
-    print(f"a thousand crops an object is {gain} times as fast to list and fetch")
+    print(f"with a thousand crops per object, listing and fetching is {gain} times as fast")
     write_json(
-        result_path("packed.json", is_quick=is_quick),
+        build_result_path("packed.json", is_quick=is_quick),
         {
             "is_quick": is_quick,
-            "machine": described,
+            "machine": machine_facts,
             "crops": count,
-            "crops_per_s": as_plain(rates),
-            "core_ms_per_crop": as_plain(costs),
-            "requests": {name: ts[0].requests for name, ts in turns.items()},
-            **as_plain({"times_as_fast": gain}),
+            "crops_per_s": convert_spreads(rates),
+            "core_ms_per_crop": convert_spreads(costs),
+            "requests": {
+                name: facility_turns[0].requests for name, facility_turns in turns.items()
+            },
+            **convert_spreads({"times_as_fast": gain}),
         },
     )
     return 0

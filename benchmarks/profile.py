@@ -1,9 +1,9 @@
-"""Where the core-seconds of scoring go: a sampling profile of the process that scores a day.
+"""A sampling profile of the core-seconds of the process that scores a day.
 
-Two hundred times a second every Python thread is asked how much processor time it has used since,
-and what it was doing: that time is put down to the innermost function of fer-batch on its stack,
-with the innermost of all beside it. Threads of the runtime and of the S3 client, which Python
-does not see, are told apart by their names. Sampling itself takes some of the time.
+Two hundred times a second, the processor time that every Python thread used since the last sample
+is attributed to the innermost function of fer-batch on its stack, together with the innermost
+function of all. Threads of the runtime and of the S3 client, which Python does not know, are
+distinguished by their names. Sampling itself takes some of the time.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from types import FrameType
 from typing import Any
 
 from benchmarks import contestants, servers
-from benchmarks.again import repeated_day
-from benchmarks.drawn import CROPS, FRAMES, frames_day
-from benchmarks.measuring import QUIET, machine, result_path, write_json
+from benchmarks.again import build_repeated_day
+from benchmarks.drawn import CROPS, FRAMES, build_frames_day
+from benchmarks.measuring import QUIET, build_result_path, describe_machine, write_json
 from fer_batch import log
 
 IMAGES = {"crops": 20_000, "frames": 600}
@@ -33,7 +33,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Sampler(threading.Thread):
-    """Core-seconds by what was being done, of all Python threads but itself."""
+    """Core-seconds by function, of all Python threads except this one."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -49,20 +49,20 @@ class Sampler(threading.Thread):
                     continue
                 try:
                     used = time.clock_gettime(time.pthread_getcpuclockid(thread.ident))
-                except OSError:  # it has just ended
+                except OSError:  # the thread has just ended
                     continue
                 before = self._used.get(thread.ident, used)
-                # A number may be given again to a new thread, whose clock begins anew.
-                self.core_s[_doing(stacks[thread.ident])] += max(used - before, 0.0)
+                # A thread id can be reused by a new thread, whose clock starts at 0.
+                self.core_s[_attribute_frame(stacks[thread.ident])] += max(used - before, 0.0)  # type: ignore[assignment]
                 self._used[thread.ident] = used
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self._is_over.set()
         self.join()
 
 
-def _doing(frame: FrameType | None) -> tuple[str, str]:
-    """The innermost function of fer-batch, and the innermost of all."""
+def _attribute_frame(frame: FrameType | None) -> tuple[str, str]:
+    """The innermost function of fer-batch on the stack, and the innermost function of all."""
     leaf = ours = ""
     while frame is not None and not ours:
         name = f"{Path(frame.f_code.co_filename).stem}.{frame.f_code.co_name}"
@@ -73,9 +73,9 @@ def _doing(frame: FrameType | None) -> tuple[str, str]:
     return ours or "elsewhere", leaf
 
 
-def _native_core_s() -> Counter[str]:
-    """Core-seconds of this process's threads by the names that the kernel knows them by."""
-    found: Counter[str] = Counter()
+def _read_thread_core_s() -> Counter[str]:
+    """Core-seconds of the threads of this process by the kernel's names for them."""
+    core_s: Counter[str] = Counter()
     for task in Path("/proc/self/task").iterdir():
         try:
             text = (task / "stat").read_text()
@@ -83,24 +83,24 @@ def _native_core_s() -> Counter[str]:
             continue
         name, _, rest = text.partition("(")[2].rpartition(")")
         user, system = rest.split()[11:13]
-        found[name] += (int(user) + int(system)) / _TICKS
-    return found
+        core_s[name] += (int(user) + int(system)) / _TICKS  # type: ignore[assignment]
+    return core_s
 
 
 def profile(facility_id: str, count: int) -> dict[str, Any]:
     """Score a facility's day in this process under the sampler."""
-    work = contestants.ours(facility_id)
-    before, began, native = time.process_time(), time.perf_counter(), _native_core_s()
+    work = contestants.make_fer_batch(facility_id)
+    before, began, native = time.process_time(), time.perf_counter(), _read_thread_core_s()
     sampler = Sampler()
     sampler.start()
     try:
         done = work()
     finally:
-        sampler.end()
+        sampler.stop()
     core_s, seconds = time.process_time() - before, time.perf_counter() - began
     if done != count:
         raise RuntimeError(f"{done} of {count} images were scored")
-    by_name = _native_core_s() - native
+    by_name = _read_thread_core_s() - native
     return {
         "images": count,
         "seconds": round(seconds, 2),
@@ -116,34 +116,34 @@ def profile(facility_id: str, count: int) -> dict[str, Any]:
     }
 
 
-def show(kind: str, found: dict[str, Any]) -> None:
-    total = found["core_ms_per_image"]
-    print(f"\n{kind}: {found['images']} images, {total:.3f} core-ms each in this process")
-    print("  function of fer-batch (innermost function), core-ms an image, share")
-    for name, core_ms in list(found["python_core_ms_per_image"].items())[:SHOWN]:
+def show(kind: str, figures: dict[str, Any]) -> None:
+    total = figures["core_ms_per_image"]
+    print(f"\n{kind}: {figures['images']} images, {total:.3f} core-ms each in this process")
+    print("  function of fer-batch (innermost function), core-ms per image, share")
+    for name, core_ms in list(figures["python_core_ms_per_image"].items())[:SHOWN]:
         print(f"  {name:<70}{core_ms:>8.3f}{core_ms / total:>7.0%}")
-    print("  threads that still live at the end, by the kernel's name for them")
-    for name, core_ms in found["threads_core_ms_per_image"].items():
+    print("  threads alive at the end, by the kernel's name for them")
+    for name, core_ms in figures["threads_core_ms_per_image"].items():
         print(f"  {name:<70}{core_ms:>8.3f}{core_ms / total:>7.0%}")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="prove that it runs; measures nothing")
+    parser.add_argument("--quick", action="store_true", help="only test that it runs")
     options = parser.parse_args()
     is_quick: bool = options.quick
     counts = QUICK_IMAGES if is_quick else IMAGES
-    described = machine()
+    machine_facts = describe_machine()
     log.configure("console", "warning")
     print("drawing the day, starting the servers", flush=True)
-    days = [repeated_day(counts["crops"]), frames_day(counts["frames"])]
-    result: dict[str, Any] = {"is_quick": is_quick, "machine": described}
+    days = [build_repeated_day(counts["crops"]), build_frames_day(counts["frames"])]
+    result: dict[str, Any] = {"is_quick": is_quick, "machine": machine_facts}
     with servers.running(days) as stack:
-        os.environ.update(QUIET | stack.environment())
+        os.environ.update(QUIET | stack.build_environment())
         for kind, facility_id in (("crops", CROPS), ("frames", FRAMES)):
             result[kind] = profile(facility_id, counts[kind])
             show(kind, result[kind])
-    write_json(result_path("profile.json", is_quick=is_quick), result)
+    write_json(build_result_path("profile.json", is_quick=is_quick), result)
     return 0
 
 

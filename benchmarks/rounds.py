@@ -1,8 +1,8 @@
-"""Contestants in processes of their own, which take turns.
+"""Contestants in separate processes that take turns.
 
-Each is made once, says when it is ready, and then does its work when it is told to, alone: no
-other contestant's threads run meanwhile. So all of them see the same machine, round by round,
-and none pays for another's libraries.
+Each is started once, reports when it is ready, and then works only in its turns, while no thread of
+another contestant runs. In each round all contestants therefore have the same conditions, and none
+is slowed down by the libraries of another.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 Work = Callable[[], int]
-"""Does the work of one round and says how many items that were."""
+"""Does the work of one round and returns the number of items."""
 Maker = Callable[..., Work]
-"""Loads what the work needs; must be importable, for it runs in another process."""
+"""Loads everything that the work needs; must be importable, because it runs in another process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One contestant's round. `core_s` is processor time of its process and their children."""
+    """One contestant's round. `core_s` is the processor time of its process and its children."""
 
     items: int
     seconds: float
@@ -39,30 +39,30 @@ class Turn:
 
 
 class Contestant:
-    """A process that waits for its turns."""
+    """A process that waits for its turns. `ready_after_s` is the duration of its start."""
 
     def __init__(
         self, name: str, maker: Maker, arguments: tuple[Any, ...], environment: Mapping[str, str]
     ) -> None:
         self.name = name
-        here, there = multiprocessing.get_context("spawn").Pipe()
-        self._connection: Connection[Any, Any] = here
+        parent_end, child_end = multiprocessing.get_context("spawn").Pipe()
+        self._connection: Connection[Any, Any] = parent_end
         began = time.perf_counter()
         self._process = multiprocessing.get_context("spawn").Process(
-            target=_serve, args=(there, maker, arguments, dict(environment)), daemon=False
+            target=_serve, args=(child_end, maker, arguments, dict(environment)), daemon=False
         )
         self._process.start()
-        there.close()
+        child_end.close()
         self._receive()
         self.ready_after_s = time.perf_counter() - began
 
-    def turn(self) -> Turn:
-        """Let it work. Raises RuntimeError with its traceback if it fails."""
+    def run_turn(self) -> Turn:
+        """Run one turn. Raises RuntimeError with the traceback if the work fails."""
         self._connection.send("go")
         turn: Turn = self._receive()
         return turn
 
-    def end(self) -> None:
+    def stop(self) -> None:
         self._connection.close()
         self._process.join(10)
         if self._process.is_alive():
@@ -71,20 +71,20 @@ class Contestant:
 
     def _receive(self) -> Any:
         try:
-            is_well, answer = self._connection.recv()
+            is_ok, reply = self._connection.recv()
         except EOFError:
             self._process.join()
             raise RuntimeError(f"{self.name} died: exit code {self._process.exitcode}") from None
-        if not is_well:
-            raise RuntimeError(f"{self.name} failed:\n{answer}")
-        return answer
+        if not is_ok:
+            raise RuntimeError(f"{self.name} failed:\n{reply}")
+        return reply
 
 
 @contextmanager
-def ready(
+def running_contestants(
     makers: Mapping[str, tuple[Maker, tuple[Any, ...]]], environment: Mapping[str, str]
 ) -> Iterator[dict[str, Contestant]]:
-    """All contestants, made one after the other, for the time of a block."""
+    """All contestants, started one after the other, within the block."""
     contestants: dict[str, Contestant] = {}
     try:
         for name, (maker, arguments) in makers.items():
@@ -93,11 +93,11 @@ def ready(
         yield contestants
     finally:
         for contestant in contestants.values():
-            contestant.end()
+            contestant.stop()
 
 
-def in_turn(names: list[str], rounds: int) -> Iterator[tuple[int, list[str]]]:
-    """The order of each round: another one goes first each time."""
+def rotate_order(names: list[str], rounds: int) -> Iterator[tuple[int, list[str]]]:
+    """The number and the order of each round; the first contestant changes each time."""
     for number in range(rounds):
         start = number % len(names)
         yield number, names[start:] + names[:start]
@@ -118,21 +118,21 @@ def _serve(
                 connection.recv()
             except EOFError:
                 return
-            began, core_s = time.perf_counter(), _core_s()
+            began, core_s = time.perf_counter(), _measure_core_s()
             items = work()
             seconds = time.perf_counter() - began
-            turn = Turn(items, seconds, _core_s() - core_s, _peak_mb())
+            turn = Turn(items, seconds, _measure_core_s() - core_s, _measure_peak_mb())
             connection.send((True, turn))
     except Exception:
         connection.send((False, traceback.format_exc()))
 
 
-def _core_s() -> float:
+def _measure_core_s() -> float:
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _peak_mb() -> float:
-    """Of this process, or of the largest that it started."""
+def _measure_peak_mb() -> float:
+    """Peak resident memory of this process, or of its largest child."""
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     return max(resource.getrusage(w).ru_maxrss for w in who) * 1024 / 1e6

@@ -1,8 +1,8 @@
-"""Each stage of scoring alone, on the same images, with the core-seconds that it costs.
+"""The core-seconds of each stage of scoring, measured alone on the same images.
 
-The stages are fer-batch's own functions, one after the other in this process: list, fetch,
-decode, find (frames only), CNN, write. Each is given what the one before it made, and has as many
-threads as in scoring. The stage limit is what the cores could do if nothing else cost anything.
+The stages are fer-batch's own functions, called one after the other in this process: list, fetch,
+decode, find (frames only), CNN, write. Each gets the output of the previous stage and has as many
+threads as in scoring. The stage limit is the rate of the cores if nothing else had a cost.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 
 from benchmarks.contestants import open_run
 from benchmarks.servers import Servers
-from fer_batch import database, results
-from fer_batch.classifier import Classifier
-from fer_batch.faces import FaceFinder, FoundFace, crop_face, whole_image
-from fer_batch.images import DecodedImage, Limits, Pixels, quiet_decoders, read_image
-from fer_batch.ledger import work
-from fer_batch.records import FaceScore, Image, ImageScore, KeyRange, Outcome
-from fer_batch.storage import BucketReader, Fetched
+from fer_batch.database import connections, results
+from fer_batch.database.ledger import list_unfinished
+from fer_batch.imaging.decoding import ImageLimits, Pixels, decode_image, silence_decoders
+from fer_batch.imaging.faces import DetectedFace, FaceDetector, crop_face, crop_whole_image
+from fer_batch.model.classifier import Classifier, score_faces
+from fer_batch.records import FaceScore, FetchedImage, Image, ImageScore, KeyRange
+from fer_batch.storage.reader import BucketReader
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -33,7 +33,7 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a stage took for some images: by the clock, and of the cores in three processes."""
+    """The cost of a stage: elapsed seconds, and the core-seconds of three processes."""
 
     images: int
     seconds: float
@@ -47,110 +47,121 @@ class Cost:
 
 
 class Stages:
-    """The stages of one facility's day. Everything is loaded before the first is measured."""
+    """The stages of one facility's day. Everything is loaded before the first measurement."""
 
     def __init__(self, servers: Servers, facility_id: str) -> None:
         cv2.setNumThreads(1)
         self._servers = servers
-        self._settings = servers.settings()
+        self._settings = servers.build_settings()
         self._run = open_run(self._settings, facility_id)
         self._facility = self._run.facilities[facility_id]
         self._classifier = Classifier(self._settings, self._run.cnn)
         self._threads = ThreadPoolExecutor(self._settings.threads)
-        self._finders = threading.local()
-        self._limits = Limits.of(self._settings)
+        self._detectors = threading.local()
+        self._limits = ImageLimits.from_settings(self._settings)
         self._run.sync_facilities()
         self._run.begin()
 
     def measure(self) -> dict[str, Cost]:
-        """All stages once, on empty tables."""
-        self._servers.forget()
+        """Run all stages once, on empty tables."""
+        self._servers.empty_tables()
         self._run.begin()
         self._costs: dict[str, tuple[float, float, float, float]] = {}
-        self._timed("list", self._run.list_images)
-        images = self._images()
-        fetched = self._timed("fetch", lambda: self._fetch(images))
-        with quiet_decoders():
-            decoded = self._timed("decode", lambda: self._decode(fetched))
+        self._time_stage("list", self._run.list_images)
+        images = self._list_images()
+        fetched = self._time_stage("fetch", lambda: self._fetch(images))
+        with silence_decoders():
+            decoded = self._time_stage("decode", lambda: self._decode(fetched))
         if self._facility.image_kind == "frames":
-            found = self._timed("find", lambda: self._on_all_cores(self._find, decoded))
+            cropped = self._time_stage(
+                "find", lambda: self._map_on_all_cores(self._detect, decoded)
+            )
         else:
-            found = self._timed("crop", lambda: [_whole(one) for one in decoded])
-        scores = self._timed("CNN", lambda: self._classify(fetched, decoded, found))
-        self._timed("write", lambda: self._write(scores))
+            cropped = self._time_stage("crop", lambda: [_crop_whole(p) for p in decoded])
+        scores = self._time_stage("CNN", lambda: self._classify(fetched, decoded, cropped))
+        self._time_stage("write", lambda: self._write(scores))
         return {name: Cost(len(images), *cost) for name, cost in self._costs.items()}
 
-    def _timed(self, name: str, function: Callable[[], Out]) -> Out:
-        before, began, own = self._servers.core_s(), time.perf_counter(), time.process_time()
-        made = function()
+    def _time_stage(self, name: str, function: Callable[[], Out]) -> Out:
+        before, began, own = (
+            self._servers.measure_core_s(),
+            time.perf_counter(),
+            time.process_time(),
+        )
+        result = function()
         seconds, own_s = time.perf_counter() - began, time.process_time() - own
-        took = self._servers.core_s() - before
-        self._costs[name] = (seconds, own_s, took.s3, took.postgres)
-        return made
+        of_servers = self._servers.measure_core_s() - before
+        self._costs[name] = (seconds, own_s, of_servers.s3, of_servers.postgres)
+        return result
 
-    def _images(self) -> list[Image]:
+    def _list_images(self) -> list[Image]:
         (batch,) = self._run.batches
-        everything = KeyRange(batch, "", "\U0010ffff", 0)
+        all_keys = KeyRange(batch, "", "\U0010ffff", 0)
         with self._run.engine.connect() as connection:
-            return list(work(connection, everything, self._run.model_version, limit=10_000_000))
+            return list(
+                list_unfinished(connection, all_keys, self._run.model_version, limit=10_000_000)
+            )
 
-    def _fetch(self, images: list[Image]) -> list[Fetched]:
+    def _fetch(self, images: list[Image]) -> list[FetchedImage]:
         with BucketReader(self._settings, self._facility) as reader:
-            return list(reader.fetch_many(images))
+            results = list(reader.fetch_many(images))
+        return [result for result in results if isinstance(result, FetchedImage)]
 
-    def _decode(self, fetched: list[Fetched]) -> list[DecodedImage]:
+    def _decode(self, fetched: list[FetchedImage]) -> list[Pixels]:
         if self._facility.image_kind == "crops":
-            return [read_image(one.data or b"", self._limits, is_grey=True) for one in fetched]
-        return self._on_all_cores(
-            lambda one: read_image(one.data or b"", self._limits, is_grey=False), fetched
+            return [decode_image(image.data, self._limits, is_gray=True) for image in fetched]
+        return self._map_on_all_cores(
+            lambda image: decode_image(image.data, self._limits, is_gray=False), fetched
         )
 
-    def _on_all_cores(self, function: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
-        """As scoring does it: a core that works beside a busy one may be slower than one alone.
+    def _map_on_all_cores(self, function: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
+        """Map with as many threads as scoring has: a core can be slower while others are busy.
 
-        For frames only. A crop is decoded in less time than it takes to hand it to a thread.
+        For frames only: decoding a crop takes less time than passing it to a thread.
         """
         return list(self._threads.map(function, items))
 
-    def _find(self, image: DecodedImage) -> tuple[list[FoundFace], list[Pixels]]:
-        if not hasattr(self._finders, "finder"):
-            self._finders.finder = FaceFinder(self._settings)
-        faces = self._finders.finder.find(image.pixels)
-        return faces, [crop_face(image.pixels, face.box) for face in faces]
+    def _detect(self, pixels: Pixels) -> tuple[list[DetectedFace], list[Pixels]]:
+        if not hasattr(self._detectors, "detector"):
+            self._detectors.detector = FaceDetector(self._settings)
+        faces = self._detectors.detector.detect(pixels)
+        return faces, [crop_face(pixels, face.box) for face in faces]
 
     def _classify(
         self,
-        fetched: list[Fetched],
-        decoded: list[DecodedImage],
-        found: list[tuple[list[FoundFace], list[Pixels]]],
+        fetched: list[FetchedImage],
+        decoded: list[Pixels],
+        cropped: list[tuple[list[DetectedFace], list[Pixels]]],
     ) -> list[ImageScore]:
-        """Chunk by chunk, as scoring does."""
+        """Classify and assemble chunk by chunk, as scoring does."""
         scores = []
         size = self._settings.chunk_images
         for start in range(0, len(fetched), size):
-            chunk = list(zip(fetched, decoded, found, strict=True))[start : start + size]
-            faces = self._faces([part for _, _, part in chunk])
-            for one, image, (boxes, _) in chunk:
-                own, faces = faces[: len(boxes)], faces[len(boxes) :]
-                outcome = Outcome.SCORED if own else Outcome.NO_FACE
-                scores.append(
-                    ImageScore(one.image, outcome, "", image.width_px, image.height_px, tuple(own))
-                )
+            chunk = list(zip(fetched, decoded, cropped, strict=True))[start : start + size]
+            faces = self._score_faces([part for _, _, part in chunk])
+            for one, pixels, (detected, _) in chunk:
+                own, faces = faces[: len(detected)], faces[len(detected) :]
+                height, width = pixels.shape[:2]
+                scores.append(ImageScore.from_faces(one.image, width, height, tuple(own)))
         return scores
 
-    def _faces(self, found: list[tuple[list[FoundFace], list[Pixels]]]) -> list[FaceScore]:
-        crops = [crop for _, some in found for crop in some]
-        boxes = [face for faces, _ in found for face in faces]
+    def _score_faces(
+        self, cropped: list[tuple[list[DetectedFace], list[Pixels]]]
+    ) -> list[FaceScore]:
+        crops = [crop for _, face_crops in cropped for crop in face_crops]
+        detected = [face for faces, _ in cropped for face in faces]
         if not crops:
             return []
-        return self._classifier.score_faces(
-            np.stack(crops), [f.box for f in boxes], [f.detector_score for f in boxes]
+        return score_faces(
+            self._classifier.classify(np.stack(crops)),
+            detected,
+            self._classifier.card.uncertain_below,
         )
 
     def _write(self, scores: list[ImageScore]) -> None:
         size = self._settings.chunk_images
         for start in range(0, len(scores), size):
-            with database.transaction(self._run.engine) as connection:
+            with connections.transaction(self._run.engine) as connection:
                 results.write_chunk(
                     connection,
                     scores[start : start + size],
@@ -159,6 +170,6 @@ class Stages:
                 )
 
 
-def _whole(image: DecodedImage) -> tuple[list[FoundFace], list[Pixels]]:
-    box, crop = whole_image(image.pixels)
-    return [FoundFace(box, 1.0)], [crop]
+def _crop_whole(pixels: Pixels) -> tuple[list[DetectedFace], list[Pixels]]:
+    box, crop = crop_whole_image(pixels)
+    return [DetectedFace(box, 1.0)], [crop]

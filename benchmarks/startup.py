@@ -1,8 +1,7 @@
-"""How long it takes until something happens: the DAG files, the command, a scoring process.
+"""Start times: importing the DAG files, the command line, a scoring process.
 
-Each is started anew every time, in a process of its own, as Airflow or a person starts it; the
-first start of each is not counted. By the clock, and in core-seconds, which a busy machine
-changes less.
+Each start is a new process, as Airflow or a person starts it; the first start of each is not
+counted. Measured in elapsed seconds and in core-seconds, which depend less on other load.
 """
 
 from __future__ import annotations
@@ -21,10 +20,18 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import servers
-from benchmarks.drawn import CROPS, DAY, FRAMES, crops_day, frames_day
-from benchmarks.measuring import QUIET, Spread, as_plain, machine, result_path, write_json
-from fer_batch import log, nightly
-from fer_batch.demo.day import DemoFacility, registry_text
+from benchmarks.drawn import CROPS, DAY, FRAMES, build_crops_day, build_frames_day
+from benchmarks.measuring import (
+    QUIET,
+    Spread,
+    build_result_path,
+    convert_spreads,
+    describe_machine,
+    write_json,
+)
+from fer_batch import log
+from fer_batch.local.demo.day import DemoFacility, format_registry
+from fer_batch.pipeline import nightly
 from fer_batch.records import Batch, KeyRange, Shard
 
 ROUNDS, QUICK_ROUNDS = 5, 1
@@ -54,9 +61,9 @@ own, clock = time.process_time(), time.perf_counter()
 import satisfaction_nightly
 print(time.perf_counter() - clock, time.process_time() - own, len(satisfaction_nightly.DAGS))
 """
-"""Imports the DAG file as the DAG processor does; what it takes from Airflow is there already."""
+"""Imports the DAG file as the DAG processor does, after the modules of Airflow are imported."""
 
-OF_AIRFLOW = """
+LIST_AIRFLOW_MODULES = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import satisfaction_nightly
@@ -66,14 +73,15 @@ print(*(name for name in sys.modules if name == "airflow" or name.startswith("ai
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """One start: by the clock, and of the cores."""
+    """The elapsed seconds and core-seconds of one start."""
 
     seconds: float
     core_s: float
 
 
-def parsing(registry: Path, home: Path) -> Callable[[], Start]:
-    """The import of the DAG file in a fresh process, Airflow's own modules left out."""
+def build_parsing_start(registry: Path, home: Path) -> Callable[[], Start]:
+    """A function that measures the import of the DAG file in a new process, without Airflow's own
+    modules."""
     environment = {
         "AIRFLOW_HOME": str(home),
         "FER_FACILITIES_FILE": str(registry),
@@ -81,27 +89,31 @@ def parsing(registry: Path, home: Path) -> Callable[[], Start]:
     }
 
     def start() -> Start:
-        said = _output([sys.executable, "-c", PARSE, str(DAGS), of_airflow], environment)
-        seconds, core_s, _ = said.split()
+        output = _run_command(
+            [sys.executable, "-c", PARSE, str(DAGS), airflow_modules], environment
+        )
+        seconds, core_s, _ = output.split()
         return Start(float(seconds), float(core_s))
 
-    of_airflow = _output([sys.executable, "-c", OF_AIRFLOW, str(DAGS)], environment).strip()
+    airflow_modules = _run_command(
+        [sys.executable, "-c", LIST_AIRFLOW_MODULES, str(DAGS)], environment
+    ).strip()
     return start
 
 
-def helping() -> Start:
-    """`fer-batch --help`, the script of the environment that runs this."""
+def time_help() -> Start:
+    """Measure `fer-batch --help`, with the script of the running environment."""
     script = Path(sys.executable).with_name("fer-batch")
-    return _timed(lambda: _output([str(script), "--help"], {}))
+    return _time_call(lambda: _run_command([str(script), "--help"], {}))
 
 
-def scoring(run: nightly.Run, facility_id: str) -> Start:
-    """A scoring process as a task starts it, over a facility's day: all of it that is left."""
+def time_scoring(run: nightly.Run, facility_id: str) -> Start:
+    """Measure a scoring process, started as a task starts it, over the unscored images of a day."""
     key_range = KeyRange(Batch(facility_id, DAY), "", "\U0010ffff", 1)
-    return _timed(lambda: run.score(Shard(facility_id, (key_range,))))
+    return _time_call(lambda: run.score_shard(Shard(facility_id, (key_range,))))
 
 
-def _timed(function: Callable[[], object]) -> Start:
+def _time_call(function: Callable[[], object]) -> Start:
     began, before = time.perf_counter(), os.times()
     function()
     seconds, after = time.perf_counter() - began, os.times()
@@ -109,7 +121,7 @@ def _timed(function: Callable[[], object]) -> Start:
     return Start(seconds, core_s + after.children_system - before.children_system)
 
 
-def _output(command: list[str], environment: Mapping[str, str]) -> str:
+def _run_command(command: list[str], environment: Mapping[str, str]) -> str:
     done = subprocess.run(
         command, env={**os.environ, **environment}, check=True, stdout=subprocess.PIPE, text=True
     )
@@ -117,40 +129,40 @@ def _output(command: list[str], environment: Mapping[str, str]) -> str:
 
 
 def measure(stack: servers.Servers, folder: Path, rounds: int) -> dict[str, list[Start]]:
-    """Every start in turn, round by round; the round before the first is not counted."""
+    """Measure every start in each round; a warm-up round before them is not counted."""
     many = folder / "facilities.toml"
-    many.write_text(_many_facilities())
-    run = nightly.Run(stack.settings(), nightly.Selection(f"bench-{uuid.uuid4()}", DAY))
+    many.write_text(_format_many_facilities())
+    run = nightly.Run(stack.build_settings(), nightly.Selection(f"bench-{uuid.uuid4()}", DAY))
     run.sync_facilities()
     run.begin()
 
-    def one_frame() -> Start:
-        stack.forget_results()
-        return scoring(run, FRAMES)
+    def time_first_frame() -> Start:
+        stack.empty_results()
+        return time_scoring(run, FRAMES)
 
     starts: dict[str, Callable[[], Start]] = {
-        HELP: helping,
-        SHIPPED: parsing(DAGS.parent / "config" / "facilities.toml", folder),
-        MANY: parsing(many, folder),
-        SCORING: lambda: scoring(run, CROPS),  # its day was never listed: nothing to do
-        FIRST_FRAME: one_frame,
+        HELP: time_help,
+        SHIPPED: build_parsing_start(DAGS.parent / "config" / "facilities.toml", folder),
+        MANY: build_parsing_start(many, folder),
+        SCORING: lambda: time_scoring(run, CROPS),  # its day was never listed: nothing to do
+        FIRST_FRAME: time_first_frame,
     }
     of_frames = nightly.Run(
-        stack.settings(), nightly.Selection(run.selection.run_id, DAY, facility_ids=(FRAMES,))
+        stack.build_settings(), nightly.Selection(run.selection.run_id, DAY, facility_ids=(FRAMES,))
     )
     of_frames.list_images()
-    found: dict[str, list[Start]] = {name: [] for name in starts}
+    measured: dict[str, list[Start]] = {name: [] for name in starts}
     for number in range(rounds + 1):
         for name, start in starts.items():
-            took = start()
+            timed = start()
             if number:
-                found[name].append(took)
+                measured[name].append(timed)
         print(f"  round {number} of {rounds} done", flush=True)
-    return found
+    return measured
 
 
-def _many_facilities() -> str:
-    return registry_text(
+def _format_many_facilities() -> str:
+    return format_registry(
         [
             DemoFacility(f"shop-{n:04}", f"Shop {n}", ZONES[n % len(ZONES)], "crops", ())
             for n in range(MANY_FACILITIES)
@@ -160,37 +172,45 @@ def _many_facilities() -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="prove that it runs; measures nothing")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="at least 5")
+    parser.add_argument("--quick", action="store_true", help="only test that it runs")
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="at least 5 (default %(default)s)"
+    )
     options = parser.parse_args()
     is_quick: bool = options.quick
     rounds = QUICK_ROUNDS if is_quick else max(options.rounds, ROUNDS)
-    described = machine()
+    machine_facts = describe_machine()
     log.configure("console", "warning")
     os.environ.update(QUIET)
     os.environ["FER_ENV_FILE"] = os.devnull
     print("starting the servers", flush=True)
     with (
         tempfile.TemporaryDirectory(prefix="fer-batch-bench-") as folder,
-        servers.running([crops_day(1), frames_day(2)]) as stack,
+        servers.running([build_crops_day(1), build_frames_day(2)]) as stack,
     ):
-        found = measure(stack, Path(folder), rounds)
-    seconds = {name: Spread.of([one.seconds for one in all_]) for name, all_ in found.items()}
-    core_s = {name: Spread.of([one.core_s for one in all_]) for name, all_ in found.items()}
-    print("\nseconds by the clock, median (min to max); core-seconds; limit")
+        measured = measure(stack, Path(folder), rounds)
+    seconds = {
+        name: Spread.from_values([start.seconds for start in starts])
+        for name, starts in measured.items()
+    }
+    core_s = {
+        name: Spread.from_values([start.core_s for start in starts])
+        for name, starts in measured.items()
+    }
+    print("\nelapsed seconds, median (min to max); core-seconds; limit")
     for name, spread in seconds.items():
-        verdict = "kept" if spread.median < LIMITS_S[name] else "NOT KEPT"
+        verdict = "met" if spread.median < LIMITS_S[name] else "NOT MET"
         limit = f"under {LIMITS_S[name]} s: {verdict}"
         print(f"  {name:<52}{spread!s:<26}{core_s[name].median:>6.2f}   {limit}")
     result: dict[str, Any] = {
         "is_quick": is_quick,
-        "machine": described,
+        "machine": machine_facts,
         "rounds": rounds,
-        "seconds": as_plain(seconds),
-        "core_seconds": as_plain(core_s),
+        "seconds": convert_spreads(seconds),
+        "core_seconds": convert_spreads(core_s),
         "limits_s": LIMITS_S,
     }
-    write_json(result_path("startup.json", is_quick=is_quick), json.loads(json.dumps(result)))
+    write_json(build_result_path("startup.json", is_quick=is_quick), json.loads(json.dumps(result)))
     return 0
 
 

@@ -1,15 +1,15 @@
 """The adapter between Airflow and the `fer-batch` command.
 
-A task of ours is one call of the command in the interpreter that has fer-batch installed
-(`FER_PYTHON`, else Airflow's own), so Airflow and fer-batch share no packages. The adapter
+Each task runs the command once, in the interpreter that has fer-batch installed (`FER_PYTHON`, by
+default Airflow's own). Airflow and fer-batch therefore need not share packages. The adapter
 
-- hands Airflow's Connections over as settings, in the child's environment only;
-- turns the child's log lines into lines of the task's log, and its stdout into the return value;
-- sends what the lines say of a scoring process's progress as metrics through Airflow's own channel;
-- turns exit codes into exceptions, of which RETRY_POLICY says whether they are tried again;
-- ends the child when the task is ended.
+- passes Airflow's Connections as settings, in the child process's environment only;
+- forwards the child's log lines to the task log, and returns its stdout as the return value;
+- sends the progress of a scoring process as metrics, through Airflow's own channel;
+- raises an exception for each exit code; RETRY_POLICY decides which are retried;
+- ends the child process when the task ends.
 
-Nothing here knows what the commands do.
+It does not know what the commands do.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import tomllib
 from collections import Counter
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from zoneinfo import ZoneInfo
 
 from airflow.sdk import (
@@ -42,27 +42,27 @@ log = logging.getLogger("fer_batch")
 EXIT_FINDINGS = 3
 EXIT_RETRYABLE = 75
 
-FIRST_WAIT = timedelta(seconds=20)
-LONGEST_WAIT = timedelta(minutes=10)
+FIRST_RETRY_DELAY = timedelta(seconds=20)
+MAX_RETRY_DELAY = timedelta(minutes=10)
 
 
 class PermanentFailureError(Exception):
-    """The command says that trying again will not help until somebody changes something."""
+    """The command failed, and a retry without a change will not help."""
 
 
 class FindingsError(PermanentFailureError):
-    """The work is done, and the data checks found something that needs a person."""
+    """The command is done, and the data checks found an error that a person should look at."""
 
 
 class RetryableFailureError(Exception):
-    """The command says that it may work later, or it was killed."""
+    """The command failed with a transient error, or it was killed."""
 
 
 class RetryPolicy(ExceptionRetryPolicy):
-    """Back-off with jitter for what is tried again, failure at once for what is not.
+    """Exponential backoff with jitter for transient errors, immediate failure for permanent ones.
 
-    Airflow's own back-off gives the map indices of a task one and the same wait, after which
-    they would come back to a busy server together.
+    Airflow's own backoff gives all map indices of a task the same delay, so that they would all
+    retry a busy server at the same moment.
     """
 
     def evaluate(
@@ -75,9 +75,9 @@ class RetryPolicy(ExceptionRetryPolicy):
         decision = super().evaluate(exception, try_number, max_tries, context)
         if decision.action is not RetryAction.RETRY:
             return decision
-        wait = min(FIRST_WAIT * 2 ** (try_number - 1), LONGEST_WAIT)
+        delay = min(FIRST_RETRY_DELAY * 2 ** (try_number - 1), MAX_RETRY_DELAY)
         jitter = random.uniform(0.75, 1.25)  # noqa: S311
-        return RetryDecision.retry(wait * jitter, decision.reason)
+        return RetryDecision.retry(delay * jitter, decision.reason)
 
 
 RETRY_POLICY = RetryPolicy(
@@ -85,114 +85,126 @@ RETRY_POLICY = RetryPolicy(
         RetryRule(
             exception=PermanentFailureError,
             action=RetryAction.FAIL,
-            reason="trying again does not help until somebody changes something",
+            reason="permanent error: a retry without a change will not help",
         ),
         RetryRule(
             exception=RetryableFailureError,
             action=RetryAction.RETRY,
-            reason="it may pass when tried again",
+            reason="transient error",
         ),
     ],
-    # Airflow's own troubles, and a task that ran out of time.
+    # Errors of Airflow itself, and a task that exceeded its time limit.
     default=RetryAction.RETRY,
 )
 
 
-def registry_file() -> Path:
-    """The facility registry: `FER_FACILITIES_FILE`, else the one beside the DAGs."""
+def find_registry_file() -> Path:
+    """Return the path in `FER_FACILITIES_FILE`, by default ../config/facilities.toml from here."""
     default = Path(__file__).parent.parent / "config" / "facilities.toml"
     return Path(os.environ.get("FER_FACILITIES_FILE") or default)
 
 
-def registry() -> dict[str, dict[str, Any]]:
-    """The facilities as written. What is wrong in it is said by `fer-batch check`, not here."""
-    file = registry_file()
+def read_registry() -> dict[str, dict[str, Any]]:
+    """Return the tables of the registry, unvalidated: `fer-batch check` reports errors in it."""
+    file = find_registry_file()
     return tomllib.loads(file.read_text()).get("facility", {}) if file.is_file() else {}
 
 
-def time_zones() -> list[str]:
-    """The time zones that have a facility, sorted."""
-    return sorted({zone for f in registry().values() if (zone := f.get("time_zone"))})
+def list_time_zones() -> list[str]:
+    """Return the time zones that have a facility, sorted."""
+    return sorted({zone for f in read_registry().values() if (zone := f.get("time_zone"))})
 
 
-def capture_day(context: Any, time_zone: str | None) -> date:
-    """The day that a run is about: its parameter, else the day before the run's local date.
+def derive_capture_day(context: Any, time_zone: str | None) -> date:
+    """Return a run's capture day: its parameter, else the day before the run's local date.
 
-    This is the only place that derives it. A scheduled run and a backfill carry a logical
-    date; a run made by hand or by an asset may carry none, then the moment it was due counts.
+    Nothing else derives it. A scheduled run and a backfill run have a logical date. A run that was
+    triggered manually or by an asset may have none; then the time at which it was due counts.
     """
-    if named := context["params"].get("capture_day"):
-        return date.fromisoformat(named)
+    if parameter := context["params"].get("capture_day"):
+        return date.fromisoformat(parameter)
     moment = context.get("logical_date") or context["dag_run"].run_after
     return moment.astimezone(ZoneInfo(time_zone or "UTC")).date() - timedelta(days=1)
 
 
-def lookback_days(context: Any) -> int:
-    """Days before the capture day that are looked at again for late images; none in a backfill."""
+def derive_lookback_days(context: Any) -> int:
+    """Return how many earlier days are listed again for late images; 0 in a backfill."""
     if context["dag_run"].run_type == "backfill":  # an enumeration of strings
         return 0
     return int(context["params"]["lookback_days"])
 
 
-def run(*arguments: str, stdin: str = "") -> Any:
-    """Run `fer-batch ARGUMENTS --json` and return what it printed.
+def run_command(*arguments: str, stdin: str = "") -> Any:
+    """Run `fer-batch ARGUMENTS` and return the JSON that it printed, None if it printed nothing.
 
-    Raises PermanentFailureError, FindingsError or RetryableFailureError with what it said.
+    Raises PermanentFailureError, FindingsError or RetryableFailureError with its last error.
     """
-    command = [os.environ.get("FER_PYTHON", sys.executable), "-m", "fer_batch"]
-    command += [f"--die-with-parent={os.getpid()}", *arguments]
     log.info("running fer-batch %s", " ".join(arguments))
-    with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as printed:
-        given.write(stdin)
-        given.seek(0)
+    with tempfile.TemporaryFile("w+") as stdin_file, tempfile.TemporaryFile("w+") as stdout_file:
+        stdin_file.write(stdin)
+        stdin_file.seek(0)
+        child = _start_child(arguments, stdin_file, stdout_file)
         try:
-            child = subprocess.Popen(
-                command,
-                stdin=given,
-                stdout=printed,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-                env={
-                    **os.environ,
-                    **connection_settings(),
-                    **time_limit(),
-                    "FER_FACILITIES_FILE": str(registry_file()),
-                    "FER_LOG_FORMAT": "json",
-                },
-            )
-        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-            raise PermanentFailureError(
-                f"{command[0]} cannot be started: {error.strerror}. Set FER_PYTHON to the Python "
-                "that has fer-batch"
-            ) from None
-        try:
-            last_error = _pass_on(child)
+            last_error = _forward_log(child)
             code = child.wait()
-        finally:  # a task that is cleared, marked or out of time takes its child along
-            if child.poll() is None:
-                child.terminate()
-                try:
-                    child.wait(10)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
-        printed.seek(0)
-        answer = printed.read()
+        finally:  # also if the task was cleared, marked, or exceeded its time limit
+            _end_child(child)
+        stdout_file.seek(0)
+        output = stdout_file.read()
     if code == 0:
-        return json.loads(answer) if answer.strip() else None
-    said = last_error or f"fer-batch {arguments[0]} ended with exit code {code}"
+        return json.loads(output) if output.strip() else None
+    message = last_error or f"fer-batch {arguments[0]} ended with exit code {code}"
     if code == EXIT_FINDINGS:
-        raise FindingsError(said)
+        raise FindingsError(message)
     if code == EXIT_RETRYABLE or code < 0:
-        raise RetryableFailureError(said)
-    raise PermanentFailureError(said)
+        raise RetryableFailureError(message)
+    raise PermanentFailureError(message)
 
 
-def _pass_on(child: subprocess.Popen[str]) -> str:
-    """Log the child's lines as they come, and count its progress; returns its last error."""
+def _start_child(
+    arguments: tuple[str, ...], stdin_file: IO[str], stdout_file: IO[str]
+) -> subprocess.Popen[str]:
+    """Start `fer-batch` with the task's settings; its stderr is a pipe."""
+    interpreter = os.environ.get("FER_PYTHON", sys.executable)
+    try:
+        return subprocess.Popen(
+            [interpreter, "-m", "fer_batch", f"--die-with-parent={os.getpid()}", *arguments],
+            stdin=stdin_file,
+            stdout=stdout_file,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env={
+                **os.environ,
+                **read_connections(),
+                **compute_time_limit(),
+                "FER_FACILITIES_FILE": str(find_registry_file()),
+                "FER_LOG_FORMAT": "json",
+            },
+        )
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise PermanentFailureError(
+            f"{interpreter} cannot be started: {error.strerror}. Set FER_PYTHON to the Python "
+            "interpreter that has fer-batch installed"
+        ) from None
+
+
+def _end_child(child: subprocess.Popen[str]) -> None:
+    """Terminate a child that still runs, and kill it after 10 s."""
+    if child.poll() is not None:
+        return
+    child.terminate()
+    try:
+        child.wait(10)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _forward_log(child: subprocess.Popen[str]) -> str:
+    """Log the child's lines as they arrive and report its progress; return its last error."""
     last_error = ""
-    progress = _Progress()
+    metrics = _ProgressMetrics()
     try:
         for line in child.stderr or ():
             try:
@@ -201,62 +213,62 @@ def _pass_on(child: subprocess.Popen[str]) -> str:
             except (ValueError, KeyError, TypeError, AttributeError):
                 log.info("%s", line.rstrip())
                 continue
-            for noise in ("timestamp", "module"):
-                entry.pop(noise, None)
+            for name in ("timestamp", "module"):
+                entry.pop(name, None)
             text = " ".join([event, *(f"{name}={value}" for name, value in entry.items())])
             log.log(getattr(logging, level.upper(), logging.INFO), "%s", text)
             if level == "error":
                 last_error = text
-            progress.add(entry)
+            metrics.send(entry)
     finally:
-        progress.end()
+        metrics.reset_gauges()
     return last_error
 
 
-class _Progress:
-    """A scoring process's progress lines as metrics. Their names and units are in docs/deploy.md.
+class _ProgressMetrics:
+    """Sends the progress lines of a scoring process as metrics; docs/deploy.md lists them.
 
-    A line counts from the start of its process, whose first line counts nothing; a counter takes
-    what came since the line before.
+    The numbers of a line count from the start of its process, whose first line has no images yet.
+    A counter gets the increase since the previous line.
     """
 
     GAUGES = ("images_per_s", "remaining_s")
 
     def __init__(self) -> None:
         self._counted: Counter[str] = Counter()
-        self._is_shown = False
+        self._has_gauges = False
 
-    def add(self, entry: dict[str, Any]) -> None:
-        """Send what a log line says, if it is one of progress."""
+    def send(self, entry: dict[str, Any]) -> None:
+        """Send the metrics of a log line, if it reports progress."""
         if not {"images_per_s", "outcomes"} <= entry.keys():
             return
         outcomes = Counter(entry["outcomes"])
         tags = get_current_context()["ti"].stats_tags
         for outcome, count in (outcomes - self._counted).items():
             stats.incr("fer_batch.images", count, tags={**tags, "outcome": outcome})
-            # StatsD without tags, Airflow's default, tells outcomes apart by this one alone.
+            # StatsD without tags, Airflow's default, distinguishes outcomes only by this name.
             stats.incr(f"fer_batch.images.{outcome}", count, tags=tags)
         self._counted = outcomes
-        self._show(entry)
+        self._send_gauges(entry)
 
-    def end(self) -> None:
-        """The process is gone: nothing is scored any more, and a gauge keeps its last value."""
-        if self._is_shown:
-            self._show(dict.fromkeys(self.GAUGES, 0))
+    def reset_gauges(self) -> None:
+        """Set the gauges to 0 when the process has ended: a gauge keeps its last value."""
+        if self._has_gauges:
+            self._send_gauges(dict.fromkeys(self.GAUGES, 0))
 
-    def _show(self, entry: dict[str, Any]) -> None:
+    def _send_gauges(self, entry: dict[str, Any]) -> None:
         ti = get_current_context()["ti"]
         for name in self.GAUGES:
             if entry.get(name) is not None:
                 tags = {**ti.stats_tags, "map_index": str(ti.map_index)}
                 stats.gauge(f"fer_batch.{name}", entry[name], tags=tags)
-        self._is_shown = True
+        self._has_gauges = True
 
 
-def time_limit() -> dict[str, str]:
-    """What is left to the task of its `execution_timeout`, as a setting; {} where it has none.
+def compute_time_limit() -> dict[str, str]:
+    """Return the time left of the task's `execution_timeout` as a setting; {} if it has none.
 
-    fer-batch keeps its own time limits within it.
+    fer-batch limits its own timeouts to it.
     """
     context = get_current_context()
     limit: timedelta | None = context["task"].execution_timeout
@@ -267,30 +279,30 @@ def time_limit() -> dict[str, str]:
     return {"FER_TIME_LEFT_S": f"{max(left.total_seconds(), 1.0):.1f}"}
 
 
-def connection_settings() -> dict[str, str]:
-    """Settings out of the Connections `fer_postgres`, `fer_s3` and `fer_s3_<credentials>`.
+def read_connections() -> dict[str, str]:
+    """Return the settings of the Connections `fer_postgres`, `fer_s3` and `fer_s3_<credentials>`.
 
-    A Connection that does not exist leaves the setting to the environment.
+    If a Connection does not exist, the environment keeps the setting.
     """
     settings: dict[str, str] = {}
-    if database := _connection("fer_postgres"):
+    if database := _get_connection("fer_postgres"):
         settings["FER_DATABASE_URL"] = database.get_uri().replace("postgres://", "postgresql://")
-    if s3 := _connection("fer_s3"):
+    if s3 := _get_connection("fer_s3"):
         extra = s3.extra_dejson
-        settings |= _s3_keys(s3, "FER_S3_")
+        settings |= _read_s3_keys(s3, "FER_S3_")
         if endpoint := extra.get("endpoint_url"):
             settings["FER_S3_ENDPOINT"] = endpoint
         if region := extra.get("region_name"):
             settings["FER_S3_REGION"] = region
         if isinstance(extra.get("verify"), str):
             settings["FER_S3_CA_BUNDLE"] = extra["verify"]
-    for name in {f["credentials"] for f in registry().values() if f.get("credentials")}:
-        if keys := _connection(f"fer_s3_{name}"):
-            settings |= _s3_keys(keys, f"FER_S3_CREDENTIALS__{name.upper()}__")
+    for name in {f["credentials"] for f in read_registry().values() if f.get("credentials")}:
+        if keys := _get_connection(f"fer_s3_{name}"):
+            settings |= _read_s3_keys(keys, f"FER_S3_CREDENTIALS__{name.upper()}__")
     return settings
 
 
-def _connection(name: str) -> Any | None:
+def _get_connection(name: str) -> Any | None:
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
@@ -300,16 +312,16 @@ def _connection(name: str) -> Any | None:
         return None
 
 
-def _s3_keys(connection: Any, prefix: str) -> dict[str, str]:
-    """The keys of an AWS Connection; one that assumes a role is resolved by Airflow's own hook."""
+def _read_s3_keys(connection: Any, prefix: str) -> dict[str, str]:
+    """Return the keys of an AWS Connection; Airflow's own hook resolves one that assumes a role."""
     extra = connection.extra_dejson
     key, secret = connection.login, connection.password
     token = extra.get("aws_session_token")
     if extra.get("role_arn") or extra.get("profile_name"):
         from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
-        found = AwsBaseHook(aws_conn_id=connection.conn_id, client_type="s3").get_credentials()
-        key, secret, token = found.access_key, found.secret_key, found.token
+        keys = AwsBaseHook(aws_conn_id=connection.conn_id, client_type="s3").get_credentials()
+        key, secret, token = keys.access_key, keys.secret_key, keys.token
     settings = {}
     if key and secret:
         settings = {f"{prefix}ACCESS_KEY_ID": key, f"{prefix}SECRET_ACCESS_KEY": secret}

@@ -1,38 +1,37 @@
 """
 ### Did people leave with a happy expression?
 
-For one **capture day** and each facility: list the images in S3, score what has no result yet,
-write the summary, check the data, make the report. One DAG for each time zone of the facility
-registry runs every night at 03:00 there and is about the day before;
-`satisfaction_nightly` has no schedule and takes any day and any facilities.
+For one **capture day** and each facility, the run lists the images in S3, scores those without a
+result, writes the summary, checks the data and writes the report. There is one DAG for each time
+zone of the facility registry; it runs every night at 03:00 local time and processes the day
+before. `satisfaction_nightly` has no schedule; trigger it for any day and any facilities.
 
 | parameter | meaning |
 | --- | --- |
-| `capture_day` | the day, as YYYY-MM-DD; empty means the day before the run's local date |
-| `facilities` | facility ids; empty means all (of the DAG's time zone) |
-| `lookback_days` | days before it, looked at again for late images; none in a backfill |
-| `model_version` | must be the one in use; its first characters do; empty means whichever is |
-| `rescore` | score finished images once more; a summary that changes gets a new revision |
+| `capture_day` | the day, as YYYY-MM-DD; empty: the day before the run's local date |
+| `facilities` | facility ids; empty: all facilities, or all of the DAG's time zone |
+| `lookback_days` | number of earlier days that are listed again for late images; 0 in a backfill |
+| `model_version` | the active model version or its first characters; empty: the active one |
+| `rescore` | score finished images again; a summary that changes gets a new revision |
 
-**What a retry or a clear does.** Progress is what the tables hold: an image that has its final
-result is not fetched again, whichever task is cleared and however often. A cleared `score` goes
-on where it stopped; a cleared `summarise` writes a new revision only if the numbers changed.
+**What a retry or a clear does.** The tables record the progress: an image that has its final result
+is not fetched again, whichever task is cleared and however often. A cleared `score` continues where
+it stopped. A cleared `summarize` writes a new revision only if the numbers changed.
 
-**When it is red.** A shard that failed (its facility's summary says so: `is_complete` is false),
-or a data check with an error. The log of `check_data` names each finding. One facility's
-trouble leaves the others' summaries as they are. Late images of the last days are picked up by
-the next night.
+**Why a run is red.** A shard failed (the summary of its facility has `is_complete` false), or a
+data check found an error. The log of `check_data` names each finding. A failure of one facility
+does not affect the summaries of the others. The next night picks up late images of the last days.
 
-**When it is late.** A run that takes 6 hours longer than the successful ones on average misses its
-deadline: Airflow marks it and calls `FER_DEADLINE_CALLBACK` once. After 8 hours it is ended.
+**When a run is late.** A run that takes 6 hours longer than the average successful run misses its
+deadline: Airflow marks it and calls `FER_DEADLINE_CALLBACK` once. After 8 hours Airflow ends it.
 
 **Backfill**: `airflow backfill create --dag-id satisfaction_nightly_europe_berlin --from-date
-2026-11-01T00:00 --to-date 2026-11-08T00:00` makes a run for each night between the two; each is
-about the day before its night.
+2026-11-01T00:00+01:00 --to-date 2026-11-08T00:00+01:00` creates a run for each night between the
+two times; each run processes the day before its night. Write the offset from UTC.
 
-**What it needs**: the Connections `fer_postgres` and `fer_s3` (or the `FER_…` settings in the
-worker's environment), the pool `fer_scoring`, and `FER_PYTHON` where fer-batch lives in an
-environment of its own.
+**Requirements**: the Connections `fer_postgres` and `fer_s3` (or the `FER_…` settings in the
+worker's environment), the pool `fer_scoring`, and `FER_PYTHON` if fer-batch is installed in a
+separate environment.
 """
 
 from __future__ import annotations
@@ -67,16 +66,16 @@ PARAMS = {
         items={"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"},
         title="Facilities",
     ),
-    "lookback_days": Param(3, type="integer", minimum=0, maximum=31, title="Lookback (days)"),
+    "lookback_days": Param(3, type="integer", minimum=0, maximum=31, title="Days to list again"),
     "model_version": Param(
         None, type=["null", "string"], pattern="^[0-9a-f]{6,64}$", title="Model version"
     ),
-    "rescore": Param(False, type="boolean", title="Score finished images once more"),
+    "rescore": Param(False, type="boolean", title="Score finished images again"),
 }
 
 DEFAULT_ARGS = {
     "owner": "fer-batch",
-    "retries": 5,  # together ten minutes: a database or a server that starts anew
+    "retries": 5,  # ten minutes in total: a database or server may be restarting
     "retry_delay": timedelta(seconds=20),
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(minutes=10),
@@ -85,14 +84,14 @@ DEFAULT_ARGS = {
 }
 
 
-def selection(time_zone: str | None) -> list[str]:
-    """The arguments that say which batches this run is about, the same for every command."""
+def build_arguments(time_zone: str | None) -> list[str]:
+    """Return the arguments that select the batches of this run, the same for every command."""
     context = get_current_context()
     params = context["params"]
     arguments = [
         f"--run-id={context['dag'].dag_id}/{context['run_id']}",
-        f"--capture-day={fer_command.capture_day(context, time_zone).isoformat()}",
-        f"--lookback-days={fer_command.lookback_days(context)}",
+        f"--capture-day={fer_command.derive_capture_day(context, time_zone).isoformat()}",
+        f"--lookback-days={fer_command.derive_lookback_days(context)}",
     ]
     if time_zone:
         arguments.append(f"--time-zone={time_zone}")
@@ -104,8 +103,8 @@ def selection(time_zone: str | None) -> list[str]:
     return arguments
 
 
-def satisfaction_nightly(dag_id: str, time_zone: str | None) -> DAG:
-    """The nightly job over the facilities of a time zone, or over any when it is None."""
+def build_dag(dag_id: str, time_zone: str | None) -> DAG:
+    """Build the nightly DAG of a time zone's facilities, or, if it is None, of any facility."""
     dag = DAG(
         dag_id,
         description=f"Happy or Sad, facility by facility{f', {time_zone}' if time_zone else ''}",
@@ -115,88 +114,93 @@ def satisfaction_nightly(dag_id: str, time_zone: str | None) -> DAG:
         catchup=False,
         max_active_runs=4,
         dagrun_timeout=timedelta(hours=8),
-        deadline=fer_deadline.deadline(),
+        deadline=fer_deadline.build_deadline(),
         default_args=DEFAULT_ARGS,
         params=PARAMS,
         tags=["fer-batch", "satisfaction"],
     )
     with dag:
-
-        @task(doc_md="Write the facility registry to the table `facility`.")
-        def sync_facilities() -> Any:
-            return fer_command.run("facilities", "sync", "--json")
-
-        @task(
-            doc_md="List each facility's images in S3 into the table `image`.",
-            execution_timeout=timedelta(hours=2),
-        )
-        def list_images() -> Any:
-            return fer_command.run("list", *selection(time_zone), "--json")
-
-        @task(doc_md="Cut the images without a result into shards of equal work.")
-        def plan_shards() -> Any:
-            return fer_command.run("shards", *selection(time_zone), "--json")
-
-        @task(
-            doc_md="Fetch, decode, crop and classify the images of one shard; write their rows.",
-            pool=POOL,
-            map_index_template="{{ shard_name }}",
-            execution_timeout=timedelta(hours=2),
-        )
-        def score(shard: dict[str, Any]) -> Any:
-            get_current_context()["shard_name"] = shard["name"]
-            return fer_command.run(
-                "score", *selection(time_zone), "--json", stdin=json.dumps(shard)
-            )
-
-        @task(
-            doc_md="Write the summary of each facility and day, also when a shard failed.",
-            trigger_rule=TriggerRule.ALL_DONE,
-            outlets=[SATISFACTION_DAILY],
-        )
-        def summarise() -> Any:
-            summaries = fer_command.run("summarize", *selection(time_zone), "--json")
-            yield Metadata(SATISFACTION_DAILY, extra={"summaries": summaries})
-            return summaries
-
-        @task(
-            doc_md="Run the SQL of `sql/checks`; a row returned is a finding.",
-            trigger_rule=TriggerRule.ALL_DONE,
-        )
-        def check_data() -> Any:
-            return fer_command.run("checks", *selection(time_zone), "--json")
-
-        @task(doc_md="Write the report of the day.", trigger_rule=TriggerRule.ALL_DONE)
-        def report() -> Any:
-            return fer_command.run("report", *selection(time_zone), "--json")
-
-        @task(
-            doc_md="Red if anything before it failed: a run's state follows its leaves.",
-            trigger_rule=TriggerRule.ONE_FAILED,
-            retries=0,
-        )
-        def watcher() -> None:
-            raise fer_command.PermanentFailureError("a task of this run failed; see the grid")
-
-        synced, listed, shards = sync_facilities(), list_images(), plan_shards()
-        scored = score.expand(shard=shards)
-        summarised, checked, reported = summarise(), check_data(), report()
-        synced >> listed >> shards
-        scored >> summarised >> checked >> reported
-        [synced, listed, shards, scored, summarised, checked, reported] >> watcher()
+        add_tasks(time_zone)
     return dag
 
 
-def dag_id_of(time_zone: str) -> str:
-    """The id of a time zone's DAG: `satisfaction_nightly_europe_berlin`."""
-    # The sign is all that tells Etc/GMT+5 from Etc/GMT-5; other names have hyphens too.
+def add_tasks(time_zone: str | None) -> None:
+    """Add the tasks of the nightly job, in their order, to the DAG of the surrounding `with`."""
+
+    @task(doc_md="Write the facility registry to the table `facility`.")
+    def sync_facilities() -> Any:
+        return fer_command.run_command("facilities", "sync", "--json")
+
+    @task(
+        doc_md="List each facility's images in S3 into the table `image`.",
+        execution_timeout=timedelta(hours=2),
+    )
+    def list_images() -> Any:
+        return fer_command.run_command("list-images", *build_arguments(time_zone), "--json")
+
+    @task(doc_md="Split the images without a result into shards of equal work.")
+    def plan_shards() -> Any:
+        return fer_command.run_command("plan-shards", *build_arguments(time_zone), "--json")
+
+    @task(
+        doc_md="Fetch, decode, crop and classify the images of one shard; write their rows.",
+        pool=POOL,
+        map_index_template="{{ shard_name }}",
+        execution_timeout=timedelta(hours=2),
+    )
+    def score(shard: dict[str, Any]) -> Any:
+        get_current_context()["shard_name"] = shard["name"]
+        return fer_command.run_command(
+            "score", *build_arguments(time_zone), "--json", stdin=json.dumps(shard)
+        )
+
+    @task(
+        doc_md="Write the summary of each facility and day, even if a shard failed.",
+        trigger_rule=TriggerRule.ALL_DONE,
+        outlets=[SATISFACTION_DAILY],
+    )
+    def summarize() -> Any:
+        summaries = fer_command.run_command("summarize", *build_arguments(time_zone), "--json")
+        yield Metadata(SATISFACTION_DAILY, extra={"summaries": summaries})
+        return summaries
+
+    @task(
+        doc_md="Run the data checks in `sql/checks`; each returned row is a finding.",
+        trigger_rule=TriggerRule.ALL_DONE,
+    )
+    def check_data() -> Any:
+        return fer_command.run_command("check-data", *build_arguments(time_zone), "--json")
+
+    @task(doc_md="Write the report of the day.", trigger_rule=TriggerRule.ALL_DONE)
+    def report() -> Any:
+        return fer_command.run_command("report", *build_arguments(time_zone), "--json")
+
+    @task(
+        doc_md="Fails if an earlier task failed: the state of a run is that of its last tasks.",
+        trigger_rule=TriggerRule.ONE_FAILED,
+        retries=0,
+    )
+    def watcher() -> None:
+        raise fer_command.PermanentFailureError("a task of this run failed; see the grid view")
+
+    synced, listed, shards = sync_facilities(), list_images(), plan_shards()
+    scored = score.expand(shard=shards)
+    summarized, checked, reported = summarize(), check_data(), report()
+    synced >> listed >> shards
+    scored >> summarized >> checked >> reported
+    [synced, listed, shards, scored, summarized, checked, reported] >> watcher()
+
+
+def make_dag_id(time_zone: str) -> str:
+    """Return the DAG id of a time zone: `satisfaction_nightly_europe_berlin`."""
+    # Etc/GMT+5 and Etc/GMT-5 differ only in the sign; other names contain hyphens too.
     name = re.sub("gmt-(?=[0-9])", "gmt_minus_", time_zone.lower()).replace("+", "_plus_")
     return "satisfaction_nightly_" + re.sub("[^a-z0-9]+", "_", name)
 
 
 DAGS = [
-    satisfaction_nightly("satisfaction_nightly", None),
-    *(satisfaction_nightly(dag_id_of(zone), zone) for zone in fer_command.time_zones()),
+    build_dag("satisfaction_nightly", None),
+    *(build_dag(make_dag_id(zone), zone) for zone in fer_command.list_time_zones()),
 ]
 for dag in DAGS:
-    globals()[dag.dag_id] = dag  # the DAG processor finds DAGs among a file's names
+    globals()[dag.dag_id] = dag  # the DAG processor looks for DAGs in the module's globals

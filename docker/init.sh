@@ -1,12 +1,12 @@
 #!/bin/sh
-# Makes the stack ready, before any other Airflow service starts: tables of Airflow and of
-# fer-batch, the pool that limits scoring, the password of the UI. Every step may run again.
+# Prepares the stack before any other Airflow service starts: tables of Airflow and of fer-batch,
+# the pool that limits scoring, the password of the UI. Every step is safe to repeat.
 set -eu
 umask 077
 
 airflow db migrate
 fer-batch db upgrade
-airflow pools set fer_scoring "${FER_POOL_SLOTS:?}" "Scoring processes at once, over all workers"
+airflow pools set fer_scoring "${FER_POOL_SLOTS:?}" "Concurrent scoring processes, over all workers"
 
 python - <<'PYTHON'
 import json

@@ -1,8 +1,8 @@
-"""Write commands.md anew, from the help texts of the `fer-batch` command.
+"""Generate commands.md from the help texts of the `fer-batch` command.
 
-    python docs/generate_commands.py          # or with another file to write
+    python docs/generate_commands.py          # optionally with another output file
 
-A test fails while the file in the repository is not what this writes.
+A test fails if the file in the repository is out of date.
 """
 
 from __future__ import annotations
@@ -19,43 +19,46 @@ from fer_batch.settings import Settings
 FILE = Path(__file__).with_name("commands.md")
 HEAD = """# Commands
 
-What `fer-batch COMMAND --help` says of every command, and every setting at the end. This file is
-generated: change the help texts in `fer_batch/cli` and the descriptions in
-`fer_batch/settings.py`, then run `python docs/generate_commands.py`.
+The help text of every command (`fer-batch COMMAND --help`), and all settings. This file is
+generated: change the help texts in `fer_batch/cli` and the descriptions in `fer_batch/settings.py`,
+then run `python docs/generate_commands.py`.
 
 {epilogue}
 """
 SETTINGS = """## Settings
 
-Each comes from the environment, else from the file `.env` of the working folder (or the one that
-`FER_ENV_FILE` names), else from its default. `fer-batch config` shows what is in force, secrets
-masked.
+A setting is read from the environment, else from the file `.env` in the working directory (or the
+file that `FER_ENV_FILE` names), else it has its default. `fer-batch config` shows the current
+values and their sources, secrets masked.
 """
 
 
-def page() -> str:
-    """The whole page. In a process of its own: its name must be one word, or the page holds it."""
+def render_page() -> str:
+    """Render the page.
+
+    To be called in a separate process whose name is one word: the help texts would contain it.
+    """
     before, _, rest = app.generate_docs().partition("\n")[2].partition("## Table of Contents")
-    _, _, commands = rest.partition("\n**")  # the groups after it list the commands as well
+    _, _, commands = rest.partition("\n**")  # the groups after it also list the commands
     commands = re.sub(r"```console\n(.*)\n```", r"    \1", f"{before}**{commands}")
     commands = re.sub(r"\*\*(Parameters|Arguments)\*\*:\n\n", "", commands)
     head = HEAD.format(epilogue=app.help_epilogue)
-    return f"{head}{commands.rstrip()}\n\n{SETTINGS}\n{_settings()}\n"
+    return f"{head}{commands.rstrip()}\n\n{SETTINGS}\n{_render_settings()}\n"
 
 
-def _settings() -> str:
+def _render_settings() -> str:
     rows = [
-        f"| `FER_{name.upper()}` | {_default(field.get_default())} | {field.description} |"
+        f"| `FER_{name.upper()}` | {_format_default(field.get_default())} | {field.description} |"
         for name, field in Settings.model_fields.items()
     ]
     return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
 
 
-def _default(value: object) -> str:
+def _format_default(value: object) -> str:
     return "" if value in (None, PydanticUndefined) else f"`{value}`"
 
 
 if __name__ == "__main__":
     file = Path(sys.argv[1]) if len(sys.argv) > 1 else FILE
-    file.write_text(page(), encoding="utf-8")
+    file.write_text(render_page(), encoding="utf-8")
     sys.stdout.write(f"{file} is up to date\n")

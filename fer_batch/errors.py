@@ -1,41 +1,51 @@
-"""What can go wrong, as types, so that retry policy is data and not guesswork.
+"""The errors of fer-batch, as a tree of types by which a caller decides whether to retry.
 
-Every error says what happened and what to do about it. `RetryableError` may pass if the same
-call is made again later; `PermanentError` will not, whatever the number of tries. The command
-line turns them into exit codes, and the Airflow adapter turns the exit codes into a retry or
-a failure at once. What happened to a single image is no error but an `Outcome`.
+    FerError                          every error says what happened and what to do (`hint`)
+    ├── PermanentError                fails again until somebody changes something
+    │   ├── ConfigurationError        a setting, the facility registry or an argument is wrong
+    │   ├── ModelError                a model file is missing, altered, or does not match its card
+    │   ├── StorageError              S3 refuses: no such bucket, wrong keys, access denied
+    │   └── DatabaseError             not migrated, login refused, or a statement rejected
+    └── RetryableError                may succeed when the same call is repeated later
+        ├── StorageUnavailableError   S3 does not answer, or is busy
+        │   └── EndpointUnreachableError   S3 does not answer any request
+        ├── DatabaseUnavailableError  does not answer, is starting, or closed the connection
+        └── ScoringProcessError       the scoring process died, hung or exceeded its memory
+
+The command line turns them into exit codes, and the Airflow adapter turns the exit codes into a
+retry or an immediate failure. A problem of a single image is not an error but an `Outcome`.
 """
 
 from __future__ import annotations
 
 EXIT_PERMANENT = 2
-"""Exit code of a `PermanentError`: trying again without a change will not help."""
+"""Exit code of a `PermanentError`: a retry without a change will not help."""
 EXIT_FINDINGS = 3
-"""Exit code when the work was done and something in it needs a person's eye."""
+"""Exit code when the work was done and its findings need a person's attention."""
 EXIT_RETRYABLE = 75
 """Exit code of a `RetryableError` (EX_TEMPFAIL of sysexits.h)."""
 
 
 class FerError(Exception):
-    """An error of fer-batch. `str(error)` is what happened; `todo` is what to do about it."""
+    """An error of fer-batch. `str(error)` is what happened and then `hint`, what to do about it."""
 
     exit_code = EXIT_PERMANENT
 
-    def __init__(self, what: str, todo: str = "") -> None:
+    def __init__(self, what: str, hint: str = "") -> None:
         super().__init__(what)
-        self.todo = todo
+        self.hint = hint
 
     def __str__(self) -> str:
         what = super().__str__()
-        return f"{what}. {self.todo}" if self.todo else what
+        return f"{what}. {self.hint}" if self.hint else what
 
 
 class PermanentError(FerError):
-    """Will fail again until somebody changes something."""
+    """Fails again until somebody changes something."""
 
 
 class RetryableError(FerError):
-    """May pass on its own: a service that is down, slow or busy."""
+    """May succeed later: a service is down, slow or busy."""
 
     exit_code = EXIT_RETRYABLE
 
@@ -45,7 +55,7 @@ class ConfigurationError(PermanentError):
 
 
 class ModelError(PermanentError):
-    """A model file is missing, altered, or does not fit its card."""
+    """A model file is missing, altered, or does not match its card."""
 
 
 class StorageError(PermanentError):
@@ -56,8 +66,8 @@ class StorageUnavailableError(RetryableError):
     """S3 does not answer, or answers that it is busy."""
 
 
-class StorageSilentError(StorageUnavailableError):
-    """S3 does not answer at all, whatever it is asked for."""
+class EndpointUnreachableError(StorageUnavailableError):
+    """S3 does not answer any request."""
 
 
 class DatabaseError(PermanentError):
@@ -65,8 +75,8 @@ class DatabaseError(PermanentError):
 
 
 class DatabaseUnavailableError(RetryableError):
-    """The database does not answer, is starting, or cut the connection."""
+    """The database does not answer, is starting, or closed the connection."""
 
 
-class WorkerError(RetryableError):
-    """The scoring child died, hung past its deadline or outgrew its memory."""
+class ScoringProcessError(RetryableError):
+    """The scoring process died, exceeded its deadline or exceeded its memory."""

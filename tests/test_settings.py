@@ -1,10 +1,11 @@
-"""Settings: where they come from, and that a child process gets the same."""
+"""Settings: their sources and precedence, and that a child process gets the same settings."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -16,22 +17,22 @@ from fer_batch.errors import ConfigurationError
 from fer_batch.settings import (
     S3Credentials,
     Settings,
-    load,
-    log_format,
-    sources,
+    get_log_format,
+    list_sources,
+    load_settings,
     to_environment,
 )
 
 
 def load_from(environment: Mapping[str, str]) -> Settings:
-    """The settings of a process with this environment and nothing else."""
+    """The settings of a process with only this environment."""
     with mock.patch.dict(os.environ, {"FER_ENV_FILE": os.devnull, **environment}, clear=True):
-        return load()
+        return load_settings()
 
 
-# What an environment can hold at all: no NUL, no half characters, and empty means unset.
+# What an environment can contain: no NUL, no surrogates, and an empty value means unset.
 text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1)
-# Words that a reader of JSON, numbers or booleans might take for something else.
+# Texts that a parser of JSON, numbers or booleans might misinterpret.
 texts = text | st.sampled_from(["null", "true", "0123", "1e5", "{}", "[1]", '"q"', " x ", "a=b#c"])
 secrets = texts.map(SecretStr)
 paths = texts.map(Path)
@@ -82,14 +83,14 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
 }
 
 
-def test_every_setting_is_drawn() -> None:
+def test_the_strategies_cover_every_setting() -> None:
     assert list(FIELDS) == list(Settings.model_fields)
 
 
 @given(st.fixed_dictionaries({}, optional=FIELDS))
-def test_a_child_process_gets_the_same_settings(values: dict[str, object]) -> None:
+def test_a_child_process_gets_the_same_settings(values: dict[str, Any]) -> None:
     if "s3_access_key_id" not in values or "s3_secret_access_key" not in values:
-        values = {n: v for n, v in values.items() if "access_key" not in n}  # both or none
+        values = {n: v for n, v in values.items() if "access_key" not in n}  # a pair is required
     with mock.patch.dict(os.environ, {}, clear=True):
         settings = Settings(_env_file=None, **values)
     environment = to_environment(settings)
@@ -101,14 +102,14 @@ def test_a_child_process_gets_the_same_settings(values: dict[str, object]) -> No
     ("left_s", "statement_s", "scoring_s"),
     [(None, 7200.0, 3600.0), ("4000", 4000.0, 3600.0), ("90", 90.0, 90.0), ("-5", 1.0, 1.0)],
 )
-def test_time_limits_are_no_longer_than_what_is_left_to_the_task(
+def test_time_limits_do_not_exceed_the_time_left_of_the_task(
     tmp_path: Path, left_s: str | None, statement_s: float, scoring_s: float
 ) -> None:
     file = tmp_path / "settings"
     file.write_text("FER_STATEMENT_TIMEOUT_S=7200\n")
     environment = {"FER_ENV_FILE": str(file)} | ({"FER_TIME_LEFT_S": left_s} if left_s else {})
     with mock.patch.dict(os.environ, environment, clear=True):
-        settings = load()
+        settings = load_settings()
     assert (settings.statement_timeout_s, settings.score_deadline_s) == (statement_s, scoring_s)
 
 
@@ -119,13 +120,13 @@ def test_the_environment_comes_before_the_file_and_the_file_before_the_default(
     file.write_text("FER_THREADS=2\nFER_S3_BUCKET='of the file'\nexport FER_S3_REGION=eu\n")
     environment = {"FER_ENV_FILE": str(file), "FER_THREADS": "3", "FER_S3_REGION": ""}
     with mock.patch.dict(os.environ, environment, clear=True):
-        settings = load()
-        rows = {row["name"]: row["source"] for row in sources(settings)}
+        settings = load_settings()
+        rows = {row["name"]: row["source"] for row in list_sources(settings)}
     assert (settings.threads, settings.s3_bucket, settings.max_shards) == (3, "of the file", 64)
     assert rows["FER_THREADS"] == "environment"
     assert rows["FER_S3_BUCKET"] == str(file)
     assert rows["FER_MAX_SHARDS"] == "default"
-    assert settings.s3_region == "eu"  # empty in the environment is not set
+    assert settings.s3_region == "eu"  # an empty environment variable counts as unset
     assert rows["FER_S3_REGION"] == str(file)
 
 
@@ -140,7 +141,7 @@ def test_sources_name_every_setting_and_show_no_secret() -> None:
             "a": {"access_key_id": "k", "secret_access_key": secret, "session_token": secret}
         },
     }
-    rows = sources(Settings(_env_file=None, **values))  # type: ignore[arg-type]
+    rows = list_sources(Settings(_env_file=None, **values))  # type: ignore[arg-type]
     assert [row["name"] for row in rows] == [f"FER_{n.upper()}" for n in Settings.model_fields]
     assert all(row["description"] for row in rows)
     assert secret not in repr(rows)
@@ -159,32 +160,32 @@ def test_credentials_by_name() -> None:
             "FER_S3_CREDENTIALS": '{"Lake": {"access_key_id": "x", "secret_access_key": "y"}}',
         }
     )
-    assert settings.credentials_for(None) == S3Credentials(
+    assert settings.get_credentials(None) == S3Credentials(
         access_key_id="mine", secret_access_key=SecretStr("one")
     )
     for name, key in (("harbour", "theirs"), ("HARBOUR", "theirs"), ("lake", "x")):
-        found = settings.credentials_for(name)
-        assert found is not None
-        assert found.access_key_id == key
+        credentials = settings.get_credentials(name)
+        assert credentials is not None
+        assert credentials.access_key_id == key
     with pytest.raises(ConfigurationError) as caught:
-        settings.credentials_for("nobody")
-    assert "FER_S3_CREDENTIALS__NOBODY__ACCESS_KEY_ID" in caught.value.todo
+        settings.get_credentials("nobody")
+    assert "FER_S3_CREDENTIALS__NOBODY__ACCESS_KEY_ID" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["FER_S3_ACCESS_KEY_ID", "FER_S3_SECRET_ACCESS_KEY"])
-def test_half_a_pair_of_keys_is_an_error_and_not_somebody_elses_keys(name: str) -> None:
-    """With one of the two forgotten, the AWS chain might find another account's keys."""
+def test_half_a_key_pair_is_an_error_and_not_completed_by_the_aws_chain(name: str) -> None:
+    """Otherwise the AWS credential chain might provide the keys of another account."""
     with pytest.raises(ConfigurationError) as caught:
         load_from({name: "x"})
     assert "FER_S3_ACCESS_KEY_ID and FER_S3_SECRET_ACCESS_KEY" in str(caught.value)
 
 
-def test_without_keys_the_usual_chain_decides() -> None:
-    assert load_from({}).credentials_for(None) is None
+def test_without_keys_the_aws_credential_chain_is_used() -> None:
+    assert load_from({}).get_credentials(None) is None
 
 
 @pytest.mark.parametrize(
-    ("environment", "named"),
+    ("environment", "names"),
     [
         ({"FER_THREADS": "0"}, ["FER_THREADS"]),
         ({"FER_THREADS": "x", "FER_LOG_LEVEL": "loud"}, ["FER_THREADS", "FER_LOG_LEVEL"]),
@@ -197,20 +198,22 @@ def test_without_keys_the_usual_chain_decides() -> None:
         ({"FER_ENV_FILE": "/nowhere/settings"}, ["FER_ENV_FILE", "/nowhere/settings"]),
     ],
 )
-def test_what_is_wrong_is_named(environment: dict[str, str], named: list[str]) -> None:
+def test_errors_name_the_invalid_settings(environment: dict[str, str], names: list[str]) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_from(environment)
-    assert all(name in str(caught.value) for name in named)
-    assert caught.value.todo
+    assert all(name in str(caught.value) for name in names)
+    assert caught.value.hint
     assert "canary" not in str(caught.value)
-    assert caught.value.__cause__ is None  # nor in a traceback
+    assert caught.value.__cause__ is None  # the value must not appear in a traceback either
 
 
 @pytest.mark.parametrize(
-    ("value", "form"),
+    ("value", "log_format"),
     [("json", "json"), ("console", "console"), ("xml", "console"), (None, "console")],
 )
-def test_the_form_of_log_lines_is_known_before_the_settings(value: str | None, form: str) -> None:
+def test_the_log_format_is_known_before_the_settings_are_loaded(
+    value: str | None, log_format: str
+) -> None:
     environment = {} if value is None else {"FER_LOG_FORMAT": value}
     with mock.patch.dict(os.environ, environment, clear=True):
-        assert log_format() == form
+        assert get_log_format() == log_format

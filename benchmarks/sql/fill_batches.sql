@@ -1,4 +1,4 @@
--- The listings of a day, as if each had gone well.
+-- Successful listings of a day.
 INSERT INTO fer.batch (
     facility_id, capture_day, status, images_listed, bytes_listed, listed_at, attempted_at, run_id
 )

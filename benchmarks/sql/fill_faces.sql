@@ -1,6 +1,6 @@
--- The faces in a day's images. Of crops, one each; of frames, none to five, the same number of
--- each. One image in 500 has none, for it is broken. Probabilities come from random(), seeded by
--- whoever runs this; three of four faces smile, one of twenty is neither.
+-- The faces in a day's images: one in each crop, none to five in each frame, uniformly. One image
+-- in 500 is broken and has none. Probabilities come from random(), seeded by the caller; 3 of 4
+-- faces are happy, 1 of 20 is neither.
 INSERT INTO fer.face_result (
     facility_id, capture_day, image_key, member, model_version, face_index, box_x, box_y,
     box_width, box_height, detector_score, p_happy, p_sad, p_neither, is_uncertain

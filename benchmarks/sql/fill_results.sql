@@ -1,4 +1,4 @@
--- What became of a day's images, from the faces that were drawn for them.
+-- The results of a day's images, from the faces that were generated for them.
 INSERT INTO fer.image_result (
     facility_id, capture_day, image_key, member, model_version, etag, outcome, reason, p_happy,
     p_sad, p_neither, is_uncertain, face_count, width_px, height_px, size_bytes, run_id, scored_at

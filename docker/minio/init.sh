@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes the bucket, and the user that may list and read it and nothing else; fer-batch never
-# writes to S3. Every step may run again. Only the shell and mc: the image has little more.
+# Creates the bucket and a user that may only list and read it; fer-batch never writes to S3.
+# Every step is safe to repeat. It uses only the shell and mc: the image has little else.
 set -eu
 export MC_HOST_stack="http://$MINIO_ROOT_USER:$MINIO_ROOT_PASSWORD@minio:9000"
 export MC_HOST_reader="http://$FER_S3_ACCESS_KEY_ID:$FER_S3_SECRET_ACCESS_KEY@minio:9000"
@@ -8,6 +8,6 @@ export MC_HOST_reader="http://$FER_S3_ACCESS_KEY_ID:$FER_S3_SECRET_ACCESS_KEY@mi
 mc mb --ignore-existing "stack/$FER_S3_BUCKET"
 mc admin user add stack "$FER_S3_ACCESS_KEY_ID" "$FER_S3_SECRET_ACCESS_KEY"
 mc admin policy create stack fer-reader /fer/reader-policy.json
-# Attaching a policy a second time is an error; what counts is that the user can list.
+# Attaching a policy a second time fails; the last command checks that the user can list.
 mc admin policy attach stack fer-reader --user "$FER_S3_ACCESS_KEY_ID" || true
 mc ls "reader/$FER_S3_BUCKET" >/dev/null

@@ -1,4 +1,4 @@
--- Three databases with an owner each: Airflow's, Celery's, and the one that holds the results.
+-- Three databases, each with its owner: Airflow's, Celery's, and that of the results.
 -- The image runs this once, on an empty data folder. A password that is not set is a syntax error.
 \set ON_ERROR_STOP on
 \getenv airflow_password AIRFLOW_DB_PASSWORD

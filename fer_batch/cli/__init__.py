@@ -1,8 +1,8 @@
-"""The `fer-batch` command: one function for each subcommand, and no logic of its own.
+"""The `fer-batch` command: one function for each subcommand, which calls the packages below.
 
-Modules that take long to import are imported by the subcommand that needs them, so that
-`fer-batch --help` answers at once. Results go to stdout, as tables for people and as JSON with
-`--json`; logs and errors go to stderr.
+Each module contains a group of commands; `doctor` implements `fer-batch check`. Modules that are
+slow to import are imported by the subcommand that needs them, so that `fer-batch --help` is fast.
+Results go to stdout, as tables, or as JSON with `--json`; logs and errors go to stderr.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Annotated, NoReturn
 from cyclopts import App, Parameter
 
 from fer_batch import __version__, log
-from fer_batch.cli import admin, deletion, demonstration, model, models, nightly, stack
+from fer_batch.cli import admin, dags, deletion, demo, model, models, nightly, stack
 from fer_batch.cli.common import DEFAULTS
 from fer_batch.errors import EXIT_PERMANENT, FerError
 
 EXIT_INTERRUPTED = 128 + 2
-EXIT_NOBODY_READS = 128 + 13
-"""As shells report an end by SIGINT and by SIGPIPE."""
+EXIT_BROKEN_PIPE = 128 + 13
+"""The exit codes by which shells report SIGINT and SIGPIPE."""
 
 app = App(
     name="fer-batch",
     version=__version__,
     default_parameter=DEFAULTS,
     help_on_error=True,
-    help="The nightly batch that says, facility by facility: did people leave with a happy "
-    "expression?",
-    help_epilogue="Exit codes: 0 done, 2 failed until somebody changes something, 3 done with "
-    "findings, 75 may pass when tried again.",
+    help="Nightly batch that measures, for each facility, whether people left with a happy "
+    "expression.",
+    help_epilogue="Exit codes: 0 success, 2 permanent error (a retry without a change will not "
+    "help), 3 success with findings, 75 transient error (a retry may succeed).",
 )
-for commands in (nightly, model, models, admin, deletion, stack, demonstration):
+for commands in (nightly, model, models, admin, deletion, dags, stack, demo):
     commands.register(app)
 
 
@@ -41,18 +41,24 @@ def launch(
     *tokens: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
     die_with_parent: Annotated[int | None, Parameter(show=False)] = None,
 ) -> int | None:
-    if die_with_parent is not None:
-        from fer_batch import worker
+    """Run the subcommand; with `--die-with-parent=PID`, die when that process ends.
 
-        worker.die_with_parent(die_with_parent)
+    This is cyclopts' meta app: it receives the whole command line, so that the option applies to
+    every subcommand and is hidden from the help. The DAG's adapter sets it, because Airflow may
+    kill a task without giving it time to end the command.
+    """
+    if die_with_parent is not None:
+        from fer_batch.pipeline import supervisor
+
+        supervisor.die_with_parent(die_with_parent)
     code: int | None = app(tokens, result_action="return_value")
     return code
 
 
 def main() -> None:
-    """Run the command; an error of ours becomes one line and its exit code."""
-    log.configure()  # until the settings say how
-    # ONNX Runtime would tell its makers what it runs, from the moment that it is imported.
+    """Run the command; a FerError is logged as one line and sets the exit code."""
+    log.configure()  # until the settings are loaded
+    # ONNX Runtime sends telemetry from the moment that it is imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         code: int = app.meta(result_action="return_value") or 0
@@ -63,15 +69,15 @@ def main() -> None:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:  # `fer-batch config | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_NOBODY_READS)
+        sys.exit(EXIT_BROKEN_PIPE)
     except OSError as error:
         if error.filename is None:
             raise
-        # A path that the caller gave, or that a setting names.
+        # A path from an argument or a setting.
         _fail(f"{error.filename}: {error.strerror}", EXIT_PERMANENT)
     sys.exit(code)
 
 
-def _fail(what: str, exit_code: int) -> NoReturn:
-    log.logger(__name__).error(what)
+def _fail(message: str, exit_code: int) -> NoReturn:
+    log.get_logger(__name__).error(message)
     sys.exit(exit_code)

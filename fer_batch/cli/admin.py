@@ -1,4 +1,4 @@
-"""What a data engineer sets up and looks at: settings, database, facilities."""
+"""Setup and maintenance: settings, diagnosis, database, facility registry."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 from cyclopts import App, Group
 
-from fer_batch.cli.common import DEFAULTS, Json, settings, show
-from fer_batch.cli.psql import ForPsql, open_psql
+from fer_batch.cli.common import DEFAULTS, Json, load_settings, show
+from fer_batch.cli.psql import PsqlArguments, open_psql
 from fer_batch.errors import EXIT_FINDINGS
 
 if TYPE_CHECKING:
     from fer_batch.settings import Settings
 
-GROUP = Group("Set up and look after", sort_key=3)
+GROUP = Group("Setup and maintenance", sort_key=3)
 
 db = App(
     name="db",
-    help="The database: upgrade its schema, drop old days, open a prompt.",
+    help="The database: upgrade the schema, delete old days, open psql.",
     group=GROUP,
     default_parameter=DEFAULTS,
 )
@@ -28,6 +28,7 @@ facilities = App(
 
 
 def register(app: App) -> None:
+    """Add `check`, `config`, `db` and `facilities`."""
     app.command(check, group=GROUP)
     app.command(config, group=GROUP)
     app.command(db)
@@ -35,18 +36,18 @@ def register(app: App) -> None:
 
 
 def config(*, json: Json = False) -> None:
-    """Show every setting, its value (secrets masked) and where it came from."""
+    """Show every setting, its value (secrets masked) and its source."""
     from fer_batch import settings as module
 
-    show("Settings", module.sources(settings()), json)
+    show("Settings", module.list_sources(load_settings()), json)
 
 
 def check(*, json: Json = False) -> int:
-    """Try S3, the database, the model and every facility; say what to do about what fails."""
-    from fer_batch import diagnosis
+    """Test the database, the CNN and every facility's bucket; print a hint for each failure."""
+    from fer_batch.cli import doctor
 
-    findings = diagnosis.check_all(settings())
-    rows = [{"what": f.what, "ok": f.is_ok, "detail": f.detail} for f in findings]
+    findings = doctor.diagnose(load_settings())
+    rows = [{"part": f.part, "ok": f.is_ok, "detail": f.detail} for f in findings]
     if not json:
         for row in rows:
             row["ok"] = "yes" if row["ok"] else "NO"
@@ -56,27 +57,27 @@ def check(*, json: Json = False) -> int:
 
 @db.command
 def upgrade() -> None:
-    """Bring the schema `fer` to this version; safe to repeat."""
-    from fer_batch import database
+    """Upgrade the schema `fer` to this version; safe to repeat."""
+    from fer_batch.database import schema
 
-    database.upgrade(settings())
+    schema.upgrade(load_settings())
     sys.stdout.write("the database is up to date\n")
 
 
 @db.command
-def psql(*arguments: ForPsql) -> None:
+def psql(*arguments: PsqlArguments) -> None:
     """Open psql on the database."""
-    open_psql(settings(), arguments)
+    open_psql(load_settings(), arguments)
 
 
 @facilities.command(name="list")
 def list_facilities(*, json: Json = False) -> None:
-    """List the facilities of the registry, with what keeps one from being processed."""
+    """List the facilities of the registry, with the reason if one is not processed."""
     from datetime import UTC, datetime
 
-    from fer_batch import registry
+    from fer_batch.facilities import registry
 
-    loaded = settings()
+    loaded = load_settings()
     now = datetime.now(UTC)
     rows = [
         {
@@ -86,9 +87,9 @@ def list_facilities(*, json: Json = False) -> None:
             "images": facility.image_kind,
             "keys": facility.key_template,
             "target_share": facility.target_share,
-            "problem": facility.refusal(facility.local_day(now), now),
+            "problem": facility.get_denial_reason(facility.compute_local_day(now), now),
         }
-        for facility in registry.load(loaded.facilities_file, loaded).values()
+        for facility in registry.load_registry(loaded.facilities_file, loaded).values()
     ]
     show("Facilities", rows, json)
 
@@ -96,12 +97,13 @@ def list_facilities(*, json: Json = False) -> None:
 @facilities.command
 def sync(*, json: Json = False) -> None:
     """Write the registry to the table `facility`."""
-    from fer_batch import database, ledger, registry
+    from fer_batch.database import connections, ledger, schema
+    from fer_batch.facilities import registry
 
-    loaded: Settings = settings()
-    known = registry.load(loaded.facilities_file, loaded)
-    engine = database.engine(loaded)
-    database.check_migrated(engine)
-    with database.transaction(engine) as connection:
-        ledger.sync_facilities(connection, known)
-    show("In the registry", [{"facility": name} for name in known], json)
+    loaded: Settings = load_settings()
+    facilities_by_id = registry.load_registry(loaded.facilities_file, loaded)
+    engine = connections.create_engine(loaded)
+    schema.check_migrated(engine)
+    with connections.transaction(engine) as connection:
+        ledger.sync_facilities(connection, facilities_by_id)
+    show("In the registry", [{"facility": name} for name in facilities_by_id], json)

@@ -1,4 +1,4 @@
-"""What the subcommands share: settings with logs set up, and how results are printed."""
+"""What the subcommands share: loading the settings, configuring logs, printing results."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     from fer_batch.settings import Settings
 
 _NAME_WIDTH = 24
-"""The first column names the row: as wide as the longest setting, it is not broken."""
+"""The first column names the row: it is wide enough that no name of a setting is broken."""
 
 DEFAULTS = Parameter(negative=(), show_default=lambda value: str(value) if value else None)
-"""For the parameters of every command: a default that is no, none or zero is not worth a word."""
+"""For the parameters of every command: a default of False, None or 0 is not shown."""
 
 Json = Annotated[bool, Parameter(name="--json", help="Print JSON for a script.")]
 
 
-def settings() -> Settings:
-    """The settings, with the logs in the form that they ask for."""
+def load_settings() -> Settings:
+    """Load the settings and configure logging as they specify."""
     from fer_batch import settings as module
 
-    log.configure(module.log_format())  # for what is wrong with the settings themselves
-    loaded = module.load()
+    log.configure(module.get_log_format())  # for errors in the settings themselves
+    loaded = module.load_settings()
     log.configure(loaded.log_format, loaded.log_level)
     return loaded
 
 
 def print_json(data: object) -> None:
-    """One JSON document on stdout; dates as ISO 8601."""
+    """Print one JSON document to stdout; dates are in ISO 8601."""
     sys.stdout.write(json.dumps(data, default=str, ensure_ascii=False) + "\n")
 
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A table for people, a column for each key; a cell that is None stays empty."""
+    """Print a table with a column for each key; a cell that is None is empty."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -52,7 +52,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         longest = max(len(str(row[name])) for row in rows)
         table.add_column(
             name.replace("_", " "),
-            overflow="fold",  # nothing is cut off
+            overflow="fold",  # wrap instead of truncating
             min_width=min(longest, _NAME_WIDTH) if number == 0 else None,
         )
     for row in rows:
@@ -61,7 +61,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
-    """Rows in the form that was asked for."""
+    """Print rows as a table, or as JSON."""
     if as_json:
         print_json(rows)
     else:

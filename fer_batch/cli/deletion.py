@@ -1,4 +1,4 @@
-"""What deletes rows for good: retention of old days, erasure on demand."""
+"""Commands that delete rows permanently: retention of old days, erasure on demand."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from fer_batch.cli import admin
-from fer_batch.cli.common import Json, print_table, settings, show
+from fer_batch.cli.common import Json, load_settings, print_table, show
 from fer_batch.errors import ConfigurationError
 
-DryRun = Annotated[bool, Parameter(help="Say what would be deleted, and delete nothing.")]
-Yes = Annotated[bool, Parameter(help="Do not ask. Needed where nobody can be asked.")]
+DryRun = Annotated[bool, Parameter(help="Show what would be deleted, and delete nothing.")]
+Yes = Annotated[bool, Parameter(help="Do not ask for confirmation. Required without a terminal.")]
 
 
 def register(app: App) -> None:
+    """Add `erase`, and `retain` to the commands of `db`."""
     admin.db.command(retain)
     app.command(erase, group=admin.GROUP)
 
@@ -27,71 +28,82 @@ def retain(
     *,
     before: Annotated[
         date | None,
-        Parameter(help="Days before it go, as YYYY-MM-DD; none means FER_RETENTION_DAYS ago."),
+        Parameter(
+            help="Delete the days before this one, as YYYY-MM-DD; default: FER_RETENTION_DAYS ago."
+        ),
     ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Drop the rows per image of old days, for all facilities and for good. Summaries stay.
+    """Delete the rows per image of old days permanently, for all facilities. Summaries remain.
 
-    Such days are not listed again.
+    These days are not listed again.
     """
-    from fer_batch import retention
+    from fer_batch.deletion import retention
 
-    loaded = settings()
+    loaded = load_settings()
     today = datetime.now(UTC).date()
     before = before or today - timedelta(days=loaded.retention_days)
     if before > today:
         raise ConfigurationError(
-            f"{before} is not over yet", "Days before today are the last that can be dropped"
+            f"{before} is in the future", "Only days before today can be deleted"
         )
-    found = [asdict(day) for day in retention.expired(loaded, before)]
+    rows = [asdict(day) for day in retention.find_expired(loaded, before)]
     if not dry_run:
-        confirm(f"Drop the rows per image of all days before {before}, for good", found, yes)
-        found = [asdict(day) for day in retention.retain(loaded, before)]
-    show(f"{'Would be dropped' if dry_run else 'Dropped'}, days before {before}", found, json)
+        confirm(f"Permanently delete the rows per image of all days before {before}", rows, yes)
+        rows = [asdict(day) for day in retention.retain(loaded, before)]
+    show(f"{'Would be deleted' if dry_run else 'Deleted'}, days before {before}", rows, json)
 
 
 def erase(
     *,
-    facility: Annotated[str, Parameter(help="A facility id, also of one that left the registry.")],
+    facility: Annotated[
+        str, Parameter(help="A facility id; the facility may have left the registry.")
+    ],
     day: Annotated[date | None, Parameter(help="Only this capture day, as YYYY-MM-DD.")] = None,
     key: Annotated[str | None, Parameter(help="Only the image with this key.")] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Erase the rows of one image, one day or a whole facility, for good.
+    """Erase the rows of one image, one day or a whole facility permanently.
 
-    What was erased is not read again. The summary of each day gets a revision of what is left.
-    The objects in S3 are left alone: delete them too.
+    Erased images are not read again. The summary of each affected day gets a new revision. The
+    objects in S3 are not deleted: delete them too.
     """
-    from fer_batch import choice, database, erasure
+    from fer_batch.database import connections
+    from fer_batch.deletion import erasure
+    from fer_batch.model import active_model
 
     if day is not None and key is not None:
-        raise ConfigurationError("--day and --key exclude each other", "A key has only one day")
-    loaded = settings()
+        raise ConfigurationError(
+            "--day and --key cannot be combined", "A key has only one capture day"
+        )
+    loaded = load_settings()
     target = erasure.Target(facility, day, key)
-    with choice.connected(loaded) as connection:
-        found = [asdict(one) for one in erasure.erasable(connection, target)]
+    with active_model.connect(loaded) as connection:
+        rows = [asdict(day) for day in erasure.find_erasable(connection, target)]
     if not dry_run:
-        confirm("Erase these rows for good", found, yes)
-        found = [asdict(one) for one in erasure.erase(database.engine(loaded), target)]
-    for row in found:
+        confirm("Permanently erase these rows", rows, yes)
+        rows = [asdict(day) for day in erasure.erase(connections.create_engine(loaded), target)]
+    for row in rows:
         if dry_run:
             del row["revision"]
-    show("Would be erased" if dry_run else "Erased", found, json)
+    show("Would be erased" if dry_run else "Erased", rows, json)
 
 
-def confirm(what: str, rows: Sequence[Mapping[str, Any]], is_agreed: bool) -> None:
-    """Have a person agree. Raises ConfigurationError without one, or if the answer is not yes."""
-    if is_agreed:
+def confirm(action: str, rows: Sequence[Mapping[str, Any]], is_confirmed: bool) -> None:
+    """Ask for confirmation. Raises ConfigurationError without a terminal, or if it is not given."""
+    if is_confirmed:
         return
     if not sys.stdin.isatty():
-        raise ConfigurationError(f"{what}: nobody can be asked", "Say --yes, or --dry-run first")
-    print_table(what, rows)
-    sys.stdout.write(f"{what}? Say yes: ")
+        raise ConfigurationError(
+            f"{action}: there is no terminal to ask for confirmation",
+            "Add --yes, or try --dry-run first",
+        )
+    print_table(action, rows)
+    sys.stdout.write(f"{action}? Type yes: ")
     sys.stdout.flush()
     if sys.stdin.readline().strip() != "yes":
-        raise ConfigurationError("nothing was deleted", "It takes the answer yes")
+        raise ConfigurationError("nothing was deleted", "Type yes to confirm")

@@ -1,4 +1,4 @@
-"""The CNN: predict, train, evaluate."""
+"""Commands of the CNN: predict, train, compute soft labels, evaluate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from fer_batch.cli.common import Json, print_json, print_table, settings
+from fer_batch.cli.common import Json, load_settings, print_json, print_table
 from fer_batch.errors import EXIT_FINDINGS
 
 if TYPE_CHECKING:
@@ -19,12 +19,13 @@ GROUP = Group("The CNN", sort_key=2)
 
 Data = Annotated[
     Path,
-    Parameter(help="fer2013.tar.gz, fer2013.csv or icml_face_data.csv, as Kaggle gives it."),
+    Parameter(help="fer2013.tar.gz, fer2013.csv or icml_face_data.csv, as downloaded from Kaggle."),
 ]
 Votes = Annotated[Path | None, Parameter(help="fer2013new.csv with the FER+ votes.")]
 
 
 def register(app: App) -> None:
+    """Add `predict`, `train`, `soft-labels` and `evaluate`."""
     app.command(predict, group=GROUP)
     app.command(train, group=GROUP)
     app.command(soft_labels, group=GROUP)
@@ -36,40 +37,44 @@ def predict(
     /,
     *,
     crop: Annotated[
-        bool, Parameter(help="The whole picture is the face; none is looked for.")
+        bool, Parameter(help="Treat the whole image as one face, without face detection.")
     ] = False,
     annotate: Annotated[
         Path | None,
         Parameter(
-            help="Write the picture with its faces marked: a file (PNG or JPEG) for one picture, "
-            "a folder for several. Pictures without a face are left out."
+            help="Write an annotated image: to a file (PNG or JPEG) for one image, to a folder "
+            "for several. Images without a face are skipped."
         ),
     ] = None,
     allow_private_addresses: Annotated[
-        bool, Parameter(help="Let a URL lead to an address of this machine or network.")
+        bool,
+        Parameter(
+            help="Allow a URL that leads to an address of this machine or a private network."
+        ),
     ] = False,
     json: Json = False,
 ) -> int:
-    """Say for each picture whether a happy or a sad expression is seen. Nothing is stored."""
-    from fer_batch import annotation
-    from fer_batch import predict as module
+    """Classify the expression in images as happy or sad. Nothing is stored."""
+    from fer_batch.predict import annotation
+    from fer_batch.predict import prediction as module
 
-    loaded = settings()
-    marked = annotation.AnnotatedPictures(annotate, source, loaded) if annotate else None
+    loaded = load_settings()
+    writer = annotation.AnnotationWriter(annotate, source, loaded) if annotate else None
     predictor = module.Predictor(loaded, is_crop=crop)
-    found = module.pictures(source, loaded, is_private_allowed=allow_private_addresses)
+    images = module.read_images(source, loaded, is_private_allowed=allow_private_addresses)
     is_scored = False
     rows = []
-    for picture in found:
-        prediction = predictor.predict(picture)
-        is_scored = is_scored or bool(prediction.faces)
+    for image in images:
+        prediction = predictor.predict(image)
+        faces = prediction.score.faces
+        is_scored = is_scored or bool(faces)
         if not json:
-            sys.stdout.write(module.as_text(prediction) + "\n")
-        path = marked.write(picture, prediction) if marked is not None else None
+            sys.stdout.write(module.format_text(prediction) + "\n")
+        path = writer.write(image, faces) if writer is not None else None
         if json:
-            rows.append(module.as_json(prediction, path))
+            rows.append(module.to_json(prediction, path))
         elif path is not None:
-            sys.stdout.write(f"Annotated picture: {module.printable(str(path))}\n")
+            sys.stdout.write(f"Annotated image: {module.escape_text(str(path))}\n")
     if json:
         print_json(rows)
     return 0 if is_scored else EXIT_FINDINGS
@@ -79,75 +84,80 @@ def train(
     *,
     data: Data,
     votes: Votes = None,
-    out: Annotated[Path, Parameter(help="Folder for the artefact and its card.")] = Path("runs"),
-    name: Annotated[str, Parameter(help="Name of the artefact.")] = "fer48",
+    out: Annotated[Path, Parameter(help="Folder for the artifact and its card.")] = Path("runs"),
+    name: Annotated[str, Parameter(help="Name of the artifact.")] = "fer48",
     recipe: Annotated[
-        Path | None, Parameter(help="JSON file with what differs from the shipped recipe.")
+        Path | None,
+        Parameter(help="JSON file with the values that differ from the shipped recipe."),
     ] = None,
     candidates: Annotated[
         bool, Parameter(help="Train a small, a medium and a large network and compare them.")
     ] = False,
     epochs: Annotated[
         int | None,
-        Parameter(help="Epochs before the finish; none means those of the recipe."),
+        Parameter(help="Epochs before fine-tuning; default: those of the recipe."),
     ] = None,
-    resume: Annotated[bool, Parameter(help="Go on from the checkpoint of a killed run.")] = False,
+    resume: Annotated[
+        bool, Parameter(help="Continue from the checkpoint of an interrupted run.")
+    ] = False,
     soft_labels: Annotated[
-        Path | None, Parameter(help="A teacher's soft labels; none means those that ship.")
+        Path | None, Parameter(help="Soft labels of a teacher; default: the shipped ones.")
     ] = None,
-    threads: Annotated[
-        int | None, Parameter(help="Cores to use; none means those of FER_THREADS.")
-    ] = None,
+    threads: Annotated[int | None, Parameter(help="Threads to use; default: FER_THREADS.")] = None,
     json: Json = False,
 ) -> None:
-    """Train the CNN on FER2013 and write the ONNX artefact with its card (extra `train`).
+    """Train the CNN on FER2013 and write the ONNX artifact with its card (extra `train`).
 
-    With `--candidates`, three networks are trained by one recipe, compared in a table and a chart,
-    and registered where a database is set.
+    With `--candidates`, three networks are trained with one recipe, compared in a table and a
+    chart, and registered if a database is set.
     """
     from fer_batch.training import candidates as module
     from fer_batch.training import recipe as recipes
     from fer_batch.training import run
 
-    loaded = settings()
-    chosen = module.with_epochs(recipes.load(recipe) if recipe else recipes.Recipe(), epochs)
-    more = (resume, threads or loaded.threads, soft_labels)
+    loaded = load_settings()
+    training_recipe = module.set_epochs(
+        recipes.load_recipe(recipe) if recipe else recipes.Recipe(), epochs
+    )
+    options = (resume, threads or loaded.threads, soft_labels)
     if candidates:
-        _check_registry(loaded)
-        rows = module.compare(data, votes, out, name, module.candidates(chosen), *more)
+        _check_database(loaded)
+        rows = module.compare(
+            data, votes, out, name, module.list_candidates(training_recipe), *options
+        )
         if json:
             print_json(rows)
         else:
-            print_table("Candidates", module.shown(rows))
+            print_table("Candidates", module.format_rows(rows))
         _register(loaded, [Path(row["card"]) for row in rows])
         return
-    card = run.train(data, votes, out, name, chosen, *more)
+    card = run.train(data, votes, out, name, training_recipe, *options)
     if json:
         print_json(card)
     else:
         _print_figures(card["metrics"])
 
 
-def _check_registry(loaded: Settings) -> None:
-    """Hours of training must not end at a database that was out of order all the time."""
-    from fer_batch import database
+def _check_database(loaded: Settings) -> None:
+    """Check the database first: hours of training must not end with a failed registration."""
+    from fer_batch.database import connections, schema
 
     if loaded.database_url is not None:
-        database.check_migrated(database.engine(loaded))
+        schema.check_migrated(connections.create_engine(loaded))
 
 
 def _register(loaded: Settings, cards: Sequence[Path]) -> None:
-    from fer_batch import choice, classifier, models
-    from fer_batch.log import logger
+    from fer_batch.log import get_logger
+    from fer_batch.model import active_model, classifier, model_registry
 
-    log = logger(__name__)
+    log = get_logger(__name__)
     if loaded.database_url is None:
-        log.warning("not registered", why="no database is set", todo="Set FER_DATABASE_URL")
+        log.warning("not registered", reason="no database is set", hint="Set FER_DATABASE_URL")
         return
-    with choice.connected(loaded) as connection:
+    with active_model.connect(loaded) as connection:
         for path in cards:
-            models.register(connection, classifier.load_artefact(path))
-    log.info("registered", cnns=len(cards), todo="See `fer-batch models`")
+            model_registry.register(connection, classifier.load_artifact(path))
+    log.info("registered", cnns=len(cards), hint="See `fer-batch models`")
 
 
 def soft_labels(
@@ -155,63 +165,65 @@ def soft_labels(
     card: Annotated[
         list[Path],
         Parameter(
-            help="Card of a teacher, made by `fer-batch train`; of several, the mean counts."
+            help="Card of a teacher, written by `fer-batch train`; the mean of several is used."
         ),
     ],
     data: Data,
     out: Annotated[Path, Parameter(help="The file to write.")] = Path("runs/soft_labels.npz"),
 ) -> None:
-    """Write what a teacher, or several, say of the training rows, for `train --soft-labels`."""
-    from fer_batch.training import teacher
+    """Write the soft labels of one or more teachers, for `train --soft-labels`."""
+    from fer_batch.training import distillation
 
-    rows = teacher.write(card, data, out, settings().threads)
+    rows = distillation.write(card, data, out, load_settings().threads)
     sys.stdout.write(f"{out}: {rows} rows\n")
 
 
 def evaluate(
     *,
-    data: Annotated[Path | None, Parameter(help="FER2013, as Kaggle gives it.")] = None,
+    data: Annotated[Path | None, Parameter(help="FER2013, as downloaded from Kaggle.")] = None,
     votes: Votes = None,
     split: Annotated[str, Parameter(help="Training, PublicTest or PrivateTest.")] = "PrivateTest",
     faces: Annotated[
         Path | None,
-        Parameter(help="Instead of FER2013, an npz file: x N×48×48 uint8, y 0 Happy or 1 Sad."),
+        Parameter(
+            help="An npz file instead of FER2013, with x (N×48×48 uint8) and y (0 Happy, 1 Sad)."
+        ),
     ] = None,
     card: Annotated[
-        Path | None, Parameter(help="Card of the CNN; none means the one in use.")
+        Path | None, Parameter(help="Card of the CNN; default: the active one.")
     ] = None,
     reliability: Annotated[
-        Path | None, Parameter(help="Write the reliability diagram here, as PNG.")
+        Path | None, Parameter(help="Write the reliability diagram to this PNG file.")
     ] = None,
     detector: Annotated[
-        bool, Parameter(help="Count also in how many of the faces the face detector sees one.")
+        bool, Parameter(help="Also count in how many of the crops the face detector finds a face.")
     ] = False,
     json: Json = False,
 ) -> None:
-    """Measure a CNN on a split of FER2013, or on other labelled faces."""
-    from fer_batch import calibration, choice, classifier, evaluation
+    """Evaluate a CNN on a split of FER2013, or on other labeled faces."""
     from fer_batch.errors import ConfigurationError
+    from fer_batch.model import active_model, calibration, classifier, evaluation
 
-    loaded = settings()
+    loaded = load_settings()
     if (data is None) == (faces is None):
-        raise ConfigurationError(
-            "there is nothing to measure on, or too much", "Give --data or --faces, one of the two"
-        )
+        raise ConfigurationError("give either --data or --faces", "One of the two is required")
     if faces is not None and votes is not None:
-        raise ConfigurationError("--votes belong to --data", "Leave --votes out with --faces")
+        raise ConfigurationError("--votes requires --data", "Do not use --votes with --faces")
     if reliability is not None:
         reliability.parent.mkdir(parents=True, exist_ok=True)
-    cnn = classifier.load_artefact(card) if card else choice.in_use(loaded).cnn
+    cnn = classifier.load_artifact(card) if card else active_model.load_active(loaded).cnn
     if data is not None:
-        rows, name = evaluation.rows_of(data, votes, split), split
+        rows, name = evaluation.load_split(data, votes, split), split
     elif faces is not None:
-        rows, name = evaluation.faces_of(faces), faces.name
+        rows, name = evaluation.load_faces(faces), faces.name
     figures = {"split": name, **evaluation.evaluate(cnn, rows, loaded.threads)}
     if detector:
-        figures["detector"] = evaluation.found_by_detector(rows, loaded)
+        figures["detector"] = evaluation.count_detected_faces(rows, loaded)
     if reliability is not None:
-        drawn = calibration.diagram(figures["calibration"], f"{cnn.card.name} on {name}")
-        reliability.write_bytes(drawn)
+        diagram = calibration.draw_reliability_diagram(
+            figures["calibration"], f"{cnn.card.name} on {name}"
+        )
+        reliability.write_bytes(diagram)
     if json:
         print_json(figures)
     else:
@@ -219,14 +231,17 @@ def evaluate(
 
 
 def _print_figures(figures: Mapping[str, Any], title: str = "Figures") -> None:
-    """Of one split, or of several by name. Bins and conditions are for --json and the card."""
-    from fer_batch.fer2013 import CLASSES
+    """Print the metrics of one split, or of several by name.
+
+    Calibration bins and conditions are only in --json and the card.
+    """
+    from fer_batch.model.fer2013 import CLASSES
 
     if "PrivateTest" in figures:
         for split, part in figures.items():
             _print_figures(part, split)
         return
-    print_table(title, [{"figure": k, "value": _short(v)} for k, v in _flat(figures)])
+    print_table(title, [{"figure": k, "value": _format_value(v)} for k, v in _flatten(figures)])
     for name, labels in (("three", ("happy", "sad", "neither")), ("seven", CLASSES)):
         counts = figures.get(name, {}).get("confusion")
         if counts:
@@ -234,22 +249,24 @@ def _print_figures(figures: Mapping[str, Any], title: str = "Figures") -> None:
                 {"label": label, **dict(zip(labels, row, strict=True))}
                 for label, row in zip(labels, counts, strict=True)
             ]
-            print_table("Labels (rows) and what was said (columns)", rows)
-    changed = [{key: _short(value) for key, value in one.items()} for one in figures["robustness"]]
-    if changed:
-        print_table("Happy against Sad where each crop is changed", changed)
+            print_table("Labels (rows) and predicted classes (columns)", rows)
+    corrupted = [
+        {key: _format_value(value) for key, value in one.items()} for one in figures["robustness"]
+    ]
+    if corrupted:
+        print_table("Happy against Sad on corrupted crops", corrupted)
 
 
-def _short(value: object) -> object:
+def _format_value(value: object) -> object:
     return f"{value:.4f}" if isinstance(value, float) else value
 
 
-def _flat(figures: object, prefix: str = "") -> list[tuple[str, object]]:
+def _flatten(figures: object, prefix: str = "") -> list[tuple[str, object]]:
     if not isinstance(figures, dict):
         return [(prefix, figures)]
     pairs = []
     for name, value in figures.items():
         if isinstance(value, list) or name == "method":
             continue
-        pairs += _flat(value, f"{prefix}.{name}" if prefix else name)
+        pairs += _flatten(value, f"{prefix}.{name}" if prefix else name)
     return pairs

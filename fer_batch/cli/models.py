@@ -1,4 +1,4 @@
-"""`fer-batch models`: which CNNs there are, which is used and why; promote, roll back, compare."""
+"""`fer-batch models`: list CNNs and which one is active; register, promote, roll back, compare."""
 
 from __future__ import annotations
 
@@ -10,51 +10,54 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from fer_batch.cli.common import DEFAULTS, Json, print_json, print_table, settings
+from fer_batch.cli.common import DEFAULTS, Json, load_settings, print_json, print_table
 from fer_batch.cli.model import GROUP
 from fer_batch.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from fer_batch.models import Promotion
+    from fer_batch.model.model_registry import Promotion
 
 models = App(
     name="models",
-    help="The CNNs: which there are, which one is used and why.",
+    help="The CNNs: list, show, register, promote, roll back, compare.",
     group=GROUP,
     default_parameter=DEFAULTS,
 )
 
 Named = Annotated[
-    str, Parameter(help="A name, the first characters of a model version, or a card's path.")
+    str, Parameter(help="A name, the first characters of a model version, or the path of a card.")
 ]
-Why = Annotated[str, Parameter(help="The reason, for the history.")]
-By = Annotated[str | None, Parameter(help="Who does it; none means the user of this machine.")]
+Why = Annotated[str, Parameter(help="The reason, which is stored in the history.")]
+By = Annotated[
+    str | None, Parameter(help="Who makes the change; default: the name of the current user.")
+]
 
 
 def register(app: App) -> None:
+    """Add `models`."""
     app.command(models)
 
 
 @models.default
 @models.command(name="list")
 def list_models(*, json: Json = False) -> None:
-    """List the CNNs: the one in use first, then those that are registered or were used before."""
-    from fer_batch import choice
+    """List the CNNs: the active one first, then registered and previously active ones."""
+    from fer_batch.model import active_model
 
-    rows = choice.overview(settings())
+    rows = active_model.list_cnns(load_settings())
     if json:
         print_json(rows)
         return
-    print_table("CNNs", [_shown(row) for row in rows])
-    sys.stdout.write(f"In use: {rows[0]['name']}, {rows[0]['in_use']}\n")
+    print_table("CNNs", [_format_row(row) for row in rows])
+    sys.stdout.write(f"Active: {rows[0]['name']}, {rows[0]['in_use']}\n")
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
+def _format_row(row: dict[str, Any]) -> dict[str, Any]:
     sizes = (row["multiply_adds"], row["parameters"])
     accuracy = row["happy_sad_accuracy"]
     return {
         "version": row["model_version"][:12],
-        "name": f"{row['name']} (in use)" if row["in_use"] else row["name"],
+        "name": f"{row['name']} (active)" if row["in_use"] else row["name"],
         "registered": row["registered_at"] and f"{row['registered_at']:%Y-%m-%d}",
         "multiply-adds / parameters": " / ".join(f"{n / 1e6:.1f} M" if n else "–" for n in sizes),
         "Happy / Sad": accuracy and f"{accuracy:.4f}",
@@ -64,18 +67,22 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
 
 @models.command(name="show")
 def show_card(name: Named | None = None, /, *, json: Json = False) -> None:
-    """Show the card of a CNN, by default of the one in use."""
-    from fer_batch import choice
+    """Show the card of a CNN, by default of the active one."""
+    from fer_batch.model import active_model
 
-    loaded = settings()
-    cnn = choice.in_use(loaded).cnn if name is None else choice.find(loaded, name)
+    loaded = load_settings()
+    cnn = (
+        active_model.load_active(loaded).cnn
+        if name is None
+        else active_model.find_cnn(loaded, name)
+    )
     card = cnn.card.model_dump(mode="json")
     if json:
         print_json(card)
     else:
-        from fer_batch import model_card
+        from fer_batch.model import model_card
 
-        sys.stdout.write(model_card.as_markdown(card))
+        sys.stdout.write(model_card.render_markdown(card))
 
 
 @models.command
@@ -88,71 +95,77 @@ def compare(
     day: Annotated[date, Parameter(help="The capture day, as YYYY-MM-DD.")],
     json: Json = False,
 ) -> None:
-    """Score one day's images with two CNNs and compare what they say. Nothing is stored."""
-    from fer_batch import choice, comparison, registry
+    """Score the images of one day with two CNNs and compare the results. Nothing is stored."""
+    from fer_batch.facilities import registry
+    from fer_batch.model import active_model
+    from fer_batch.pipeline import comparison
 
-    loaded = settings()
-    (known,) = registry.select(registry.load(loaded.facilities_file, loaded), (facility,)).values()
-    cnns = choice.find(loaded, first), choice.find(loaded, second)
-    found = comparison.compare(loaded, *cnns, known, day, datetime.now(UTC))
+    loaded = load_settings()
+    (selected,) = registry.select_facilities(
+        registry.load_registry(loaded.facilities_file, loaded), (facility,)
+    ).values()
+    cnns = active_model.find_cnn(loaded, first), active_model.find_cnn(loaded, second)
+    result = comparison.compare_cnns(loaded, *cnns, selected, day, datetime.now(UTC))
     if json:
-        print_json(found)
+        print_json(result)
         return
-    print_table(f"{facility} on {day}, {found['images']} images", found["cnns"])
-    sys.stdout.write(comparison.as_text(found) + "\n")
+    print_table(f"{facility} on {day}, {result['images']} images", result["cnns"])
+    sys.stdout.write(comparison.format_comparison(result) + "\n")
 
 
 @models.command(name="register")
 def register_cnn(
-    card: Annotated[Path, Parameter(help="The card; the artefact lies beside it.")], /
+    card: Annotated[Path, Parameter(help="The card; the artifact must be in the same folder.")], /
 ) -> None:
-    """Write a CNN into the database, so that every worker has it. It is not used by that."""
-    from fer_batch import choice, classifier
-    from fer_batch import models as module
+    """Store a CNN in the database for all workers. Registering does not activate it."""
+    from fer_batch.model import active_model, classifier
+    from fer_batch.model import model_registry as module
 
-    loaded = settings()
-    cnn = classifier.load_artefact(card)
-    classifier.open_artefact(cnn.artefact, cnn.card.artefact, 1)  # what cannot score stays out
-    with choice.connected(loaded) as connection:
+    loaded = load_settings()
+    cnn = classifier.load_artifact(card)
+    classifier.open_artifact(
+        cnn.artifact, cnn.card.artefact, 1
+    )  # refuse an artifact that cannot score
+    with active_model.connect(loaded) as connection:
         name = module.register(connection, cnn)
-    version = choice.version(loaded, cnn.card)
-    again = "" if name == cnn.card.name else f" as {name}, with the same artefact and threshold"
-    sys.stdout.write(f"{cnn.card.name} is registered{again}, model version {version[:12]}\n")
+    version = active_model.compute_version(loaded, cnn.card)
+    existing = "" if name == cnn.card.name else f" as {name}, with the same artifact and threshold"
+    sys.stdout.write(f"{cnn.card.name} is registered{existing}, model version {version[:12]}\n")
 
 
 @models.command
 def promote(name: Named, /, *, why: Why, by: By = None) -> None:
-    """Use this CNN from the next run on. Runs under way end with the one that they began with."""
-    from fer_batch import choice, classifier
-    from fer_batch import models as module
+    """Activate this CNN from the next run on. Runs in progress keep the CNN they started with."""
+    from fer_batch.model import active_model, classifier
+    from fer_batch.model import model_registry as module
 
-    loaded = settings()
-    cnn = choice.find(loaded, name)
-    classifier.open_artefact(cnn.artefact, cnn.card.artefact, 1)
-    with choice.connected(loaded) as connection:
-        done = module.promote(connection, cnn, by or _user(), why)
-    _say(done)
+    loaded = load_settings()
+    cnn = active_model.find_cnn(loaded, name)
+    classifier.open_artifact(cnn.artifact, cnn.card.artefact, 1)
+    with active_model.connect(loaded) as connection:
+        promotion = module.promote(connection, cnn, by or _get_user(), why)
+    _print_promotion(promotion)
 
 
 @models.command
 def rollback(*, why: Why, by: By = None) -> None:
-    """Take the newest promotion back: use the CNN before it from the next run on."""
-    from fer_batch import choice, classifier
-    from fer_batch import models as module
+    """Undo the newest promotion: activate the previous CNN from the next run on."""
+    from fer_batch.model import active_model, classifier
+    from fer_batch.model import model_registry as module
 
-    loaded = settings()
-    shipped = classifier.load_artefact(classifier.shipped_card())
-    with choice.connected(loaded) as connection:
-        done = module.rollback(connection, shipped, by or _user(), why)
-    _say(done)
+    loaded = load_settings()
+    shipped = classifier.load_artifact(classifier.find_shipped_card())
+    with active_model.connect(loaded) as connection:
+        promotion = module.rollback(connection, shipped, by or _get_user(), why)
+    _print_promotion(promotion)
 
 
 @models.command
 def history(*, json: Json = False) -> None:
-    """List every promotion and rollback, newest first: which CNN, when, who, why."""
-    from fer_batch import choice
+    """List every promotion and rollback, newest first: CNN, time, user and reason."""
+    from fer_batch.model import active_model
 
-    rows = choice.history(settings())
+    rows = active_model.list_promotions(load_settings())
     if json:
         print_json(rows)
         return
@@ -161,7 +174,7 @@ def history(*, json: Json = False) -> None:
             "on (UTC)": f"{row['promoted_at']:%Y-%m-%d %H:%M}",
             "version": row["model_version"][:12],
             "name": row["name"],
-            "what": "rolled back to" if row["is_rollback"] else "promoted",
+            "action": "rolled back to" if row["is_rollback"] else "promoted",
             "by": row["promoted_by"],
             "why": row["why"],
         }
@@ -170,17 +183,19 @@ def history(*, json: Json = False) -> None:
     print_table("Promotions", shown)
 
 
-def _user() -> str:
+def _get_user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user may have no name
-        raise ConfigurationError("the user of this machine has no name", "Say --by") from None
+        raise ConfigurationError("the user of this machine has no name", "Add --by") from None
 
 
-def _say(done: Promotion) -> None:
-    from fer_batch.log import logger
+def _print_promotion(promotion: Promotion) -> None:
+    from fer_batch.log import get_logger
 
-    verb = "is in use again" if done.is_rollback else "is promoted"
-    sys.stdout.write(f"{done.name} {verb}, by {done.promoted_by}: {done.why}\n")
-    if (card := settings().model_card) is not None:
-        logger(__name__).warning("FER_MODEL_CARD is set here and wins", card=str(card))
+    verb = "is active again" if promotion.is_rollback else "is promoted"
+    sys.stdout.write(f"{promotion.name} {verb}, by {promotion.promoted_by}: {promotion.why}\n")
+    if (card := load_settings().model_card) is not None:
+        get_logger(__name__).warning(
+            "FER_MODEL_CARD is set here and takes precedence", card=str(card)
+        )

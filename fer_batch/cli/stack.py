@@ -1,4 +1,4 @@
-"""The local stack: PostgreSQL, an S3 server and Airflow, for trying fer-batch out."""
+"""The local stack: PostgreSQL, an S3 server and Airflow, for evaluating fer-batch."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Annotated
 
 from cyclopts import App, Group, Parameter
 
-from fer_batch.cli.common import DEFAULTS, Json, settings, show
-from fer_batch.cli.psql import ForPsql, open_psql
+from fer_batch.cli.common import DEFAULTS, Json, load_settings, show
+from fer_batch.cli.psql import PsqlArguments, open_psql
 
-GROUP = Group("Try it on this machine", sort_key=4)
+GROUP = Group("Local stack and demo", sort_key=4)
 
 stack = App(
     name="stack",
@@ -21,11 +21,12 @@ stack = App(
 
 
 def register(app: App) -> None:
+    """Add `stack`."""
     app.command(stack)
 
 
-def say(text: str) -> None:
-    """Progress, on stderr."""
+def print_progress(text: str) -> None:
+    """Print a line of progress to stderr."""
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
@@ -33,14 +34,14 @@ def say(text: str) -> None:
 def up(
     *,
     airflow: Annotated[
-        bool, Parameter(negative="--no-airflow", help="With Airflow, or the two servers alone.")
+        bool, Parameter(negative="--no-airflow", help="Start Airflow too, or only the two servers.")
     ] = True,
 ) -> None:
-    """Start the stack and leave it running; prints where it is and the login."""
-    from fer_batch.stack import Stack
+    """Start the stack and leave it running; print its addresses and the login."""
+    from fer_batch.local.stack import Stack
 
-    local = Stack(settings().stack_dir)
-    local.up(with_airflow=airflow, on_progress=say)
+    local = Stack(load_settings().stack_dir)
+    local.up(with_airflow=airflow, on_progress=print_progress)
     lines = [
         f"tables      {sys.argv[0]} stack psql",
         f"settings    source {local.folder}/env, then {sys.argv[0]} check, plan, run …",
@@ -55,43 +56,43 @@ def up(
 
 @stack.command
 def down() -> None:
-    """Stop the stack; its data stays."""
-    from fer_batch.stack import Stack
+    """Stop the stack; its data remains."""
+    from fer_batch.local.stack import Stack
 
-    Stack(settings().stack_dir).down(say)
+    Stack(load_settings().stack_dir).down(print_progress)
 
 
 @stack.command
 def delete() -> None:
     """Stop the stack and delete all its data: images, tables, reports, Airflow's history."""
-    from fer_batch.stack import Stack
+    from fer_batch.local.stack import Stack
 
-    local = Stack(settings().stack_dir)
-    local.delete(say)
-    sys.stdout.write(f"{local.folder} is deleted\n")
+    local = Stack(load_settings().stack_dir)
+    local.delete(print_progress)
+    sys.stdout.write(f"deleted {local.folder}\n")
 
 
 @stack.command
 def status(*, json: Json = False) -> None:
-    """Say which servers run, and where."""
-    from fer_batch.stack import Stack
+    """Show which servers run, and their addresses."""
+    from fer_batch.local.stack import Stack
 
-    servers = Stack(settings().stack_dir).status()
-    rows = [{"server": s.name, "running": s.is_running, "where": s.where} for s in servers]
+    servers = Stack(load_settings().stack_dir).get_status()
+    rows = [{"server": s.name, "running": s.is_running, "address": s.address} for s in servers]
     show("Local stack", rows, json)
 
 
 @stack.command
 def env() -> None:
     """Print the settings of the stack for a shell: `eval "$(fer-batch stack env)"`."""
-    from fer_batch.stack import Stack
+    from fer_batch.local.stack import Stack
 
-    sys.stdout.write(Stack(settings().stack_dir).exports())
+    sys.stdout.write(Stack(load_settings().stack_dir).format_exports())
 
 
 @stack.command
-def psql(*arguments: ForPsql) -> None:
+def psql(*arguments: PsqlArguments) -> None:
     """Open psql on the stack's database."""
-    from fer_batch.stack import Stack
+    from fer_batch.local.stack import Stack
 
-    open_psql(Stack(settings().stack_dir).env()["FER_DATABASE_URL"], arguments)
+    open_psql(Stack(load_settings().stack_dir).build_env()["FER_DATABASE_URL"], arguments)

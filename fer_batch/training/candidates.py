@@ -1,8 +1,7 @@
-"""Three architectures by one recipe, side by side: what more multiply-adds buy, and what they cost.
+"""Compares architectures of three sizes trained with the same recipe: accuracy against speed.
 
-Trains them one after the other, measures each as the artefact that it became, and writes the
-comparison as JSON and as a chart. Which one is used afterwards is decided by people, with
-`fer-batch models promote`.
+Trains them one after the other, measures the exported artifact of each, and writes the comparison
+as JSON and as a chart. People choose the active model afterwards with `fer-batch models promote`.
 """
 
 from __future__ import annotations
@@ -16,54 +15,54 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_batch import fer2013
-from fer_batch.classifier import load_artefact, open_artefact
 from fer_batch.errors import ConfigurationError
-from fer_batch.evaluation import Classify, figures
-from fer_batch.fer2013 import HAPPY, SAD, Split
-from fer_batch.log import logger
+from fer_batch.log import get_logger
+from fer_batch.model import fer2013
+from fer_batch.model.classifier import load_artifact, open_artifact
+from fer_batch.model.evaluation import Classify, compute_metrics
+from fer_batch.model.fer2013 import HAPPY, SAD, Split
 from fer_batch.training.recipe import Recipe
 from fer_batch.training.run import train
 
-log = logger(__name__)
+log = get_logger(__name__)
 
-_MEASURED_NAMES = {
+_METRIC_LABELS = {
     "loss": "loss",
-    "happy_sad": "Happy/Sad right",
-    "seven": "seven right",
+    "happy_sad": "Happy/Sad accuracy",
+    "seven": "seven-class accuracy",
 }
 
-MEASURED = 3
-"""Times that the speed is measured; the best counts, as the others were disturbed."""
+TIMED_RUNS = 3
+"""Runs of the speed measurement. The fastest counts: slower runs were disturbed by other load."""
 
 
-def candidates(base: Recipe) -> dict[str, Recipe]:
-    """`small`, `medium` (the recipe as it is) and `large`: half and twice the channels.
+def list_candidates(base: Recipe) -> dict[str, Recipe]:
+    """`small` (half the channels), `medium` (the given recipe) and `large` (twice the channels).
 
-    With the shipped recipe: about 7, 29 and 117 million multiply-adds.
+    With the shipped recipe they have about 7, 29 and 117 million multiply-adds for a crop.
     """
-    return {"small": _with_channels(base, 0.5), "medium": base, "large": _with_channels(base, 2)}
+    return {"small": _scale_channels(base, 0.5), "medium": base, "large": _scale_channels(base, 2)}
 
 
-def _with_channels(base: Recipe, times: float) -> Recipe:
+def _scale_channels(base: Recipe, factor: float) -> Recipe:
     stages = tuple(
-        stage.model_copy(update={"width": max(1, round(stage.width * times))})
+        stage.model_copy(update={"width": max(1, round(stage.width * factor))})
         for stage in base.stages
     )
     return base.model_copy(
-        update={"stem_width": max(1, round(base.stem_width * times)), "stages": stages}
+        update={"stem_width": max(1, round(base.stem_width * factor)), "stages": stages}
     )
 
 
-def with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
-    """The recipe with so many epochs before its finish; None changes nothing.
+def set_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
+    """The recipe with this number of epochs before fine-tuning; None returns it unchanged.
 
-    Raises ConfigurationError for less than one.
+    Raises ConfigurationError for fewer than one.
     """
     if epochs is None:
         return recipe
     if epochs < 1:
-        raise ConfigurationError(f"{epochs} epochs are none", "Train for at least one")
+        raise ConfigurationError(f"{epochs} epochs were requested", "Train for at least one epoch")
     return recipe.model_copy(update={"epochs": epochs})
 
 
@@ -77,10 +76,11 @@ def compare(
     threads: int | None = None,
     soft_labels: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Train each recipe into `<name>-<its name>.onnx` and `.json`; a row for each, as in `measure`.
+    """Train each recipe into `<name>-<label>.onnx` and `.json`, and measure it.
 
-    Writes `candidates.json` and `candidates.png` into `out_dir` when all are done. With `resume`,
-    what a killed call had finished is kept. Raises as `train` does.
+    Returns one row per recipe: its label as `candidate`, and the keys of `measure`. Writes
+    `candidates.json` and `candidates.png` into `out_dir` when all are trained. With `resume`, runs
+    and epochs that an interrupted call finished are not repeated. Raises as `train` does.
     """
     cards: dict[str, Path] = {}
     for label, recipe in recipes.items():
@@ -97,47 +97,54 @@ def compare(
 
 
 def measure(card_path: Path, splits: Mapping[str, Split], threads: int | None) -> dict[str, Any]:
-    """One artefact in numbers: `card` (its path), `parameters`, `multiply_adds`, `ms_per_step`
-    (of the training), `faces_per_s` (in ONNX Runtime, `threads` threads) and, for PublicTest and
-    PrivateTest, `loss` (see `pair_loss`), `happy_sad` and `seven` (shares that are right; None
-    without such rows)."""
-    cnn = load_artefact(card_path)
-    classify = open_artefact(cnn.artefact, cnn.card.artefact, threads or 0)
+    """The metrics of one artifact.
+
+    Keys: `card` (its path), `parameters`, `multiply_adds`, `ms_per_step` (of the training),
+    `faces_per_s` (in ONNX Runtime with `threads` threads, None means one per core), and for each of
+    PublicTest and PrivateTest: `loss` (see `compute_pair_loss`), `happy_sad` and `seven`
+    (accuracies, 0 to 1; None without such rows). Raises ModelError as `load_artifact` does.
+    """
+    cnn = load_artifact(card_path)
+    classify = open_artifact(cnn.artifact, cnn.card.artefact, threads or 0)
     card = cnn.card.model_dump()
     row: dict[str, Any] = {
         "card": str(card_path),
         "parameters": card["parameters"],
         "multiply_adds": card["multiply_adds"],
-        "ms_per_step": round(1000 * card["training"]["seconds"] / _steps(card), 2),
-        "faces_per_s": round(_faces_per_s(classify, splits["PublicTest"].pixels)),
+        "ms_per_step": round(1000 * card["training"]["seconds"] / _count_steps(card), 2),
+        "faces_per_s": round(_measure_faces_per_s(classify, splits["PublicTest"].pixels)),
     }
     for usage in ("PublicTest", "PrivateTest"):
         split = splits[usage]
         probabilities = classify(split.pixels)
-        found = figures(probabilities, split, cnn.card.uncertain_below)
+        metrics = compute_metrics(probabilities, split, cnn.card.uncertain_below)
         row[usage] = {
-            "loss": pair_loss(probabilities, split.labels),
-            "happy_sad": found["happy_sad"]["accuracy"],
-            "seven": found["seven"]["accuracy"],
+            "loss": compute_pair_loss(probabilities, split.labels),
+            "happy_sad": metrics["happy_sad"]["accuracy"],
+            "seven": metrics["seven"]["accuracy"],
         }
     return row
 
 
-def pair_loss(probabilities: NDArray[np.float32], labels: NDArray[np.int8]) -> float | None:
-    """Mean cross-entropy of Happy against Sad over the rows [N,7] with one of those labels.
+def compute_pair_loss(probabilities: NDArray[np.float32], labels: NDArray[np.int8]) -> float | None:
+    """Mean cross-entropy, in nats, of Happy against Sad over the rows with one of those labels.
 
-    The two probabilities are scaled to sum to 1. In nats; None without such a row.
+    `probabilities` is [N,7], `labels` is [N]. The two probabilities are normalized to sum to 1.
+    None without such a row.
     """
-    chosen = np.isin(labels, (HAPPY, SAD))
-    if not chosen.any():
+    is_polar = np.isin(labels, (HAPPY, SAD))
+    if not is_polar.any():
         return None
-    pair = probabilities[chosen][:, [HAPPY, SAD]].astype(np.float64)
-    likely = np.where(labels[chosen] == HAPPY, pair[:, 0], pair[:, 1])
-    return float(-np.log(np.maximum(likely / np.maximum(pair.sum(axis=1), 1e-12), 1e-12)).mean())
+    pair = probabilities[is_polar][:, [HAPPY, SAD]].astype(np.float64)
+    p_label = np.where(labels[is_polar] == HAPPY, pair[:, 0], pair[:, 1])
+    return float(-np.log(np.maximum(p_label / np.maximum(pair.sum(axis=1), 1e-12), 1e-12)).mean())
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy (Happy against Sad on PublicTest, which may decide) against faces/s, as a PNG."""
+    """Write a PNG: accuracy of Happy against Sad against faces/s.
+
+    The accuracy is that of PublicTest, because PrivateTest must not influence a choice.
+    """
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
@@ -161,47 +168,47 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(0.3)
     axes.set_xlabel("faces/s in ONNX Runtime on this machine (log)")
-    axes.set_ylabel("right of Happy and Sad, PublicTest")
+    axes.set_ylabel("accuracy of Happy against Sad, PublicTest")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
 
 
-def shown(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """The comparison as people read it: a row for each figure, a column for each candidate."""
+def format_rows(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The comparison as a table of texts: one row per figure, one column per candidate."""
 
-    def row(name: str, text: Callable[[Mapping[str, Any]], str]) -> dict[str, str]:
-        return {"figure": name} | {str(found["candidate"]): text(found) for found in rows}
+    def format_row(name: str, format_cell: Callable[[Mapping[str, Any]], str]) -> dict[str, str]:
+        return {"figure": name} | {str(row["candidate"]): format_cell(row) for row in rows}
 
-    def share(usage: str, key: str) -> Callable[[Mapping[str, Any]], str]:
-        return lambda found: "–" if found[usage][key] is None else f"{found[usage][key]:.4f}"
+    def format_metric(usage: str, key: str) -> Callable[[Mapping[str, Any]], str]:
+        return lambda row: "–" if row[usage][key] is None else f"{row[usage][key]:.4f}"
 
     return [
         *(
-            row(f"{name}, {usage}", share(usage, key))
-            for key, name in _MEASURED_NAMES.items()
+            format_row(f"{label}, {usage}", format_metric(usage, key))
+            for key, label in _METRIC_LABELS.items()
             for usage in ("PublicTest", "PrivateTest")
         ),
-        row("ms/step", lambda found: f"{found['ms_per_step']:.1f}"),
-        row("parameters", lambda found: f"{found['parameters']:,}"),
-        row("multiply-adds", lambda found: f"{found['multiply_adds'] / 1e6:.1f} M"),
-        row("faces/s", lambda found: f"{found['faces_per_s']:,}"),
+        format_row("ms/step", lambda row: f"{row['ms_per_step']:.1f}"),
+        format_row("parameters", lambda row: f"{row['parameters']:,}"),
+        format_row("multiply-adds", lambda row: f"{row['multiply_adds'] / 1e6:.1f} M"),
+        format_row("faces/s", lambda row: f"{row['faces_per_s']:,}"),
     ]
 
 
-def _steps(card: Mapping[str, Any]) -> int:
-    """Steps of the whole training: the short batch at an epoch's end is left out."""
+def _count_steps(card: Mapping[str, Any]) -> int:
+    """Optimizer steps of the whole training; the incomplete last batch of an epoch is dropped."""
     rows: int = card["data"]["rows"]["Training"] - card["data"]["training_rows_left_out"]
     recipe = Recipe.model_validate(card["recipe"])
     epochs = recipe.epochs + (recipe.finish.epochs if recipe.finish else 0)
     return epochs * max(1, rows // recipe.batch)
 
 
-def _faces_per_s(classify: Classify, pixels: NDArray[np.uint8]) -> float:
-    """The best of some runs over all of the crops [N,48,48], after one to warm up."""
+def _measure_faces_per_s(classify: Classify, pixels: NDArray[np.uint8]) -> float:
+    """The speed of the fastest of `TIMED_RUNS` runs over the crops [N,48,48], after a warm-up."""
     classify(pixels[:64])
-    took = []
-    for _ in range(MEASURED):
+    seconds = []
+    for _ in range(TIMED_RUNS):
         began = time.perf_counter()
         classify(pixels)
-        took.append(time.perf_counter() - began)
-    return len(pixels) / min(took)
+        seconds.append(time.perf_counter() - began)
+    return len(pixels) / min(seconds)

@@ -1,7 +1,7 @@
-"""The recipe of a training run as data: what the network is and how it learns.
+"""The recipe: architecture and hyperparameters of a training run as data.
 
-A recipe goes into the card of the artefact that it made, so that the run can be made again.
-It knows nothing of Keras or machines.
+The card of an artifact contains its recipe, so that the run can be repeated. The names of the
+fields are keys of the card and therefore do not change. This module does not depend on Keras.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fer_batch.errors import ConfigurationError
 
 MIN_NOISE_SIGMA, MAX_JPEG_QUALITY = 2.0, 80
-"""The mildest of what a worse picture gets; how bad it may be is the recipe's."""
+"""The mildest noise (in gray values) and JPEG compression of the augmentation; the recipe sets the
+strongest."""
 
 
 class Stage(BaseModel):
-    """Residual blocks of one resolution, half of the one before (the first has the stem's)."""
+    """Residual blocks of one resolution: half of the previous stage's, or the stem's."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,16 +30,16 @@ class Stage(BaseModel):
 
 
 class Augmentation(BaseModel):
-    """How far a training crop may be changed each time that it is shown."""
+    """The bounds of the random changes to a training crop, drawn anew in each epoch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     flip_share: float = Field(default=0.5, ge=0, le=1, description="Crops mirrored left to right")
-    rotate_deg: float = Field(default=15.0, ge=0, description="Largest turn either way")
-    scale: float = Field(default=0.15, ge=0, lt=1, description="Largest change of size, as a share")
-    shift_px: float = Field(default=3.0, ge=0, description="Largest shift either way, each axis")
+    rotate_deg: float = Field(default=15.0, ge=0, description="Largest rotation, both ways")
+    scale: float = Field(default=0.15, ge=0, lt=1, description="Largest change of size (a share)")
+    shift_px: float = Field(default=3.0, ge=0, description="Largest shift on each axis, both ways")
     contrast: float = Field(default=0.3, ge=0, lt=1, description="Largest change of contrast")
-    brightness: float = Field(default=30.0, ge=0, description="Largest change of grey value")
+    brightness: float = Field(default=30.0, ge=0, description="Largest change of gray value")
     blur_share: float = Field(default=0.1, ge=0, le=1, description="Crops blurred")
     blur_sigma_px: float = Field(default=1.2, gt=0, description="Largest sigma of the blur")
     cutout_share: float = Field(default=0.3, ge=0, le=1, description="Crops with a patch hidden")
@@ -46,32 +47,31 @@ class Augmentation(BaseModel):
     few_pixels_share: float = Field(
         default=0.0, ge=0, le=1, description="Crops shrunk and enlarged again"
     )
-    few_pixels_px: int = Field(default=13, ge=1, lt=48, description="Fewest pixels across")
+    few_pixels_px: int = Field(default=13, ge=1, lt=48, description="Lowest resolution")
     noise_share: float = Field(default=0.0, ge=0, le=1, description="Crops with noise added")
     noise_sigma: float = Field(
-        default=20.0, ge=MIN_NOISE_SIGMA, description="Largest sigma, in grey values"
+        default=20.0, ge=MIN_NOISE_SIGMA, description="Largest sigma, in gray values"
     )
     jpeg_share: float = Field(default=0.0, ge=0, le=1, description="Crops compressed as JPEG")
     jpeg_quality: int = Field(default=15, ge=1, le=MAX_JPEG_QUALITY, description="Lowest quality")
 
 
-WORSE_PICTURES = Augmentation(
+FINE_TUNING_AUGMENTATION = Augmentation(
     blur_share=0.15,
     blur_sigma_px=1.8,
     few_pixels_share=0.15,
     noise_share=0.15,
     jpeg_share=0.15,
 )
-"""What the finish shows: each kind of fault in some of the crops."""
+"""The augmentation of fine-tuning: each kind of corruption in a share of the crops."""
 
 
-class Finish(BaseModel):
-    """Epochs after the others that show worse pictures too; the weights of the network before and
-    after them are averaged.
+class FineTuning(BaseModel):
+    """Further epochs with corrupted crops; the weights before and after them are averaged.
 
-    Its augmentation takes nothing from the recipe's; what is not given of it is as in
-    `WORSE_PICTURES`. The mean keeps what the first network knew of good pictures and most of what
-    the second learned of worse ones (Wortsman et al. 2022).
+    The augmentation is independent of the recipe's; fields that are not given have the values of
+    `FINE_TUNING_AUGMENTATION`. Averaging keeps the accuracy on clean images and most of the gained
+    robustness to corruptions (Wortsman et al. 2022).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,18 +80,19 @@ class Finish(BaseModel):
     learning_rate: float = Field(default=0.006, gt=0, description="Peak")
     warmup_epochs: float = Field(default=0.5, ge=0, description="Linear rise to the peak")
     weight: float = Field(
-        default=0.5, ge=0, le=1, description="Of the network after them in the mean"
+        default=0.5, ge=0, le=1, description="Weight of the fine-tuned network in the average"
     )
-    augmentation: Augmentation = WORSE_PICTURES
+    augmentation: Augmentation = FINE_TUNING_AUGMENTATION
 
     @field_validator("augmentation", mode="before")
     @classmethod
-    def _completed(cls, given: Any) -> Any:
-        return WORSE_PICTURES.model_dump() | given if isinstance(given, dict) else given
+    def _complete_augmentation(cls, value: Any) -> Any:
+        return FINE_TUNING_AUGMENTATION.model_dump() | value if isinstance(value, dict) else value
 
 
 class Recipe(BaseModel):
-    """Everything that decides a training run but the data. The defaults made what ships."""
+    """Everything except the data that determines a training run. The shipped CNN was trained with
+    the defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -107,8 +108,8 @@ class Recipe(BaseModel):
     )
     is_mirrored: bool = Field(
         default=True,
-        description="Whether the artefact answers with the mean of a crop and its mirror image, "
-        "for twice the multiply-adds; training shows one of them at a time either way",
+        description="Whether the artifact averages the predictions for a crop and its mirror "
+        "image, for twice the multiply-adds; does not affect training",
     )
     dropout: float = Field(default=0.1, ge=0, lt=1, description="Before the last layer")
     epochs: int = Field(default=180, ge=1)
@@ -118,111 +119,115 @@ class Recipe(BaseModel):
     weight_decay: float = Field(default=5e-4, ge=0, description="Of kernels, decoupled")
     label_smoothing: float = Field(default=0.05, ge=0, lt=1)
     votes_weight: float = Field(
-        default=0.5, ge=0, le=1, description="Weight of the FER+ votes beside the label"
+        default=0.5, ge=0, le=1, description="Weight of the FER+ votes in the class targets"
     )
     pair_weight: float = Field(
-        default=1.0, ge=0, description="Weight of Happy against Sad alone, beside the seven classes"
+        default=1.0, ge=0, description="Weight of the Happy/Sad loss relative to the class loss"
     )
     pair_votes_weight: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="Weight of the FER+ votes for Happy against Sad beside the label",
+        description="Weight of the FER+ votes in the targets of Happy against Sad",
     )
     teacher_weight: float = Field(
-        default=0.6, ge=0, le=1, description="Weight of the teacher's soft labels, where given"
+        default=0.6, ge=0, le=1, description="Weight of the teacher's soft labels in the targets"
     )
     mix_alpha: float = Field(
         default=0.0,
         ge=0,
-        description="Of the Beta distribution that says how much of another crop is mixed into "
-        "each; 0 mixes nothing",
+        description="Parameter of mixup's Beta distribution; 0 turns mixup off",
     )
     sharpness_radius: float = Field(
         default=0.1,
         ge=0,
-        description="Of sharpness-aware steps: each takes the gradient at the point this far "
-        "(Euclidean norm) up the loss from the weights; 0 takes plain steps",
+        description="Radius of SAM (sharpness-aware minimization), the Euclidean norm of the "
+        "ascent step; 0 turns SAM off",
     )
     sharpness_share: float = Field(
         default=0.5,
         gt=0,
         le=1,
-        description="Of a batch, the crops that say which way is up. Half of them take 1.5 times "
-        "the work of a plain step, all take twice",
+        description="Share of a batch that determines the ascent step of SAM. With 0.5 a step "
+        "takes 1.5 times the work of a plain step, with 1 twice the work",
     )
     sharpness_from: float = Field(
-        default=0.6, ge=0, le=1, description="Share of the epochs after which they begin"
+        default=0.6, ge=0, le=1, description="Share of the epochs after which SAM begins"
     )
     precision: Literal["float32", "mixed_bfloat16"] = Field(
-        default="float32", description="Of the training's arithmetic; the export begins in float32"
+        default="float32", description="Precision of training; the export starts from float32"
     )
     is_quantised: bool = Field(
         default=True,
-        description="Whether the artefact's convolutions then compute in eight bits, where that "
-        "costs at most 0.002 of accuracy and calibration on PublicTest",
+        description="Whether to quantize the artifact to int8 if that costs at most 0.002 of "
+        "accuracy and of calibration error on PublicTest",
     )
     average_decay: float = Field(
-        default=0.998, ge=0, lt=1, description="Of the running average of the weights, per step"
+        default=0.998, ge=0, lt=1, description="Decay of the moving average of weights, per step"
     )
     average_every: int = Field(
         default=4,
         ge=1,
-        description="Steps from one look at the weights for their average to the next; a look "
-        "takes 1/20 of a step",
+        description="Steps between two updates of the moving average; an update takes 1/20 of the "
+        "time of a step",
     )
     augmentation: Augmentation = Augmentation()
-    finish: Finish | None = Finish()
+    finish: FineTuning | None = FineTuning()
 
-    def before_finish(self) -> Recipe:
-        """The epochs before the finish, or all where there is none."""
+    def omit_fine_tuning(self) -> Recipe:
+        """The recipe without fine-tuning."""
         return self.model_copy(update={"finish": None})
 
-    def of_finish(self, finish: Finish) -> Recipe:
-        """The epochs of `finish` by the other values of this recipe; if any of these epochs
-        are sharpness-aware, all of those are."""
-        changed = {
-            "epochs": finish.epochs,
-            "learning_rate": finish.learning_rate,
-            "warmup_epochs": finish.warmup_epochs,
-            "augmentation": finish.augmentation,
-            "sharpness_from": 0.0 if self.first_sharp_epoch < self.epochs else 1.0,
+    def derive_fine_tuning(self, fine_tuning: FineTuning) -> Recipe:
+        """The recipe of the fine-tuning epochs, with the other values of this recipe.
+
+        All fine-tuning epochs use SAM if any epoch of this recipe does.
+        """
+        changes = {
+            "epochs": fine_tuning.epochs,
+            "learning_rate": fine_tuning.learning_rate,
+            "warmup_epochs": fine_tuning.warmup_epochs,
+            "augmentation": fine_tuning.augmentation,
+            "sharpness_from": 0.0 if self.first_sam_epoch < self.epochs else 1.0,
             "finish": None,
         }
-        return self.model_copy(update=changed)
+        return self.model_copy(update=changes)
 
     @property
-    def first_sharp_epoch(self) -> int:
-        """The first epoch of sharpness-aware steps, counted from 0; `epochs` if there is none."""
+    def first_sam_epoch(self) -> int:
+        """The first epoch with SAM steps, counted from 0; `epochs` if there is none."""
         return round(self.sharpness_from * self.epochs) if self.sharpness_radius else self.epochs
 
-    def work(self, epochs: int) -> float:
-        """What the first `epochs` cost, in plain epochs."""
-        sharp = max(0, epochs - self.first_sharp_epoch)
-        return epochs + sharp * self.sharpness_share
+    def compute_work(self, epochs: int) -> float:
+        """The work of the first `epochs` epochs, in units of an epoch without SAM."""
+        sam_epochs = max(0, epochs - self.first_sam_epoch)
+        return epochs + sam_epochs * self.sharpness_share
 
-    def fingerprint(self) -> str:
-        """64 hex digits that are equal for recipes that train alike, whatever is exported then."""
-        trained = self.model_dump(mode="json", exclude={"is_quantised"})
-        text = json.dumps(trained, sort_keys=True)
+    def compute_fingerprint(self) -> str:
+        """64 hexadecimal digits that are equal for recipes with the same training, even if the
+        export differs."""
+        fields = self.model_dump(mode="json", exclude={"is_quantised"})
+        text = json.dumps(fields, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def load(path: Path) -> Recipe:
-    """A recipe out of a JSON file; what the file leaves out has its default.
+def load_recipe(path: Path) -> Recipe:
+    """The recipe of a JSON file; fields that the file leaves out have their defaults.
 
-    Raises ConfigurationError naming each value that is wrong.
+    Raises ConfigurationError that names each invalid field.
     """
     try:
         return Recipe.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise ConfigurationError(f"the recipe {path} cannot be read: {error.strerror}") from error
+        raise ConfigurationError(
+            f"the recipe {path} cannot be read: {error.strerror}", "Give the path of a JSON file"
+        ) from error
     except ValidationError as error:
-        wrong = "; ".join(
+        problems = "; ".join(
             f"{'.'.join(str(part) for part in e['loc']) or 'recipe'}: {e['msg']}"
             for e in error.errors()
         )
         raise ConfigurationError(
-            f"the recipe {path} is wrong: {wrong}",
-            "Every value is explained in fer_batch/training/recipe.py",
+            f"the recipe {path} is invalid: {problems}",
+            "fer_batch/training/recipe.py describes every field",
         ) from None

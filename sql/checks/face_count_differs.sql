@@ -1,4 +1,4 @@
--- error: an image does not have as many faces as its result says
+-- error: the number of an image's faces differs from the face_count of its result
 SELECT r.facility_id, r.capture_day, format('%s images', count(*)) AS finding
 FROM fer.image_result AS r
 LEFT JOIN (

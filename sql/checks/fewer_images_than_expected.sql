@@ -1,4 +1,4 @@
--- warning: an open day has fewer images than the facility always has; is a camera dead?
+-- warning: an open day has fewer images than expected; check the facility's cameras
 SELECT
     d.facility_id,
     d.capture_day,

@@ -1,4 +1,4 @@
--- error: images were listed, and nothing says what became of them
+-- error: listed images have no outcome
 SELECT
     i.facility_id,
     i.capture_day,
@@ -8,7 +8,7 @@ FROM fer.image AS i
 LEFT JOIN fer.image_result AS r
     ON r.facility_id = i.facility_id
     AND r.capture_day = i.capture_day
-    AND r.capture_day = ANY(:capture_days) -- else the plan holds every day that there is
+    AND r.capture_day = ANY(:capture_days) -- otherwise the plan has all partitions
     AND r.image_key = i.image_key
     AND r.member = i.member
     AND r.etag = i.etag
@@ -18,6 +18,6 @@ LEFT JOIN fer.batch AS b
     AND b.capture_day = i.capture_day
 WHERE i.facility_id = ANY(:facility_ids)
     AND i.capture_day = ANY(:capture_days)
-    AND b.status IS DISTINCT FROM 'no_permission' -- which is a finding of its own
+    AND b.status IS DISTINCT FROM 'no_permission' -- reported by the check no_permission
 GROUP BY i.facility_id, i.capture_day
 HAVING count(*) FILTER (WHERE r.image_key IS NULL) > 0

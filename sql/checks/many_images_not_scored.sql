@@ -7,6 +7,6 @@ SELECT
         string_agg(format('%s %s', images, outcome), ', ' ORDER BY images DESC, outcome)) AS finding
 FROM fer.not_scored_daily
 WHERE facility_id = ANY(:facility_ids) AND capture_day = ANY(:capture_days)
-    AND outcome <> 'erased' -- which somebody wanted
+    AND outcome <> 'erased' -- deleted on request
 GROUP BY facility_id, capture_day, all_images
 HAVING sum(images) > 0.2 * all_images

@@ -9,7 +9,7 @@ FROM (
             SELECT FROM fer.image AS i
             WHERE i.facility_id = r.facility_id
                 AND i.capture_day = r.capture_day
-                AND i.capture_day = ANY(:capture_days) -- else the plan holds every day there is
+                AND i.capture_day = ANY(:capture_days) -- otherwise the plan has all partitions
                 AND i.image_key = r.image_key
                 AND i.member = r.member)
     UNION ALL

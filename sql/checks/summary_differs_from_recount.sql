@@ -1,23 +1,23 @@
--- error: the newest summary does not say what its model version's results say
-WITH own_run AS (
+-- error: the newest summary differs from a recount of its model version's results
+WITH this_run AS (
     SELECT began_at FROM fer.run WHERE run_id = :run_id
 ),
 image AS (
     SELECT
         i.facility_id, i.capture_day, i.image_key, i.member, d.model_version, r.outcome,
-        r.run_id <> :run_id AND r.scored_at >= (SELECT began_at FROM own_run) AS is_of_other_run,
+        r.run_id <> :run_id AND r.scored_at >= (SELECT began_at FROM this_run) AS is_of_other_run,
         fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at, NULL) AS is_final
     FROM fer.image AS i
     JOIN fer.satisfaction_daily AS d
         ON d.facility_id = i.facility_id
         AND d.capture_day = i.capture_day
-        -- Said of the view as well, else it reads all summaries that there ever were.
+        -- Without these conditions the view would read all summaries.
         AND d.facility_id = ANY(:facility_ids)
         AND d.capture_day = ANY(:capture_days)
     LEFT JOIN fer.image_result AS r
         ON r.facility_id = i.facility_id
         AND r.capture_day = i.capture_day
-        AND r.capture_day = ANY(:capture_days) -- else the plan holds every day that there is
+        AND r.capture_day = ANY(:capture_days) -- otherwise the plan has all partitions
         AND r.image_key = i.image_key
         AND r.member = i.member
         AND r.model_version = d.model_version
@@ -41,7 +41,9 @@ faces AS (
         count(*) FILTER (WHERE f.p_happy < f.p_sad AND NOT f.is_uncertain) AS sad
     FROM fer.face_result AS f
     JOIN image USING (facility_id, capture_day, image_key, member, model_version)
-    WHERE image.is_final AND f.facility_id = ANY(:facility_ids) AND f.capture_day = ANY(:capture_days)
+    WHERE image.is_final
+        AND f.facility_id = ANY(:facility_ids)
+        AND f.capture_day = ANY(:capture_days)
     GROUP BY facility_id, capture_day
 ),
 compared AS (
@@ -53,8 +55,8 @@ compared AS (
             coalesce(i.images, 0) + fer.erased_images(d.facility_id, d.capture_day),
             coalesce(i.images_scored, 0), coalesce(i.images_pending, 0), coalesce(f.faces, 0)
         ] AS recount,
-        -- Compared and never shown: how few faces divide is nobody's business.
-        ARRAY[d.happy, d.sad] <> ARRAY[coalesce(f.happy, 0), coalesce(f.sad, 0)] AS divides_otherwise
+        -- Compared but not printed: on a suppressed day these counts are confidential.
+        ARRAY[d.happy, d.sad] <> ARRAY[coalesce(f.happy, 0), coalesce(f.sad, 0)] AS has_other_split
     FROM fer.satisfaction_daily AS newest
     JOIN fer.satisfaction_summary AS d USING (facility_id, capture_day, revision)
     LEFT JOIN fer.batch AS b USING (facility_id, capture_day)
@@ -63,16 +65,16 @@ compared AS (
     WHERE d.facility_id = ANY(:facility_ids) AND d.capture_day = ANY(:capture_days)
         AND newest.facility_id = ANY(:facility_ids) AND newest.capture_day = ANY(:capture_days)
         AND NOT EXISTS (SELECT FROM fer.retention WHERE before_day > d.capture_day)
-        -- What another run has changed since this one began may have come after the summary. That
-        -- run summarises and checks it itself.
+        -- Rows that another run has changed since this one began may be newer than the summary.
+        -- That run summarizes and checks them itself.
         AND i.is_of_other_run IS NOT TRUE
-        AND (b.run_id <> :run_id AND b.listed_at >= (SELECT began_at FROM own_run)) IS NOT TRUE
+        AND (b.run_id <> :run_id AND b.listed_at >= (SELECT began_at FROM this_run)) IS NOT TRUE
 )
 SELECT
     facility_id,
     capture_day,
     format('images, scored, pending, faces: %s in the summary, %s counted%s',
         array_to_string(summary, ' '), array_to_string(recount, ' '),
-        CASE WHEN divides_otherwise THEN '; Happy and Sad differ' END) AS finding
+        CASE WHEN has_other_split THEN '; Happy and Sad differ' END) AS finding
 FROM compared
-WHERE summary <> recount OR divides_otherwise
+WHERE summary <> recount OR has_other_split

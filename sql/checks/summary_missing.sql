@@ -1,4 +1,4 @@
--- error: a day was listed and has no summary
+-- error: a listed day has no summary
 SELECT b.facility_id, b.capture_day, format('%s images listed', b.images_listed) AS finding
 FROM fer.batch AS b
 WHERE b.facility_id = ANY(:facility_ids)

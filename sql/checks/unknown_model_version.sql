@@ -1,4 +1,4 @@
--- error: there are results of a model version that is not registered
+-- error: there are results of an unregistered model version
 SELECT r.facility_id, r.capture_day,
     format('%s results of %s', count(*), left(r.model_version, 12)) AS finding
 FROM fer.image_result AS r

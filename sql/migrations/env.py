@@ -1,8 +1,8 @@
-"""How Alembic reaches the database: on the connection that `fer_batch.database.upgrade` opened.
+"""Run the migrations on the connection that `fer_batch.database.schema.upgrade` opened.
 
-That connection already holds the upgrade's lock and its transaction, so every migration and
-every view of one upgrade is committed together or not at all. There is no alembic.ini; the
-schema is plain SQL, so there is no autogenerate either.
+That connection already holds the upgrade's lock and its transaction, so that all migrations and
+views of one upgrade are committed together or not at all. There is no alembic.ini; the schema is
+plain SQL, so there is no autogenerate either.
 """
 
 from __future__ import annotations

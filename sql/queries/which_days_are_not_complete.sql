@@ -1,4 +1,4 @@
--- Which days are not complete, and what is missing?
+-- Which days are incomplete, and what is missing?
 SELECT
     d.facility_name,
     d.capture_day,

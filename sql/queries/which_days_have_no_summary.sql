@@ -1,4 +1,4 @@
--- Which days were looked at and have no summary, and why?
+-- Which days have been processed by a run but have no summary, and why?
 SELECT f.name AS facility_name, b.capture_day, b.status, b.reason, b.attempted_at
 FROM fer.batch AS b
 JOIN fer.facility AS f USING (facility_id)

@@ -1,4 +1,4 @@
--- Which days were clearly below their target, by how much at the least?
+-- Which days were clearly below their target, and by at least how many percentage points?
 SELECT
     facility_name,
     capture_day,

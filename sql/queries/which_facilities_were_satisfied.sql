@@ -1,4 +1,4 @@
--- Which facilities were satisfied on the newest day, and how sure is that?
+-- Which facilities were satisfied on the latest day, and how certain is that?
 SELECT
     facility_name,
     capture_day,

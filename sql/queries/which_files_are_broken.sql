@@ -1,4 +1,4 @@
--- Which files of the newest day could not be read, and what is wrong with them?
+-- Which files of the latest day could not be scored, and why?
 SELECT r.facility_id, r.image_key, r.outcome, r.reason, r.size_bytes
 FROM fer.image_result AS r
 JOIN fer.satisfaction_daily AS d USING (facility_id, capture_day, model_version)

@@ -1,9 +1,9 @@
 -- The read-only role of analysts, fer_analyst. Optional: run it once after `fer-batch db upgrade`,
--- as the owner of the schema if it may create roles, else as an administrator of the server.
--- Running it again changes nothing. Then let people in by name:
+-- as the owner of the schema if it may create roles, otherwise as an administrator of the server.
+-- It is idempotent. Then create a login for each analyst:
 --   CREATE ROLE ada LOGIN PASSWORD '…' IN ROLE fer_analyst;
--- Rights on a partitioned table cover its partitions, so new days need no further grant; tables
--- and views that a later upgrade adds are covered by the default privileges.
+-- Privileges on a partitioned table cover its partitions, so new days need no further grant. The
+-- default privileges cover tables and views that a later upgrade adds.
 DO $body$
 BEGIN
     CREATE ROLE fer_analyst NOLOGIN;
@@ -13,9 +13,9 @@ END
 $body$;
 GRANT USAGE ON SCHEMA fer TO fer_analyst;
 GRANT SELECT ON ALL TABLES IN SCHEMA fer TO fer_analyst;
--- Of the CNNs everything but their bytes.
+-- Analysts read all columns of cnn except the ONNX file.
 REVOKE SELECT ON fer.cnn FROM fer_analyst;
-GRANT SELECT (cnn_sha256, artefact_sha256, card, registered_at) ON fer.cnn TO fer_analyst;
+GRANT SELECT (cnn_sha256, artifact_sha256, card, registered_at) ON fer.cnn TO fer_analyst;
 DO $body$
 BEGIN
     EXECUTE format('GRANT CONNECT ON DATABASE %I TO fer_analyst', current_database());

@@ -9,8 +9,8 @@ import numpy as np
 import psycopg
 import pytest
 
-from tests.cli.conftest import Command
-from tests.end_to_end.conftest import Night, facility
+from tests.fixtures.command import Command
+from tests.fixtures.night import Night, format_facility
 
 
 def test_an_empty_database_is_upgraded_and_again(fer: Command, postgres_url: str) -> None:
@@ -24,9 +24,9 @@ def test_an_empty_database_is_upgraded_and_again(fer: Command, postgres_url: str
 def test_psql_opens_the_database_with_what_the_url_asks_for(
     fer: Command, database_url: str
 ) -> None:
-    question = "select current_database(), current_setting('application_name')"
+    query = "select current_database(), current_setting('application_name')"
     url = f"{database_url}?application_name=of%20the%20url"
-    ended = fer("db", "psql", "--", "-XAtc", question, FER_DATABASE_URL=url)
+    ended = fer("db", "psql", "--", "-XAtc", query, FER_DATABASE_URL=url)
     assert ended.code == 0
     assert ended.out == f"{database_url.rpartition('/')[2]}|of the url\n"
 
@@ -58,7 +58,7 @@ def test_without_a_right_database_url_it_is_named(
 def test_the_facilities_with_what_keeps_one_from_being_processed(
     nightly: Command, night: Night
 ) -> None:
-    night.registry(facility("a"), facility("b", permission=""))
+    night.write_registry(format_facility("a"), format_facility("b", permission=""))
     ended = nightly("facilities", "list", "--json")
     assert ended.code == 0
     assert {row["facility"]: row["problem"] for row in ended.json} == {
@@ -71,7 +71,7 @@ def test_the_facilities_with_what_keeps_one_from_being_processed(
 def test_a_registry_with_a_typo_names_file_facility_and_field(
     nightly: Command, night: Night
 ) -> None:
-    night.registry(facility("a", more="expected_image_min = 3\n"))
+    night.write_registry(format_facility("a", more="expected_image_min = 3\n"))
     for command in ("facilities list", "facilities sync", "run --capture-day 2026-01-01"):
         ended = nightly(*command.split())
         assert (ended.code, ended.out) == (2, "")
@@ -81,19 +81,19 @@ def test_a_registry_with_a_typo_names_file_facility_and_field(
 
 
 def test_facilities_are_written_to_the_tables(nightly: Command, night: Night) -> None:
-    night.registry(facility("a"), facility("b"))
+    night.write_registry(format_facility("a"), format_facility("b"))
     assert nightly("facilities", "sync").code == 0
-    night.registry(facility("b"))
+    night.write_registry(format_facility("b"))
     assert nightly("facilities", "sync", "--json").json == [{"facility": "b"}]
-    rows = night.rows("select facility_id, is_in_registry from fer.facility order by 1")
+    rows = night.query("select facility_id, is_in_registry from fer.facility order by 1")
     assert [tuple(row.values()) for row in rows] == [("a", False), ("b", True)]
 
 
 def test_a_look_at_everything_that_works(nightly: Command, night: Night) -> None:
-    night.registry(facility("a"), facility("b", permission=""))
+    night.write_registry(format_facility("a"), format_facility("b", permission=""))
     ended = nightly("check", "--json")
     assert (ended.code, ended.err) == (0, "")
-    assert [(row["what"], row["ok"]) for row in ended.json] == [
+    assert [(row["part"], row["ok"]) for row in ended.json] == [
         ("database", True), ("CNN", True), ("face detector", True), ("facility registry", True),
         ("facility a", True), ("facility b", True),
     ]  # fmt: skip
@@ -104,7 +104,7 @@ def test_a_look_at_everything_that_works(nightly: Command, night: Night) -> None
 def test_a_look_at_nothing_set_up_names_each_part_and_what_to_do(fer: Command) -> None:
     ended = fer("check", "--json", FER_MODEL_CARD="gone.json", FER_DETECTOR_FILE="gone.onnx")
     assert ended.code == 3
-    failed = {row["what"]: row["detail"] for row in ended.json if not row["ok"]}
+    failed = {row["part"]: row["detail"] for row in ended.json if not row["ok"]}
     assert set(failed) == {"database", "CNN", "face detector", "facility registry"}
     assert "FER_DATABASE_URL" in failed["database"]
     assert "gone.json" in failed["CNN"]
@@ -137,12 +137,12 @@ def test_a_recipe_that_is_wrong_is_named_before_tensorflow_is_loaded(fer: Comman
         (["--data", "here.csv", "--split", "Test"], "PrivateTest"),
         (["--data", "here.csv", "--card", "gone.json"], "gone.json"),
         ([], "--faces"),
-        (["--data", "here.csv", "--faces", "faces.npz"], "one of the two"),
+        (["--data", "here.csv", "--faces", "faces.npz"], "One of the two"),
         (["--faces", "faces.npz", "--votes", "votes.csv"], "--votes"),
         (["--faces", "gone.npz"], "gone.npz"),
     ],
 )
-def test_an_evaluation_of_what_is_not_there(fer: Command, arguments: list[str], said: str) -> None:
+def test_an_evaluation_with_missing_input(fer: Command, arguments: list[str], said: str) -> None:
     (fer.folder / "here.csv").write_text("emotion,pixels,Usage\n")
     ended = fer("evaluate", *arguments, "--json")
     assert (ended.code, ended.out) == (2, "")
@@ -151,7 +151,7 @@ def test_an_evaluation_of_what_is_not_there(fer: Command, arguments: list[str], 
 
 
 def test_an_evaluation_on_faces_of_ones_own(fer: Command) -> None:
-    # The tiny CNN calls bright crops Happy: of these, one bright crop is labelled Sad.
+    # The tiny CNN calls bright crops Happy: of these, one bright crop is labeled Sad.
     crops = np.repeat(np.array([250, 250, 5, 250], np.uint8), 48 * 48).reshape(4, 48, 48)
     np.savez(fer.folder / "faces.npz", x=crops, y=np.array([0, 0, 1, 1]))
     asked = ("evaluate", "--faces", "faces.npz", "--reliability", "runs/drawn.png")
@@ -161,7 +161,7 @@ def test_an_evaluation_on_faces_of_ones_own(fer: Command) -> None:
     assert ended.json["happy_sad"]["wrong"] == 1
     assert ended.json["calibration"]["ece"] > 0
     assert ended.json["happy_sad_consensus"]["accuracy"] is None
-    # One colour is no face.
+    # One color is no face.
     assert ended.json["detector"] == {
         "happy": {"rows": 2, "found": 0},
         "sad": {"rows": 2, "found": 0},

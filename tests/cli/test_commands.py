@@ -13,8 +13,8 @@ from cyclopts import App
 
 from fer_batch import __version__
 from fer_batch.cli import app
-from tests.cli.conftest import Command
-from tests.support.command import only_ours
+from tests.fixtures.command import Command
+from tests.support.command import build_environment
 
 HEAVY = ("airflow", "boto3", "cv2", "keras", "matplotlib", "numpy", "obstore", "onnxruntime",
          "pandas", "psycopg", "pydantic_settings", "sqlalchemy", "tensorflow")  # fmt: skip
@@ -78,7 +78,7 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
     paths = [[], *map(list, COMMANDS)]
     ended = subprocess.run(
         [sys.executable, "-c", program, json.dumps(paths)],
-        env=only_ours({}), capture_output=True, text=True, check=True,
+        env=build_environment({}), capture_output=True, text=True, check=True,
     )  # fmt: skip
     printed, modules = json.loads(ended.stdout)
     assert set(modules).isdisjoint(HEAVY)
@@ -86,13 +86,13 @@ def test_help_of_every_command_imports_nothing_heavy() -> None:
         code, text = printed[" ".join(path)]
         assert code == 0
         assert text.startswith("Usage: fer-batch " + " ".join(path))
-    assert "75 may pass when tried again" in " ".join(printed[""][1].split())
+    assert "75 transient error (a retry may succeed)" in " ".join(printed[""][1].split())
 
 
 def test_python_m_is_the_command() -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "fer_batch", "--version"],
-        env=only_ours({}), capture_output=True, text=True, check=True,
+        env=build_environment({}), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert ended.stdout == f"{__version__}\n"
 
@@ -119,11 +119,11 @@ def test_a_wrong_call_shows_the_usage_on_stderr(
     assert "Traceback" not in ended.err
 
 
-def test_a_reader_that_leaves_early_is_no_error(fer: Command) -> None:
+def test_a_closed_stdout_is_not_an_error(fer: Command) -> None:
     program = f"'{sys.executable}' -m fer_batch config --json"
     ended = subprocess.run(
         ["bash", "-c", f"exec 3>&1; {{ {program} 2>&3; echo $? >&3; }} | true"],
-        env=only_ours(fer.env | {"PYTHONUNBUFFERED": "1"}),
+        env=build_environment(fer.env | {"PYTHONUNBUFFERED": "1"}),
         capture_output=True, text=True, cwd=fer.folder, check=True,
     )  # fmt: skip
     assert ended.stdout == "141\n"

@@ -1,4 +1,4 @@
-"""`fer-batch config` and settings that are wrong, as the user of the command meets them."""
+"""`fer-batch config`, and the errors for invalid settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from fer_batch.settings import S3Credentials, Settings
-from tests.cli.conftest import Command
+from tests.fixtures.command import Command
 
 CANARY = "canary-Zq7"
 SECRETS = {
@@ -25,7 +25,7 @@ SECRETS = {
 
 
 def test_every_secret_setting_is_among_those_tested() -> None:
-    """So that a new secret cannot be forgotten here."""
+    """A new secret must be added to this test."""
     secret = {
         f"{prefix}{name.upper()}"
         for model, prefix in ((Settings, "FER_"), (S3Credentials, "FER_S3_CREDENTIALS__HARBOUR__"))
@@ -52,7 +52,7 @@ def test_no_secret_is_shown(fer: Command, form: list[str], place: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["check", "models"])
-def test_no_secret_is_in_the_messages_of_what_fails(fer: Command, command: str) -> None:
+def test_no_secret_is_in_error_messages(fer: Command, command: str) -> None:
     ended = fer(command, **SECRETS)
     assert ended.code in (3, 75)
     assert CANARY not in ended.out + ended.err
@@ -75,8 +75,8 @@ def test_each_setting_is_shown_with_its_source(fer: Command) -> None:
     assert shown["FER_S3_ENDPOINT"] == {
         "name": "FER_S3_ENDPOINT",
         "value": None,
-        "source": "default",  # empty, as compose files write it, is not set
-        "description": "URL of an S3 server; none means AWS itself",
+        "source": "default",  # an empty variable, as in compose files, counts as unset
+        "description": "URL of an S3 server; unset: AWS",
     }
     assert all(row["description"] for row in ended.json)
 
@@ -100,7 +100,7 @@ def test_the_table_names_every_setting_in_full(fer: Command) -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["config", "predict"])
-def test_a_wrong_value_names_the_variable(
+def test_an_invalid_value_is_reported_with_its_variable(
     fer: Command, command: str, name: str, value: str
 ) -> None:
     arguments = [command, "picture.png"] if command == "predict" else [command]
@@ -109,17 +109,17 @@ def test_a_wrong_value_names_the_variable(
     wrong = {"FER_S3_CREDENTIALS__HARBOUR__ACCESS_KEY_ID":
              "FER_S3_CREDENTIALS__HARBOUR__SECRET_ACCESS_KEY"}.get(name, name)  # fmt: skip
     assert f"{wrong}: " in ended.err
-    assert "Correct that in the environment or in" in ended.err
+    assert "Correct them in the environment or in" in ended.err
     assert "Traceback" not in ended.err
 
 
-def test_all_wrong_values_are_named_at_once(fer: Command) -> None:
+def test_all_invalid_values_are_named_together(fer: Command) -> None:
     ended = fer("config", FER_THREADS="x", FER_MAX_SHARDS="0")
     assert "FER_THREADS: " in ended.err
     assert "FER_MAX_SHARDS: " in ended.err
 
 
-def test_a_wrong_secret_is_not_repeated(fer: Command) -> None:
+def test_an_invalid_secret_is_not_printed(fer: Command) -> None:
     ended = fer("config", FER_S3_CREDENTIALS=f'{{"a": {{"secret_access_key": "{CANARY}"}}')
     assert ended.code == 2
     assert CANARY not in ended.out + ended.err
@@ -127,7 +127,7 @@ def test_a_wrong_secret_is_not_repeated(fer: Command) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [(None, "there is no file"), (b"FER_S3_BUCKET=\xff\n", "is not UTF-8")],
+    [(None, "does not exist"), (b"FER_S3_BUCKET=\xff\n", "is not UTF-8")],
 )
 def test_a_settings_file_that_cannot_be_read(
     fer: Command, content: bytes | None, said: str
@@ -141,8 +141,8 @@ def test_a_settings_file_that_cannot_be_read(
     assert said in ended.err
 
 
-def test_logs_are_json_where_that_is_asked_for_even_if_settings_are_wrong(fer: Command) -> None:
-    """The scheduler reads the last error out of these lines."""
+def test_logs_are_json_if_set_even_if_other_settings_are_invalid(fer: Command) -> None:
+    """The Airflow adapter reads the last error from these lines."""
     for changes in ({"FER_THREADS": "x"}, {"FER_FACILITIES_FILE": "nowhere.toml"}):
         ended = fer("facilities", "list", FER_LOG_FORMAT="json", **changes)
         (line,) = ended.err.splitlines()

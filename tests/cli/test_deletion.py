@@ -1,4 +1,4 @@
-"""Rows are deleted for good by two commands, which say before and after what goes."""
+"""The two commands that delete rows permanently, and show them before and after."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from tests.cli.conftest import Command
-from tests.end_to_end.conftest import Night, crop, facility
-from tests.support.command import only_ours
+from tests.fixtures.command import Command
+from tests.fixtures.night import Night, encode_crop, format_facility
+from tests.support.command import build_environment
 
 OLD = date(2025, 6, 2)
 ON_OLD = ("--capture-day", OLD.isoformat())
@@ -21,14 +21,14 @@ PER_IMAGE = ("image", "image_result", "face_result")
 
 def row_counts(night: Night) -> list[int]:
     return [
-        night.rows(f"select count(*) as n from fer.{table}")[0]["n"]  # noqa: S608
+        night.query(f"select count(*) as n from fer.{table}")[0]["n"]  # noqa: S608
         for table in PER_IMAGE
     ]
 
 
 @pytest.fixture
 def scored(nightly: Command, night: Night) -> Night:
-    """An old day of two facilities, scored and summarised."""
+    """An old day of two facilities, scored and summarized."""
     fill(night)
     assert nightly("run", *ON_OLD).code == 0
     return night
@@ -36,20 +36,20 @@ def scored(nightly: Command, night: Night) -> Night:
 
 @pytest.fixture
 def listed(nightly: Command, night: Night) -> Night:
-    """The same, only listed, which takes less time."""
+    """The same, only listed, which is faster."""
     fill(night)
-    assert nightly("list", *ON_OLD).code == 0
+    assert nightly("list-images", *ON_OLD).code == 0
     return night
 
 
 def fill(night: Night) -> None:
-    night.registry(facility("a"), facility("b"))
+    night.write_registry(format_facility("a"), format_facility("b"))
     night.fill("a", happy=25, sad=10, day=OLD)
     night.fill("b", happy=2, sad=1, day=OLD)
 
 
-def test_old_days_are_dropped_and_not_scored_again(nightly: Command, scored: Night) -> None:
-    before = scored.rows("select * from fer.satisfaction_summary order by 1, 2")
+def test_old_days_are_deleted_and_not_scored_again(nightly: Command, scored: Night) -> None:
+    before = scored.query("select * from fer.satisfaction_summary order by 1, 2")
     day = {"capture_day": OLD.isoformat(), "images": 38, "faces": 38}
     shown = nightly("db", "retain", "--dry-run", "--json")
     assert (shown.code, shown.json) == (0, [day])
@@ -61,11 +61,11 @@ def test_old_days_are_dropped_and_not_scored_again(nightly: Command, scored: Nig
     again = nightly("run", *ON_OLD, "--json")
     assert (again.code, again.out) == (2, "")
     assert f"the rows of {OLD} were dropped by retention" in again.err
-    for step in ("plan", "list", "summarize"):
+    for step in ("plan", "list-images", "summarize"):
         assert nightly(step, *ON_OLD, "--json").code == 2
     assert row_counts(scored) == [0, 0, 0]
-    assert scored.rows("select * from fer.satisfaction_summary order by 1, 2") == before
-    assert "Dropped, days before" in nightly("db", "retain", "--yes").out
+    assert scored.query("select * from fer.satisfaction_summary order by 1, 2") == before
+    assert "Deleted, days before" in nightly("db", "retain", "--yes").out
 
 
 def test_the_retention_period_is_a_setting_and_a_day_may_be_named(
@@ -79,10 +79,10 @@ def test_the_retention_period_is_a_setting_and_a_day_may_be_named(
     assert len(nightly(*asked, "--before", str(OLD + timedelta(1))).json) == 1
     future = nightly(*asked, "--before", str(datetime.now(UTC).date() + timedelta(2)))
     assert future.code == 2
-    assert "is not over yet" in future.err
+    assert "is in the future" in future.err
 
 
-def test_a_lookback_leaves_out_what_was_dropped(nightly: Command, scored: Night) -> None:
+def test_a_lookback_skips_deleted_days(nightly: Command, scored: Night) -> None:
     next_day = OLD + timedelta(1)
     assert nightly("db", "retain", "--yes", "--before", str(next_day)).code == 0
     scored.fill("a", happy=1, sad=0, day=next_day)
@@ -92,7 +92,7 @@ def test_a_lookback_leaves_out_what_was_dropped(nightly: Command, scored: Night)
     assert row_counts(scored) == [1, 1, 1]
 
 
-def test_an_erased_image_stays_away_though_it_lies_in_the_bucket(
+def test_an_erased_image_is_not_scored_again_although_the_object_exists(
     nightly: Command, scored: Night
 ) -> None:
     key = f"a/{OLD}/0000.png"
@@ -103,12 +103,13 @@ def test_an_erased_image_stays_away_though_it_lies_in_the_bucket(
     ended = nightly(*asked, "--yes", "--json")
     assert (ended.code, ended.json) == (0, [{**there, "revision": 2}])
     assert key not in ended.out + ended.err
-    scored.put(key, crop(is_happy=False))  # another picture under its key is not read either
+    # Another picture with the same key is not read either.
+    scored.put(key, encode_crop(is_happy=False))
     assert nightly("run", *ON_OLD).code == 0
-    summary = scored.summary("a")
+    summary = scored.read_summary("a")
     assert (summary["images"], summary["happy"], summary["sad"]) == (35, 24, 10)
     assert (summary["not_scored"], summary["revision"]) == ({"erased": 1}, 2)
-    assert scored.rows("select 1 from fer.image where image_key = %s", key) == []
+    assert scored.query("select 1 from fer.image where image_key = %s", key) == []
     assert nightly(*asked, "--yes", "--json").json == []
 
 
@@ -117,41 +118,41 @@ def test_a_day_and_a_facility_that_has_left_the_registry(nightly: Command, score
     ended = nightly("run", *ON_OLD, "--json")
     assert (ended.code, [row["facility_id"] for row in ended.json["summaries"]]) == (0, ["a"])
     assert nightly("run", *ON_OLD, "--facility", "b").code == 2
-    scored.registry(facility("b"))
+    scored.write_registry(format_facility("b"))
     assert "Erased" in nightly("erase", "--facility", "a", "--yes").out
     assert row_counts(scored) == [0, 0, 0]
-    assert scored.summary("a")["not_scored"] == {"erased": 35}
+    assert scored.read_summary("a")["not_scored"] == {"erased": 35}
 
 
 @pytest.mark.parametrize(
     "command", [("db", "retain"), ("erase", "--facility", "a"), ("erase", "--facility", "b")]
 )
-def test_a_person_is_asked_before_anything_is_deleted(
+def test_a_deletion_requires_confirmation(
     nightly: Command, listed: Night, command: tuple[str, ...]
 ) -> None:
-    for answer, code, said in (("y", 2, "nothing was deleted"), ("yes", 0, "Say yes:")):
+    for answer, code, said in (("y", 2, "nothing was deleted"), ("yes", 0, "Type yes:")):
         before = row_counts(listed)
         terminal, stdin = pty.openpty()
         os.write(terminal, f"{answer}\n".encode())
         ended = subprocess.run(
             [sys.executable, "-m", "fer_batch", *command],
-            env=only_ours(nightly.env), cwd=nightly.folder, stdin=stdin,
+            env=build_environment(nightly.env), cwd=nightly.folder, stdin=stdin,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         os.close(stdin)
         os.close(terminal)
         assert (ended.returncode, said in ended.stdout + ended.stderr) == (code, True)
-        assert "Say yes:" in ended.stdout
+        assert "Type yes:" in ended.stdout
         assert (row_counts(listed) == before) is (answer == "y")
 
 
-def test_nothing_is_deleted_by_mistake(nightly: Command, listed: Night) -> None:
+def test_invalid_calls_delete_nothing(nightly: Command, listed: Night) -> None:
     for command, said in (
-        ("db retain", "nobody can be asked"),
-        ("erase --facility a", "nobody can be asked"),
+        ("db retain", "no terminal"),
+        ("erase --facility a", "no terminal"),
         ("erase --facility a --key a/b.png --yes", "no image with that key"),
         ("erase --facility c --yes", "no image of facility 'c'"),
-        ("erase --facility a --key x --day 2025-06-02", "exclude each other"),
+        ("erase --facility a --key x --day 2025-06-02", "cannot be combined"),
     ):
         ended = nightly(*command.split())
         assert (ended.code, ended.out) == (2, "")

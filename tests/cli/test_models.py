@@ -1,47 +1,48 @@
-"""`fer-batch models`: what is listed, and how the CNN in use is changed and changed back."""
+"""`fer-batch models`: listing CNNs, promoting one and rolling back."""
 
 from __future__ import annotations
 
 import getpass
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fer_batch.classifier import load_artefact, shipped_card
-from tests.cli.conftest import Command
-from tests.end_to_end.conftest import DAY, Night, facility
-from tests.support.models import tiny_onnx, write_tiny_cnn
+from fer_batch.model.classifier import find_shipped_card, load_artifact
+from tests.fixtures.command import Command
+from tests.fixtures.night import DAY, Night, format_facility
+from tests.support.models import build_tiny_onnx, write_tiny_cnn
 
-UNSET = {"FER_MODEL_CARD": None}
-SHIPPED = load_artefact(shipped_card()).card.name
+UNSET: dict[str, Any] = {"FER_MODEL_CARD": None}
+SHIPPED = load_artifact(find_shipped_card()).card.name
 
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    """The card of another CNN: dark is Happy."""
+    """The card of another CNN, which classifies dark crops as Happy."""
     folder = tmp_path / "other"
     folder.mkdir()
-    return write_tiny_cnn(folder, tiny_onnx(is_inverted=True), name="other", parameters=15)
+    return write_tiny_cnn(folder, build_tiny_onnx(is_inverted=True), name="other", parameters=15)
 
 
-def test_without_a_database_the_set_and_the_shipped_one_are_listed(fer: Command) -> None:
+def test_without_a_database_the_configured_and_the_shipped_cnn_are_listed(fer: Command) -> None:
     used, shipped = fer("models", "--json").json
     assert (used["name"], used["registered_at"], used["multiply_adds"]) == ("tiny", None, 7)
     assert used["in_use"].startswith("FER_MODEL_CARD names ")
     assert (shipped["name"], shipped["in_use"]) == (SHIPPED, None)
     assert shipped["happy_sad_accuracy"] > 0.9
     (alone,) = fer("models", "list", "--json", **UNSET).json
-    assert alone["in_use"] == "it ships; no database is set"
+    assert alone["in_use"] == "shipped; no database is set"
     told = fer("models")
     assert used["model_version"][:12] in told.out
-    assert "In use: tiny, FER_MODEL_CARD names" in told.out
+    assert "Active: tiny, FER_MODEL_CARD names" in told.out
 
 
-def test_versions_of_earlier_settings_stay_with_what_they_scored(
+def test_versions_of_earlier_settings_are_listed_with_their_images(
     nightly: Command, night: Night
 ) -> None:
-    night.registry(facility("a"))
+    night.write_registry(format_facility("a"))
     night.fill("a", happy=25, sad=10)
     assert nightly("run", "--capture-day", DAY.isoformat()).code == 0
     (used, _) = nightly("models", "--json").json
@@ -54,38 +55,38 @@ def test_versions_of_earlier_settings_stay_with_what_they_scored(
 
 
 def test_registered_promoted_rolled_back(nightly: Command, other: Path) -> None:
-    """As a person does it, with the history at the end."""
+    """The usual sequence of commands, with the history at the end."""
     said = nightly("models", "register", str(other), **UNSET)
     assert (said.code, "other is registered" in said.out) == (0, True)
     rows = {row["name"]: row for row in nightly("models", "--json", **UNSET).json}
-    assert rows[SHIPPED]["in_use"] == "it ships; none was promoted"
+    assert rows[SHIPPED]["in_use"] == "shipped; none was promoted"
     assert (rows["other"]["in_use"], rows["other"]["parameters"]) == (None, 15)
 
     by_version = rows["other"]["model_version"][:8]
     assert (
         nightly("models", "promote", by_version, "--why", "trial", "--by", "Ada", **UNSET).code == 0
     )
-    other.with_suffix(".onnx").unlink()  # every worker has it from the database
+    other.with_suffix(".onnx").unlink()  # every worker loads it from the database
     other.unlink()
     used, *_ = nightly("models", "--json", **UNSET).json
     assert used["name"] == "other"
     assert used["in_use"].startswith("promoted on ")
     assert used["in_use"].endswith(" UTC by Ada: trial")
-    (cnn,) = [r for r in nightly("check", "--json", **UNSET).json if r["what"] == "CNN"]
+    (cnn,) = [r for r in nightly("check", "--json", **UNSET).json if r["part"] == "CNN"]
     assert cnn["detail"].startswith("other, model version ")
     assert cnn["detail"].endswith("by Ada: trial")
 
     again = nightly("models", "promote", "other", "--why", "again", **UNSET)
-    assert (again.code, "is promoted already" in again.err) == (2, True)
+    assert (again.code, "is already promoted" in again.err) == (2, True)
     back = nightly("models", "rollback", "--why", "was a trial", **UNSET)
-    assert back.out == f"{SHIPPED} is in use again, by {getpass.getuser()}: was a trial\n"
+    assert back.out == f"{SHIPPED} is active again, by {getpass.getuser()}: was a trial\n"
     assert nightly("models", "--json", **UNSET).json[0]["name"] == SHIPPED
     history = nightly("models", "history", "--json", **UNSET).json
     assert [(r["name"], r["promoted_by"], r["why"], r["is_rollback"]) for r in history] == [
         (SHIPPED, getpass.getuser(), "was a trial", True),
         ("other", "Ada", "trial", False),
     ]
-    # By the version a row is found again in the list, whatever the CNNs are called.
+    # The version identifies a row in the list, whatever the names of the CNNs are.
     assert [r["model_version"] for r in history] == [
         rows[name]["model_version"] for name in (SHIPPED, "other")
     ]
@@ -94,12 +95,10 @@ def test_registered_promoted_rolled_back(nightly: Command, other: Path) -> None:
     assert rows["other"]["model_version"][:12] in shown
 
 
-def test_a_promotion_where_a_card_is_set_says_that_the_card_wins(
-    nightly: Command, other: Path
-) -> None:
+def test_a_promotion_warns_if_a_card_is_set(nightly: Command, other: Path) -> None:
     ended = nightly("models", "promote", str(other), "--why", "trial")
     assert ended.code == 0
-    assert "FER_MODEL_CARD is set here and wins" in ended.err
+    assert "FER_MODEL_CARD is set here and takes precedence" in ended.err
     assert nightly("models", "--json").json[0]["name"] == "tiny"
 
 
@@ -109,11 +108,11 @@ def test_a_promotion_where_a_card_is_set_says_that_the_card_wins(
         (("promote", "nobody", "--why", "x"), "no CNN is called nobody"),
         (("promote", "00ff00", "--why", "x"), "no CNN is called 00ff00"),
         (("register", "gone.json"), "gone.json cannot be read"),
-        (("rollback", "--why", "x"), "no promotion to take back"),
+        (("rollback", "--why", "x"), "no promotion to roll back"),
         (("promote", "tiny"), "--why"),
     ],
 )
-def test_what_cannot_be_done_says_why(
+def test_impossible_changes_are_refused_with_a_reason(
     nightly: Command, arguments: tuple[str, ...], said: str
 ) -> None:
     ended = nightly("models", *arguments)
@@ -121,13 +120,13 @@ def test_what_cannot_be_done_says_why(
     assert said in ended.err + ended.out
 
 
-def test_what_cannot_score_is_not_registered(nightly: Command, tmp_path: Path) -> None:
-    ended = nightly("models", "register", str(write_tiny_cnn(tmp_path, tiny_onnx(classes=8))))
+def test_an_artifact_that_cannot_score_is_not_registered(nightly: Command, tmp_path: Path) -> None:
+    ended = nightly("models", "register", str(write_tiny_cnn(tmp_path, build_tiny_onnx(classes=8))))
     assert (ended.code, "no probabilities" in ended.err) == (2, True)
     assert {row["registered_at"] for row in nightly("models", "--json").json} == {None}
 
 
-def test_two_of_one_name_are_told_apart_by_their_version(
+def test_cnns_of_one_name_are_identified_by_version(
     nightly: Command, other: Path, tmp_path: Path
 ) -> None:
     twin = tmp_path / "twin"
@@ -139,9 +138,7 @@ def test_two_of_one_name_are_told_apart_by_their_version(
     assert (ended.code, "several CNNs are called other" in ended.err) == (2, True)
 
 
-def test_the_same_network_under_another_name_is_said_to_be_known(
-    nightly: Command, other: Path, tmp_path: Path
-) -> None:
+def test_a_registered_network_keeps_its_name(nightly: Command, other: Path, tmp_path: Path) -> None:
     assert nightly("models", "register", str(other), **UNSET).code == 0
     card = json.loads(other.read_text()) | {"name": "renamed"}
     (tmp_path / "renamed.json").write_text(json.dumps(card))
@@ -159,7 +156,7 @@ def test_the_card_is_shown(nightly: Command, other: Path) -> None:
 
 
 def test_two_are_compared_on_a_day(nightly: Command, night: Night, other: Path) -> None:
-    night.registry(facility("a"), facility("closed", permission=""))
+    night.write_registry(format_facility("a"), format_facility("closed", permission=""))
     night.fill("a", happy=30, sad=10)
     where = ("--facility", "a", "--day", DAY.isoformat())
     found = nightly("models", "compare", "tiny", str(other), *where, "--json").json

@@ -1,4 +1,4 @@
-"""The nightly job by its commands: whole, and step by step."""
+"""The commands of the nightly job: the whole job, and step by step."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Command
-from tests.end_to_end.conftest import DAY, Night, facility
+from tests.fixtures.command import Command
+from tests.fixtures.night import DAY, Night, format_facility
 
 ON_DAY = ("--capture-day", DAY.isoformat())
 TABLES = ("batch", "facility", "image", "image_result", "face_result", "satisfaction_summary",
@@ -18,19 +18,19 @@ TABLES = ("batch", "facility", "image", "image_result", "face_result", "satisfac
 
 
 def row_counts(night: Night) -> dict[str, int]:
-    return {name: night.rows(f"select count(*) as n from fer.{name}")[0]["n"]  # noqa: S608
+    return {name: night.query(f"select count(*) as n from fer.{name}")[0]["n"]  # noqa: S608
             for name in TABLES}  # fmt: skip
 
 
 def has_only_json_types(row: Mapping[str, Any]) -> bool:
-    """Whether no number went out as a string."""
+    """Whether no number was printed as a string."""
     texts = {"facility_id", "capture_day", "model_version", "time_zone", "interval_method",
              "verdict", "run_id", "created_at"}  # fmt: skip
     return all(isinstance(value, str) == (name in texts) for name, value in row.items())
 
 
 def test_a_whole_day(nightly: Command, night: Night) -> None:
-    night.registry(facility("north-mall"), facility("kiosk"))
+    night.write_registry(format_facility("north-mall"), format_facility("kiosk"))
     night.fill("north-mall", happy=40, sad=10)
     night.fill("kiosk", happy=2, sad=1)
     ended = nightly("run", *ON_DAY, "--run-id", "first", "--json")
@@ -45,7 +45,7 @@ def test_a_whole_day(nightly: Command, night: Night) -> None:
     assert kiosk["verdict"] == "suppressed"
     assert kiosk["images_scored"] == 3
     assert {kiosk[name] for name in ("happy", "sad", "uncertain", "neither")} == {None}
-    assert "summarised" in ended.err
+    assert "summarized" in ended.err
     (report,) = night.settings.report_dir.iterdir()
     assert "north-mall" in report.read_text()
 
@@ -57,10 +57,10 @@ def test_a_whole_day(nightly: Command, night: Night) -> None:
     assert row_counts(night)["satisfaction_summary"] == 2
 
 
-def test_what_only_needs_a_look_leaves_a_run_green(nightly: Command, night: Night) -> None:
-    night.registry(facility("a"), facility("b", permission=""))
+def test_a_warning_does_not_fail_a_run(nightly: Command, night: Night) -> None:
+    night.write_registry(format_facility("a"), format_facility("b", permission=""))
     night.fill("a", happy=30, sad=5)
-    for command in ("run", "checks"):
+    for command in ("run", "check-data"):
         ended = nightly(command, *ON_DAY, "--json")
         findings = ended.json["findings"] if command == "run" else ended.json
         assert (ended.code, [(f["check"], f["severity"]) for f in findings]) == (
@@ -69,13 +69,11 @@ def test_what_only_needs_a_look_leaves_a_run_green(nightly: Command, night: Nigh
         )
 
 
-def test_few_faces_are_not_divided_for_who_waits_for_the_summaries(
-    nightly: Command, night: Night
-) -> None:
-    night.registry(facility("a"))
+def test_suppressed_summaries_have_no_class_counts(nightly: Command, night: Night) -> None:
+    night.write_registry(format_facility("a"))
     night.fill("a", happy=20, sad=9)
-    assert nightly("list", *ON_DAY).code == 0
-    scored = nightly("score", *ON_DAY, "--json")  # without a shard: all that is left
+    assert nightly("list-images", *ON_DAY).code == 0
+    scored = nightly("score", *ON_DAY, "--json")  # without a shard: all images left to score
     assert [row["outcomes"] for row in scored.json] == [{"scored": 29}]
     (summary,) = nightly("summarize", *ON_DAY, "--json").json
     assert (summary["faces"], summary["verdict"]) == (29, "suppressed")
@@ -84,20 +82,20 @@ def test_few_faces_are_not_divided_for_who_waits_for_the_summaries(
 
 
 def test_the_steps_of_a_run_one_by_one(nightly: Command, night: Night) -> None:
-    night.registry(facility("a"))
+    night.write_registry(format_facility("a"))
     night.fill("a", happy=25, sad=10)
 
-    listed = nightly("list", *ON_DAY, "--json")
+    listed = nightly("list-images", *ON_DAY, "--json")
     assert listed.code == 0
     assert [(r["status"], r["images"], r["new"]) for r in listed.json] == [("listed", 35, 35)]
 
-    shards = nightly("shards", *ON_DAY, "--json").json
+    shards = nightly("plan-shards", *ON_DAY, "--json").json
     assert sum(part["image_count"] for shard in shards for part in shard["ranges"]) == 35
 
-    unfinished = nightly("checks", *ON_DAY, "--json")
+    unfinished = nightly("check-data", *ON_DAY, "--json")
     assert unfinished.code == 3
     assert "images_without_outcome" in {finding["check"] for finding in unfinished.json}
-    assert "images_without_outcome" in unfinished.err  # the scheduler shows what is logged
+    assert "images_without_outcome" in unfinished.err  # the task log shows the logged lines
 
     (shard,) = shards
     scored = nightly("score", *ON_DAY, "--json", stdin=json.dumps(shard))
@@ -107,15 +105,19 @@ def test_the_steps_of_a_run_one_by_one(nightly: Command, night: Night) -> None:
     (summary,) = nightly("summarize", *ON_DAY, "--json").json
     assert (summary["happy"], summary["sad"], summary["is_complete"]) == (25, 10, True)
     assert has_only_json_types(summary)
-    assert nightly("checks", *ON_DAY, "--json").json == []
+    assert nightly("check-data", *ON_DAY, "--json").json == []
     report = Path(nightly("report", *ON_DAY, "--json").json["report"])
     assert "35" in report.read_text()
     assert nightly("report", *ON_DAY).out == f"{report}\n"
-    assert nightly("shards", *ON_DAY, "--json").json == []
+    assert nightly("plan-shards", *ON_DAY, "--json").json == []
 
 
 def test_a_plan_writes_nothing(nightly: Command, night: Night) -> None:
-    night.registry(facility("a"), facility("b", kind="frames"), facility("c", permission=""))
+    night.write_registry(
+        format_facility("a"),
+        format_facility("b", kind="frames"),
+        format_facility("c", permission=""),
+    )
     night.fill("a", happy=3, sad=2)
     before = row_counts(night)
     ended = nightly("plan", *ON_DAY, "--lookback-days", "1", "--json")
@@ -134,20 +136,22 @@ def test_a_plan_writes_nothing(nightly: Command, night: Night) -> None:
     assert row_counts(night) == before == dict.fromkeys(TABLES, 0)
     assert not night.settings.report_dir.exists()
     assert list(nightly.folder.iterdir()) == []
-    # So it needs no database at all.
+    # It does not even need a database.
     without = nightly("plan", *ON_DAY, "--lookback-days", "1", "--json", FER_DATABASE_URL=None)
     assert without.json == ended.json
 
 
-def test_a_plan_says_what_could_not_be_listed(nightly: Command, night: Night) -> None:
-    night.registry(facility("a"), facility("lost", more='bucket = "no-such-bucket"\n'))
+def test_a_plan_reports_facilities_that_cannot_be_listed(nightly: Command, night: Night) -> None:
+    night.write_registry(
+        format_facility("a"), format_facility("lost", more='bucket = "no-such-bucket"\n')
+    )
     ended = nightly("plan", *ON_DAY, "--json")
     assert ended.code == 3
     assert ["no-such-bucket" in row["problem"] for row in ended.json] == [False, True]
 
 
 def test_a_day_without_images_is_a_result(nightly: Command, night: Night) -> None:
-    night.registry(facility("a"))
+    night.write_registry(format_facility("a"))
     ended = nightly("run", *ON_DAY, "--json")
     assert ended.code == 0
     (summary,) = ended.json["summaries"]
@@ -159,16 +163,16 @@ def test_a_day_without_images_is_a_result(nightly: Command, night: Night) -> Non
     ("arguments", "said"),
     [
         (["--facility", "north-mal"], "Did you mean north-mall?"),
-        (["--facility", "zoo"], "It knows north-mall"),
+        (["--facility", "zoo"], "Known facilities: north-mall"),
         (["--time-zone", "Asia/Tokyo"], "no facility is selected"),
         (["--model-version", "abcdef"], "Set FER_MODEL_CARD"),
     ],
 )
-def test_what_does_not_exist_is_named(
+def test_unknown_arguments_are_named(
     nightly: Command, night: Night, arguments: list[str], said: str
 ) -> None:
-    night.registry(facility("north-mall"))
-    ended = nightly("shards", *ON_DAY, *arguments, "--json")
+    night.write_registry(format_facility("north-mall"))
+    ended = nightly("plan-shards", *ON_DAY, *arguments, "--json")
     assert (ended.code, ended.out) == (2, "")
     assert said in ended.err
     assert row_counts(night)["image"] == 0
@@ -177,9 +181,9 @@ def test_what_does_not_exist_is_named(
 @pytest.mark.parametrize(
     "given", ["{", '{"name": "a", "ranges": [{}]}', '[{"name": "a", "ranges": []}]']
 )
-def test_a_wrong_shard_is_refused(nightly: Command, night: Night, given: str) -> None:
-    night.registry(facility("a"))
+def test_an_invalid_shard_is_refused(nightly: Command, night: Night, given: str) -> None:
+    night.write_registry(format_facility("a"))
     ended = nightly("score", *ON_DAY, stdin=given)
     assert (ended.code, ended.out) == (2, "")
-    assert "the shard on stdin is wrong" in ended.err
-    assert "fer-batch shards --json" in ended.err
+    assert "the shard on stdin is invalid" in ended.err
+    assert "fer-batch plan-shards --json" in ended.err

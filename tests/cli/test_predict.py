@@ -1,4 +1,4 @@
-"""`fer-batch predict` as a person and a script use it."""
+"""`fer-batch predict` with output for people and for scripts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Command
-from tests.conftest import S3
-from tests.end_to_end.conftest import crop
+from tests.fixtures.command import Command
+from tests.fixtures.night import encode_crop
+from tests.fixtures.servers import S3
 from tests.support import pictures
 
 PREDICTION = r"^Prediction: \[\[[01]\.\d{4} [01]\.\d{4}\]\]$"
@@ -23,7 +23,7 @@ PREDICTION = r"^Prediction: \[\[[01]\.\d{4} [01]\.\d{4}\]\]$"
 
 @pytest.fixture
 def happy(fer: Command) -> str:
-    (fer.folder / "happy.png").write_bytes(crop(True))
+    (fer.folder / "happy.png").write_bytes(encode_crop(True))
     return "happy.png"
 
 
@@ -32,11 +32,11 @@ def test_a_file(fer: Command, happy: str) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert re.search(PREDICTION, ended.out, re.MULTILINE)
     assert "Image Emotion is: Happy\n" in ended.out
-    assert "whole picture is the face" in ended.out  # it is 48×48 and shows no face
+    assert "whole image is the face" in ended.out  # it is 48×48 and has no face
 
 
-def test_nothing_is_left_behind_or_sent(fer: Command, happy: str) -> None:
-    """ONNX Runtime would make itself a folder for what it tells its makers."""
+def test_no_files_are_left_and_no_telemetry_is_sent(fer: Command, happy: str) -> None:
+    """ONNX Runtime would create a folder for its telemetry."""
     fer("predict", happy)
     assert [path.name for path in fer.folder.iterdir()] == [happy]
 
@@ -49,7 +49,7 @@ def test_a_crop_is_not_searched_for_faces(fer: Command, happy: str) -> None:
 
 def test_a_folder(fer: Command) -> None:
     (fer.folder / "day").mkdir()
-    for name, data in (("a.png", crop(True)), ("b.png", crop(False)), ("c.jpg", b"")):
+    for name, data in (("a.png", encode_crop(True)), ("b.png", encode_crop(False)), ("c.jpg", b"")):
         (fer.folder / "day" / name).write_bytes(data)
     ended = fer("predict", "day", "--crop")
     assert ended.code == 0
@@ -58,7 +58,7 @@ def test_a_folder(fer: Command) -> None:
 
 
 def test_json(fer: Command, happy: str) -> None:
-    (fer.folder / "sad.png").write_bytes(crop(False))
+    (fer.folder / "sad.png").write_bytes(encode_crop(False))
     ended = fer("predict", ".", "--crop", "--json")
     assert ended.code == 0
     assert [(p["source"], p["emotion"], p["outcome"]) for p in ended.json] == [
@@ -72,7 +72,7 @@ def test_json(fer: Command, happy: str) -> None:
 def test_the_annotated_picture(fer: Command, happy: str) -> None:
     ended = fer("predict", happy, "--annotate", "marked.png")
     assert ended.code == 0
-    assert "Annotated picture: marked.png\n" in ended.out
+    assert "Annotated image: marked.png\n" in ended.out
     marked = cv2.imdecode(
         np.frombuffer((fer.folder / "marked.png").read_bytes(), np.uint8), cv2.IMREAD_COLOR
     )
@@ -81,7 +81,7 @@ def test_the_annotated_picture(fer: Command, happy: str) -> None:
 
 
 def test_annotated_pictures_of_a_folder(fer: Command, happy: str) -> None:
-    (fer.folder / "wall.png").write_bytes(pictures.encoded(pictures.scene(320, 240)))
+    (fer.folder / "wall.png").write_bytes(pictures.encode(pictures.draw_scene(320, 240)))
     marked = fer.folder.parent / "marked pictures"
     ended = fer("predict", ".", "--annotate", str(marked), "--json")
     assert ended.code == 0
@@ -109,14 +109,14 @@ def test_a_picture_that_cannot_be_scored_is_a_finding(fer: Command, form: list[s
 
 
 @pytest.mark.parametrize("source", ["nowhere.png", "ftp://host/a.png", "s3://"])
-def test_a_source_that_cannot_be(fer: Command, source: str) -> None:
+def test_an_invalid_source(fer: Command, source: str) -> None:
     ended = fer("predict", source, "--json")
     assert (ended.code, ended.out) == (2, "")
     assert re.search(r"Check|Give", ended.err)
 
 
 def test_objects_in_s3(fer: Command, s3: S3) -> None:
-    s3.client.put_object(Bucket=s3.bucket, Key="day/a b.png", Body=crop(False))
+    s3.client.put_object(Bucket=s3.bucket, Key="day/a b.png", Body=encode_crop(False))
     ended = fer("predict", f"s3://{s3.bucket}/day/", "--crop", **s3.settings_env)
     assert ended.code == 0
     assert f"s3://{s3.bucket}/day/a b.png" in ended.out
@@ -131,7 +131,7 @@ def test_objects_in_s3(fer: Command, s3: S3) -> None:
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Nothing on the test's stderr."""
+        """Write nothing to stderr of the test."""
 
 
 @pytest.fixture
@@ -143,9 +143,7 @@ def address(fer: Command, happy: str) -> Iterator[str]:
         server.shutdown()
 
 
-def test_an_address_of_this_machine_is_asked_only_where_that_is_allowed(
-    fer: Command, address: str
-) -> None:
+def test_a_private_address_is_accessed_only_if_allowed(fer: Command, address: str) -> None:
     refused = fer("predict", address)
     assert refused.code == 3
     assert "private" in refused.out
@@ -156,12 +154,12 @@ def test_an_address_of_this_machine_is_asked_only_where_that_is_allowed(
 
 
 def test_an_altered_cnn_is_not_opened(fer: Command, happy: str) -> None:
-    artefact = Path(fer.env["FER_MODEL_CARD"]).with_suffix(".onnx")
-    artefact.write_bytes(artefact.read_bytes() + b"\0")
+    artifact = Path(fer.env["FER_MODEL_CARD"]).with_suffix(".onnx")
+    artifact.write_bytes(artifact.read_bytes() + b"\0")
     ended = fer("predict", happy)
     assert (ended.code, ended.out) == (2, "")
     assert "SHA-256" in ended.err
-    assert str(artefact) in ended.err
+    assert str(artifact) in ended.err
 
 
 @pytest.mark.parametrize("name", ["monalisa_518x799.jpg", "monalisa_197x197.jpg"])
@@ -176,7 +174,7 @@ def test_the_mona_lisa_by_the_shipped_cnn(fer: Command, shared_dir: Path, name: 
 
 
 def test_a_frame_without_a_face(fer: Command) -> None:
-    (fer.folder / "wall.jpg").write_bytes(pictures.encoded(pictures.scene(320, 240)))
+    (fer.folder / "wall.jpg").write_bytes(pictures.encode(pictures.draw_scene(320, 240)))
     ended = fer("predict", "wall.jpg", "--annotate", "marked.png")
     assert ended.code == 3
     assert "not scored, no_face" in ended.out

@@ -1,4 +1,4 @@
-"""What goes wrong around the command: each message says what to do, and nothing is half-written."""
+"""Failures around the command: each message has a hint, and nothing is written partially."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.cli.conftest import Command
-from tests.end_to_end.conftest import DAY, Night, facility
+from tests.fixtures.command import Command
+from tests.fixtures.night import DAY, Night, format_facility
 
 ON_DAY = ("--capture-day", DAY.isoformat())
 WRITTEN = ("image", "image_result", "face_result")
@@ -18,19 +18,19 @@ WRITTEN = ("image", "image_result", "face_result")
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port of this machine at which nobody answers."""
+    """A port of this machine without a server."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening
         yield taken.getsockname()[1]
 
 
 def rows(night: Night, table: str) -> int:
-    (row,) = night.rows(f"select count(*) as n from fer.{table}")  # noqa: S608
+    (row,) = night.query(f"select count(*) as n from fer.{table}")  # noqa: S608
     return int(row["n"])
 
 
 def filled(night: Night) -> None:
-    night.registry(facility("a"))
+    night.write_registry(format_facility("a"))
     night.fill("a", happy=3, sad=2)
 
 
@@ -43,13 +43,13 @@ def filled(night: Night) -> None:
         ({"FER_S3_ENDPOINT": "no-url"}, "Correct FER_S3_ENDPOINT"),
     ],
 )
-def test_s3_that_refuses(
+def test_s3_denies_access(
     nightly: Command, night: Night, changes: dict[str, str], said: str
 ) -> None:
     filled(night)
     looked = nightly("check", "--json", **changes)
     assert looked.code == 3
-    assert [row["what"] for row in looked.json if not row["ok"]] == ["facility a"]
+    assert [row["part"] for row in looked.json if not row["ok"]] == ["facility a"]
     assert said in looked.json[-1]["detail"]
     ran = nightly("run", *ON_DAY, "--json", **changes)
     assert ran.code == 3
@@ -59,10 +59,10 @@ def test_s3_that_refuses(
     assert "canary" not in looked.out + ran.out + ran.err
     assert "Traceback" not in ran.err
     assert [rows(night, table) for table in WRITTEN] == [0, 0, 0]
-    assert not night.summary("a")["is_complete"]
+    assert not night.read_summary("a")["is_complete"]
 
 
-def test_s3_that_does_not_answer_may_come_back(
+def test_an_unreachable_s3_server_is_a_transient_error(
     nightly: Command, night: Night, closed_port: int
 ) -> None:
     filled(night)
@@ -71,12 +71,12 @@ def test_s3_that_does_not_answer_may_come_back(
     assert (down.code, down.out) == (75, "")
     assert "Check that the server runs and that FER_S3_ENDPOINT is right" in down.err
     assert [rows(night, table) for table in WRITTEN] == [0, 0, 0]
-    back = nightly("list", *ON_DAY, "--json")
+    back = nightly("list-images", *ON_DAY, "--json")
     assert back.json[0]["new"] == 5
 
 
-def test_another_server_than_s3(nightly: Command, night: Night, postgres_url: str) -> None:
-    """A wrong port that somebody else answers at."""
+def test_a_server_that_is_not_s3(nightly: Command, night: Night, postgres_url: str) -> None:
+    """A wrong port with another server."""
     filled(night)
     port = psycopg.conninfo.conninfo_to_dict(postgres_url)["port"]
     ended = nightly("check", "--json", FER_S3_ENDPOINT=f"http://127.0.0.1:{port}")
@@ -85,16 +85,16 @@ def test_another_server_than_s3(nightly: Command, night: Night, postgres_url: st
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "list", "shards", "score", "summarize", "checks", "report"]
+    "command", ["run", "list-images", "plan-shards", "score", "summarize", "check-data", "report"]
 )
-def test_a_database_that_is_down_may_come_back(
+def test_an_unreachable_database_is_a_transient_error(
     nightly: Command, night: Night, closed_port: int, command: str
 ) -> None:
     filled(night)
     url = f"postgresql://fer:canary@127.0.0.1:{closed_port}/fer"
     ended = nightly(command, *ON_DAY, "--json", FER_DATABASE_URL=url)
     assert (ended.code, ended.out) == (75, "")
-    assert "Check that it runs and that FER_DATABASE_URL leads to it" in ended.err
+    assert "Check that it runs and that FER_DATABASE_URL has its address" in ended.err
     assert "canary" not in ended.err
     assert not night.settings.report_dir.exists()
 
@@ -118,10 +118,17 @@ def test_a_refused_login(nightly: Command, night: Night, database_url: str) -> N
 
 
 @pytest.mark.parametrize(
-    "command", [["run", *ON_DAY], ["list", *ON_DAY], ["checks", *ON_DAY], ["report", *ON_DAY],
-                ["facilities", "sync"], ["models"]],
+    "command",
+    [
+        ["run", *ON_DAY],
+        ["list-images", *ON_DAY],
+        ["check-data", *ON_DAY],
+        ["report", *ON_DAY],
+        ["facilities", "sync"],
+        ["models"],
+    ],
     ids=lambda command: command[0],
-)  # fmt: skip
+)
 def test_a_database_that_is_not_migrated(
     nightly: Command, night: Night, postgres_url: str, command: list[str]
 ) -> None:
@@ -135,20 +142,18 @@ def test_a_database_that_is_not_migrated(
     assert not night.settings.report_dir.exists()
 
 
-def test_an_altered_cnn_scores_nothing_until_it_is_right_again(
-    nightly: Command, night: Night
-) -> None:
+def test_an_altered_cnn_scores_nothing_until_it_is_restored(nightly: Command, night: Night) -> None:
     filled(night)
-    artefact = Path(nightly.env["FER_MODEL_CARD"]).with_suffix(".onnx")
-    right = artefact.read_bytes()
-    artefact.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    artifact = Path(nightly.env["FER_MODEL_CARD"]).with_suffix(".onnx")
+    right = artifact.read_bytes()
+    artifact.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
     ended = nightly("run", *ON_DAY, "--json")
     assert (ended.code, ended.out) == (2, "")
-    assert f"{artefact} has SHA-256" in ended.err
+    assert f"{artifact} has SHA-256" in ended.err
     assert [rows(night, name) for name in ("image_result", "model_version")] == [0, 0]
-    artefact.write_bytes(right)
+    artifact.write_bytes(right)
     assert nightly("run", *ON_DAY).code == 0
-    assert night.outcomes("a") == {"scored": 5}
+    assert night.count_outcomes("a") == {"scored": 5}
 
 
 def test_a_report_folder_that_cannot_be_written(nightly: Command, night: Night) -> None:
@@ -161,8 +166,8 @@ def test_a_report_folder_that_cannot_be_written(nightly: Command, night: Night) 
     assert "Traceback" not in ended.err
 
 
-def test_keys_that_a_facility_names_but_nobody_set(nightly: Command, night: Night) -> None:
-    night.registry(facility("a", more='credentials = "harbour"\n'))
+def test_credentials_that_are_not_set(nightly: Command, night: Night) -> None:
+    night.write_registry(format_facility("a", more='credentials = "harbour"\n'))
     ended = nightly("check", "--json")
     assert ended.code == 3
     assert "Set FER_S3_CREDENTIALS__HARBOUR__ACCESS_KEY_ID" in ended.json[-1]["detail"]

@@ -1,4 +1,4 @@
-"""The DAG files: what the scheduler sees when it parses them."""
+"""The DAG files as the DAG processor parses them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,28 +64,38 @@ credentials = "other"
 """
 
 
-def parse(folder: Path, registry: Path, **environment: str) -> dict[str, Any]:
-    """Import the DAG files in a process of their own, as the DAG processor does."""
-    ours = {"AIRFLOW_HOME": str(folder), "FER_FACILITIES_FILE": str(registry)}
-    answer = folder / "parsed.json"
-    done = subprocess.run(
-        [sys.executable, "-c", PROBE, str(DAGS), str(answer)],
+def parse_dag_files(
+    folder: Path, registry: Path | str, *, dags: Path = DAGS, **environment: str
+) -> dict[str, Any]:
+    """Import the DAG files in a separate process, as the DAG processor does."""
+    settings = {"AIRFLOW_HOME": str(folder), "FER_FACILITIES_FILE": str(registry)}
+    output = folder / "parsed.json"
+    process = subprocess.run(
+        [sys.executable, "-c", PROBE, str(dags), str(output)],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **ours, **environment},
+        env={**os.environ, **settings, **environment},
     )
-    assert done.returncode == 0, done.stderr
-    facts: dict[str, Any] = json.loads(answer.read_text())
+    assert process.returncode == 0, process.stderr
+    facts: dict[str, Any] = json.loads(output.read_text())
     return facts
 
 
+@pytest.fixture(scope="session")
+def parse_dags() -> Callable[..., dict[str, Any]]:
+    """Import the DAG files with Airflow, for a registry and environment variables."""
+    return parse_dag_files
+
+
 @pytest.fixture(scope="module")
-def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def parsed(
+    parse_dags: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("airflow")
     registry = folder / "facilities.toml"
     registry.write_text(REGISTRY)
-    return parse(folder, registry)
+    return parse_dags(folder, registry)
 
 
 def test_there_is_one_dag_for_each_time_zone_and_one_for_any_day(parsed: dict[str, Any]) -> None:
@@ -95,13 +106,15 @@ def test_there_is_one_dag_for_each_time_zone_and_one_for_any_day(parsed: dict[st
     }
 
 
-def test_zones_that_differ_in_a_sign_have_dags_of_their_own(tmp_path: Path) -> None:
+def test_time_zones_that_differ_only_in_a_sign_have_different_dags(
+    parse_dags: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     registry = tmp_path / "facilities.toml"
     zones = ["Etc/GMT+5", "Etc/GMT-5", "America/Port-au-Prince"]
     registry.write_text(
         "\n".join(f'[facility.f{n}]\ntime_zone = "{zone}"' for n, zone in enumerate(zones))
     )
-    dags = parse(tmp_path, registry)["dags"]
+    dags = parse_dags(tmp_path, registry)["dags"]
     assert {name: d["zone"] for name, d in dags.items() if d["zone"]} == {
         "satisfaction_nightly_etc_gmt_plus_5": "Etc/GMT+5",
         "satisfaction_nightly_etc_gmt_minus_5": "Etc/GMT-5",
@@ -121,7 +134,7 @@ def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
     assert not (heavy | databases | {"fer_batch"}) & {m.split(".")[0] for m in parsed["modules"]}
 
 
-def test_every_dag_brings_its_manual(parsed: dict[str, Any]) -> None:
+def test_the_docs_of_every_dag_describe_every_parameter(parsed: dict[str, Any]) -> None:
     for dag in parsed["dags"].values():
         for parameter in dag["params"]:
             assert f"`{parameter}`" in dag["doc"]
@@ -144,16 +157,22 @@ def test_a_scoring_process_reaches_its_own_deadline_before_the_task_does(
     assert Settings.model_fields["score_deadline_s"].default < task["timeout_s"]
 
 
-def test_every_run_has_a_deadline_before_it_is_ended(parsed: dict[str, Any]) -> None:
+def test_the_deadline_of_every_run_is_before_its_timeout(parsed: dict[str, Any]) -> None:
     for dag in parsed["dags"].values():
-        assert dag["deadlines"] == [["AverageRuntimeDeadline", 6 * 3600, "fer_deadline.missed"]]
+        callback = "fer_deadline.log_missed_deadline"
+        assert dag["deadlines"] == [["AverageRuntimeDeadline", 6 * 3600, callback]]
         assert dag["timeout_s"] == 8 * 3600
 
 
-def test_who_hears_of_a_missed_deadline_and_when_are_settings(tmp_path: Path) -> None:
+def test_callback_and_hours_of_the_deadline_are_settings(
+    parse_dags: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
     (tmp_path / "our_alerts.py").write_text("def page_somebody(context):\n    pass\n")
-    theirs = {"FER_DEADLINE_CALLBACK": "our_alerts.page_somebody", "FER_DEADLINE_HOURS": "2.5"}
-    parsed = parse(tmp_path, tmp_path / "none.toml", PYTHONPATH=str(tmp_path), **theirs)
+    environment = {
+        "FER_DEADLINE_CALLBACK": "our_alerts.page_somebody",
+        "FER_DEADLINE_HOURS": "2.5",
+    }
+    parsed = parse_dags(tmp_path, tmp_path / "none.toml", PYTHONPATH=str(tmp_path), **environment)
     assert parsed["dags"]["satisfaction_nightly"]["deadlines"] == [
         ["AverageRuntimeDeadline", 9000, "our_alerts.page_somebody"]
     ]
@@ -171,12 +190,14 @@ def test_the_watcher_is_the_only_leaf(parsed: dict[str, Any]) -> None:
     assert tasks["watcher"]["rule"] == "one_failed"
 
 
-def test_what_follows_the_scoring_is_done_also_when_a_shard_failed(parsed: dict[str, Any]) -> None:
+def test_tasks_after_scoring_run_even_if_a_shard_failed(parsed: dict[str, Any]) -> None:
     tasks = parsed["dags"]["satisfaction_nightly"]["tasks"]
     rules = {name: task["rule"] for name, task in tasks.items() if name != "watcher"}
-    late = ("summarise", "check_data", "report")
+    late = ("summarize", "check_data", "report")
     assert rules == dict.fromkeys(rules, "all_success") | dict.fromkeys(late, "all_done")
 
 
-def test_a_missing_registry_leaves_the_dag_for_any_day(tmp_path: Path) -> None:
-    assert list(parse(tmp_path, tmp_path / "none.toml")["dags"]) == ["satisfaction_nightly"]
+def test_without_a_registry_only_the_unscheduled_dag_exists(
+    parse_dags: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    assert list(parse_dags(tmp_path, tmp_path / "none.toml")["dags"]) == ["satisfaction_nightly"]

@@ -1,4 +1,4 @@
-"""The adapter: days, Connections, exit codes, logs, and a child that ends with its task."""
+"""The adapter of the DAGs: capture days, Connections, exit codes, logs, metrics and timeouts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 from botocore.credentials import ReadOnlyCredentials
 
 
-def context(
+def build_context(
     logical: datetime | None, run_after: datetime, run_type: str = "manual", **params: Any
 ) -> dict[str, Any]:
     return {
@@ -48,55 +48,55 @@ NIGHT = datetime(2026, 11, 21, 18, 0, tzinfo=UTC)  # 03:00 on the 22nd in Tokyo
 @pytest.mark.parametrize(
     ("given", "zone", "day"),
     [
-        (context(NIGHT, NIGHT, "scheduled"), "Asia/Tokyo", date(2026, 11, 21)),
+        (build_context(NIGHT, NIGHT, "scheduled"), "Asia/Tokyo", date(2026, 11, 21)),
         (
-            context(NIGHT, datetime(2026, 12, 1, tzinfo=UTC), "backfill"),
+            build_context(NIGHT, datetime(2026, 12, 1, tzinfo=UTC), "backfill"),
             "Asia/Tokyo",
             date(2026, 11, 21),
         ),
-        (context(None, NIGHT), None, date(2026, 11, 20)),
-        (context(None, NIGHT, "asset_triggered"), "Asia/Tokyo", date(2026, 11, 21)),
-        (context(NIGHT, NIGHT, capture_day="2026-01-31"), "Asia/Tokyo", date(2026, 1, 31)),
+        (build_context(None, NIGHT), None, date(2026, 11, 20)),
+        (build_context(None, NIGHT, "asset_triggered"), "Asia/Tokyo", date(2026, 11, 21)),
+        (build_context(NIGHT, NIGHT, capture_day="2026-01-31"), "Asia/Tokyo", date(2026, 1, 31)),
     ],
     ids=["scheduled", "backfill", "by hand", "by an asset", "named"],
 )
 def test_the_capture_day_of_each_kind_of_run(
     fer_command: ModuleType, given: dict[str, Any], zone: str | None, day: date
 ) -> None:
-    assert fer_command.capture_day(given, zone) == day
+    assert fer_command.derive_capture_day(given, zone) == day
 
 
-def test_a_backfill_looks_back_none(fer_command: ModuleType) -> None:
-    assert fer_command.lookback_days(context(NIGHT, NIGHT, "scheduled")) == 3
-    assert fer_command.lookback_days(context(NIGHT, NIGHT, "backfill")) == 0
+def test_a_backfill_lists_no_earlier_days(fer_command: ModuleType) -> None:
+    assert fer_command.derive_lookback_days(build_context(NIGHT, NIGHT, "scheduled")) == 3
+    assert fer_command.derive_lookback_days(build_context(NIGHT, NIGHT, "backfill")) == 0
 
 
 @pytest.fixture
 def child(fer_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let the adapter start a script of the test instead of fer-batch."""
-    monkeypatch.setattr(fer_command, "_connection", lambda _: None)
-    monkeypatch.setattr(fer_command, "time_limit", dict)
+    """Make the adapter start a script of the test instead of fer-batch."""
+    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
+    monkeypatch.setattr(fer_command, "compute_time_limit", dict)
     monkeypatch.setenv("FER_FACILITIES_FILE", str(tmp_path / "none.toml"))
 
-    def script(body: str) -> None:
+    def write_script(body: str) -> None:
         (tmp_path / "body.py").write_text("import json, os, sys, time\n" + textwrap.dedent(body))
         interpreter = tmp_path / "python"
         interpreter.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path}/body.py "$@"\n')
         interpreter.chmod(0o755)
         monkeypatch.setenv("FER_PYTHON", str(interpreter))
 
-    return script
+    return write_script
 
 
-def test_what_the_command_prints_is_the_return_value(fer_command: ModuleType, child: Any) -> None:
+def test_stdout_of_the_command_is_the_return_value(fer_command: ModuleType, child: Any) -> None:
     child("print(json.dumps({'argv': sys.argv[1:], 'stdin': sys.stdin.read()}))")
-    answer = fer_command.run("score", "--json", stdin="{}")
+    answer = fer_command.run_command("score", "--json", stdin="{}")
     assert answer["argv"][-2:] == ["score", "--json"]
     assert answer["stdin"] == "{}"
 
 
 @pytest.mark.parametrize("given", ["", None])
-def test_the_command_reads_the_registry_that_the_dags_were_made_from(
+def test_the_command_and_the_dags_read_the_same_registry(
     fer_command: ModuleType, child: Any, monkeypatch: pytest.MonkeyPatch, given: str | None
 ) -> None:
     child("print(json.dumps(os.environ['FER_FACILITIES_FILE']))")
@@ -104,8 +104,8 @@ def test_the_command_reads_the_registry_that_the_dags_were_made_from(
         monkeypatch.delenv("FER_FACILITIES_FILE")
     else:
         monkeypatch.setenv("FER_FACILITIES_FILE", given)
-    beside = Path(fer_command.__file__).parent.parent / "config" / "facilities.toml"
-    assert fer_command.run("list") == str(beside)
+    beside = Path(str(fer_command.__file__)).parent.parent / "config" / "facilities.toml"
+    assert fer_command.run_command("list-images") == str(beside)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_command_reads_the_registry_that_the_dags_were_made_from(
         (75, "RetryableFailureError", False),
     ],
 )
-def test_exit_codes_decide_about_another_try(
+def test_exit_codes_determine_whether_a_task_is_retried(
     fer_command: ModuleType, child: Any, code: int, error: str, is_permanent: bool
 ) -> None:
     child(
@@ -127,87 +127,87 @@ def test_exit_codes_decide_about_another_try(
         """
     )
     with pytest.raises(getattr(fer_command, error), match="no bucket called x") as caught:
-        fer_command.run("list")
+        fer_command.run_command("list-images")
     decision = fer_command.RETRY_POLICY.evaluate(caught.value, 1, 4)
     assert (decision.action.value == "fail") is is_permanent
 
 
-def test_a_killed_command_is_tried_again(fer_command: ModuleType, child: Any) -> None:
+def test_a_killed_command_is_retried(fer_command: ModuleType, child: Any) -> None:
     child("os.kill(os.getpid(), 9)")
     with pytest.raises(fer_command.RetryableFailureError):
-        fer_command.run("list")
+        fer_command.run_command("list-images")
 
 
-def test_an_interpreter_that_is_not_there_is_not_tried_again(
+def test_a_missing_interpreter_is_a_permanent_error(
     fer_command: ModuleType, child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FER_PYTHON", "/nowhere/python")
     with pytest.raises(fer_command.PermanentFailureError, match="Set FER_PYTHON"):
-        fer_command.run("list")
+        fer_command.run_command("list-images")
 
 
-def test_waits_grow_up_to_ten_minutes_and_are_not_all_the_same(fer_command: ModuleType) -> None:
+def test_retry_delays_grow_to_ten_minutes_with_jitter(fer_command: ModuleType) -> None:
     error = fer_command.RetryableFailureError("S3 is busy")
     waits = {
         number: {fer_command.RETRY_POLICY.evaluate(error, number, 6).retry_delay for _ in range(20)}
         for number in range(1, 12)
     }
-    for number, found in waits.items():
+    for number, delays in waits.items():
         middle = min(20 * 2 ** (number - 1), 600)
-        assert len(found) > 1
-        assert all(0.75 * middle <= w.total_seconds() <= 1.25 * middle for w in found)
+        assert len(delays) > 1
+        assert all(0.75 * middle <= w.total_seconds() <= 1.25 * middle for w in delays)
 
 
 @pytest.mark.parametrize("error", [AirflowTaskTimeout("time is up"), OSError("no API server")])
-def test_what_nobody_foresaw_is_tried_again(fer_command: ModuleType, error: BaseException) -> None:
+def test_unexpected_errors_are_retried(fer_command: ModuleType, error: BaseException) -> None:
     assert fer_command.RETRY_POLICY.evaluate(error, 1, 6).action.value == "retry"
 
 
-def test_a_command_is_told_what_is_left_to_its_task(fer_command: ModuleType) -> None:
-    def told(**task: Any) -> dict[str, str]:
+def test_the_command_gets_the_time_left_of_its_task(fer_command: ModuleType) -> None:
+    def compute_limit(**task: Any) -> dict[str, str]:
         ti = SimpleNamespace(start_date=datetime.now(UTC) - timedelta(minutes=15))
-        now = {"task": SimpleNamespace(**task), "ti": ti}
-        with set_current_context(now):  # type: ignore[arg-type]
-            return fer_command.time_limit()
+        context = {"task": SimpleNamespace(**task), "ti": ti}
+        with set_current_context(context):
+            return fer_command.compute_time_limit()
 
-    left = told(execution_timeout=timedelta(minutes=20))
+    left = compute_limit(execution_timeout=timedelta(minutes=20))
     assert 240 < float(left["FER_TIME_LEFT_S"]) <= 300
-    assert told(execution_timeout=timedelta(minutes=14)) == {"FER_TIME_LEFT_S": "1.0"}
-    assert told(execution_timeout=None) == {}
+    assert compute_limit(execution_timeout=timedelta(minutes=14)) == {"FER_TIME_LEFT_S": "1.0"}
+    assert compute_limit(execution_timeout=None) == {}
 
 
-def test_a_child_that_hangs_is_ended_when_the_task_is_out_of_time(
+def test_a_child_that_hangs_is_ended_at_the_timeout_of_the_task(
     fer_command: ModuleType, child: Any, tmp_path: Path
 ) -> None:
     pid_file = tmp_path / "pid"
     child(
         f"""
         open({str(pid_file)!r}, 'w').write(str(os.getpid()))
-        sys.stderr.close()  # not even its log is heard of any more
+        sys.stderr.close()  # so that no log line ends the wait
         time.sleep(600)
         """
     )
     with pytest.raises(AirflowTaskTimeout), airflow_timeout(seconds=5):
-        fer_command.run("list")
+        fer_command.run_command("list-images")
     assert not Path(f"/proc/{pid_file.read_text()}").exists()
 
 
-def test_log_lines_keep_their_level_and_facts(
+def test_log_lines_keep_their_level_and_details(
     fer_command: ModuleType, child: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     child(
         """
         print(json.dumps({"event": "scoring", "level": "info", "images": 7}), file=sys.stderr)
         print(json.dumps({"event": "odd", "level": "warning", "facility": "a"}), file=sys.stderr)
-        print("plain words", file=sys.stderr)
+        print("plain text", file=sys.stderr)
         """
     )
     with caplog.at_level(logging.INFO):
-        fer_command.run("score")
+        fer_command.run_command("score")
     lines = [(r.levelname, r.getMessage()) for r in caplog.records]
     assert ("INFO", "scoring images=7") in lines
     assert ("WARNING", "odd facility=a") in lines
-    assert ("INFO", "plain words") in lines
+    assert ("INFO", "plain text") in lines
 
 
 PROGRESS = """
@@ -218,40 +218,40 @@ def line(event, images_per_s, remaining_s, **outcomes):
 
 line("scoring", 0.0, None)
 line("scoring", 4.0, 1, scored=5)
-line("scoring", 0.0, None)  # the process died, and another goes on
+line("scoring", 0.0, None)  # the process died, and another one continues
 line("scored", 2.0, 0, scored=3, no_face=1)
 """
 
 
 @contextmanager
 def statsd(monkeypatch: pytest.MonkeyPatch, **options: object) -> Iterator[socket.socket]:
-    """A StatsD receiver, and a task of Airflow's that is told to send its metrics there."""
+    """A StatsD receiver, and an Airflow task that sends its metrics to it."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind(("127.0.0.1", 0))
         port = receiver.getsockname()[1]
-        given = {"on": True, "host": "127.0.0.1", "port": port, "prefix": "airflow", **options}
+        settings = {"on": True, "host": "127.0.0.1", "port": port, "prefix": "airflow", **options}
         with monkeypatch.context() as patch:
-            for name, value in given.items():
+            for name, value in settings.items():
                 patch.setenv(f"AIRFLOW__METRICS__STATSD_{name.upper()}", str(value))
             # As Airflow's task runner does before it starts a task.
             stats.initialize(factory=get_stats_factory(), export_legacy_names=True)
             task = RuntimeTaskInstance.model_construct(
                 dag_id="nightly", task_id="score", map_index=2
             )
-            with set_current_context({"ti": task}):  # type: ignore[typeddict-item]
+            with set_current_context({"ti": task}):
                 yield receiver
         stats.initialize(factory=get_stats_factory(), export_legacy_names=True)
 
 
-def arrived(receiver: socket.socket) -> list[str]:
-    """What has come so far; a datagram sent on this machine is there when it has been sent."""
+def receive_metrics(receiver: socket.socket) -> list[str]:
+    """Return the received metrics. Datagrams on this machine arrive before the sender continues."""
     receiver.setblocking(False)
-    found = []
+    metrics = []
     while True:
         try:
-            found.append(receiver.recv(4096).decode())
+            metrics.append(receiver.recv(4096).decode())
         except BlockingIOError:
-            return found
+            return metrics
 
 
 def test_progress_arrives_as_metrics_with_tags(
@@ -259,8 +259,8 @@ def test_progress_arrives_as_metrics_with_tags(
 ) -> None:
     child(PROGRESS)
     with statsd(monkeypatch, influxdb_enabled=True) as receiver:
-        fer_command.run("score")
-        lines = arrived(receiver)
+        fer_command.run_command("score")
+        lines = receive_metrics(receiver)
     task = "dag_id=nightly,task_id=score"
     assert [line for line in lines if line.startswith("airflow.fer_batch.images,")] == [
         f"airflow.fer_batch.images,{task},outcome=scored:5|c",
@@ -279,21 +279,21 @@ def test_progress_arrives_as_metrics_with_tags(
     ]
 
 
-def test_statsd_without_tags_still_tells_outcomes_apart(
+def test_statsd_without_tags_has_a_name_for_each_outcome(
     fer_command: ModuleType, child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child(PROGRESS)
     with statsd(monkeypatch) as receiver:
-        fer_command.run("score")
-        lines = arrived(receiver)
+        fer_command.run_command("score")
+        lines = receive_metrics(receiver)
     sums: dict[str, int] = {}
     for line in lines:
-        if found := re.fullmatch(r"airflow\.fer_batch\.(images\S*):(\d+)\|c", line):
-            sums[found[1]] = sums.get(found[1], 0) + int(found[2])
+        if match := re.fullmatch(r"airflow\.fer_batch\.(images\S*):(\d+)\|c", line):
+            sums[match[1]] = sums.get(match[1], 0) + int(match[2])
     assert sums == {"images": 9, "images.scored": 8, "images.no_face": 1}
 
 
-def test_a_task_that_is_interrupted_takes_its_child_along(
+def test_an_interrupted_task_ends_its_child(
     fer_command: ModuleType, child: Any, tmp_path: Path
 ) -> None:
     pid_file = tmp_path / "pid"
@@ -307,7 +307,7 @@ def test_a_task_that_is_interrupted_takes_its_child_along(
 
     threading.Thread(target=interrupt).start()
     with pytest.raises(KeyboardInterrupt):
-        fer_command.run("score")
+        fer_command.run_command("score")
     assert not Path(f"/proc/{pid_file.read_text()}").exists()
 
 
@@ -338,8 +338,8 @@ def test_connections_become_settings(
             conn_id="fer_s3_north", conn_type="aws", login="k2", password="s2"
         ),
     }
-    monkeypatch.setattr(fer_command, "_connection", connections.get)
-    assert fer_command.connection_settings() == {
+    monkeypatch.setattr(fer_command, "_get_connection", connections.get)
+    assert fer_command.read_connections() == {
         "FER_DATABASE_URL": "postgresql://fer:p%40ss%2Fword@db:5433/fer",
         "FER_S3_ACCESS_KEY_ID": "key",
         "FER_S3_SECRET_ACCESS_KEY": "secret",
@@ -353,19 +353,19 @@ def test_connections_become_settings(
 def test_without_connections_there_are_no_settings(
     fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fer_command, "_connection", lambda _: None)
-    assert fer_command.connection_settings() == {}
+    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
+    assert fer_command.read_connections() == {}
 
 
-def test_what_an_aws_connection_may_hold_besides(
+def test_further_fields_of_an_aws_connection_become_settings(
     fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extra = {"verify": "/etc/ca.pem", "aws_session_token": "token"}
     connection = Connection(
         conn_id="fer_s3", conn_type="aws", login="key", password="secret", extra=json.dumps(extra)
     )
-    monkeypatch.setattr(fer_command, "_connection", {"fer_s3": connection}.get)
-    assert fer_command.connection_settings() == {
+    monkeypatch.setattr(fer_command, "_get_connection", {"fer_s3": connection}.get)
+    assert fer_command.read_connections() == {
         "FER_S3_ACCESS_KEY_ID": "key",
         "FER_S3_SECRET_ACCESS_KEY": "secret",
         "FER_S3_SESSION_TOKEN": "token",
@@ -380,17 +380,17 @@ def test_each_task_gets_new_keys_of_a_role(
 
     role = {"role_arn": "arn:aws:iam::1:role/fer"}
     connection = Connection(conn_id="fer_s3", conn_type="aws", extra=json.dumps(role))
-    monkeypatch.setattr(fer_command, "_connection", {"fer_s3": connection}.get)
+    monkeypatch.setattr(fer_command, "_get_connection", {"fer_s3": connection}.get)
     numbers = itertools.count()
 
-    def assume(hook: AwsBaseHook, **_: object) -> ReadOnlyCredentials:
+    def get_credentials(hook: AwsBaseHook, **_: object) -> ReadOnlyCredentials:
         assert hook.aws_conn_id == "fer_s3"
         number = next(numbers)
         return ReadOnlyCredentials(f"key-{number}", f"secret-{number}", f"token-{number}", None)
 
-    monkeypatch.setattr(AwsBaseHook, "get_credentials", assume)
+    monkeypatch.setattr(AwsBaseHook, "get_credentials", get_credentials)
     for number in range(2):
-        assert fer_command.connection_settings() == {
+        assert fer_command.read_connections() == {
             "FER_S3_ACCESS_KEY_ID": f"key-{number}",
             "FER_S3_SECRET_ACCESS_KEY": f"secret-{number}",
             "FER_S3_SESSION_TOKEN": f"token-{number}",

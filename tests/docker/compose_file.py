@@ -1,4 +1,4 @@
-"""The files of docker/ as data: the compose file with its variables left in or filled in."""
+"""Read the files of docker/, and substitute variables as compose does."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from pathlib import Path
 from typing import Any
 
 DOCKER = Path(__file__).parents[2] / "docker"
-VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?:(?P<how>:?[-?])(?P<rest>[^}]*))?\}")
+VARIABLE = re.compile(r"(?<!\$)\$\{(?P<name>\w+)(?:(?P<operator>:?[-?])(?P<default>[^}]*))?\}")
 
 
 @dataclass(frozen=True)
 class Variable:
-    """A `${NAME…}` of a compose file. `default` is None where it must be set."""
+    """A `${NAME…}` of a compose file. `default` is None if it is required."""
 
     name: str
     default: str | None
 
 
-def variables(text: str) -> Iterator[Variable]:
-    for found in VARIABLE.finditer(text):
-        is_required = (found["how"] or "?").endswith("?")
-        yield Variable(found["name"], None if is_required else found["rest"])
+def find_variables(text: str) -> Iterator[Variable]:
+    for match in VARIABLE.finditer(text):
+        is_required = (match["operator"] or "?").endswith("?")
+        yield Variable(match["name"], None if is_required else match["default"])
 
 
-def example() -> dict[str, str]:
-    """docker/.env.example as names and values."""
+def read_example() -> dict[str, str]:
+    """The names and values of docker/.env.example."""
     lines = (DOCKER / ".env.example").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-def filled_in(value: Any, env: dict[str, str]) -> Any:
-    """What compose makes of a value: variables from `env` or their default, `$$` as `$`."""
+def substitute(value: Any, env: dict[str, str]) -> Any:
+    """Substitute as compose does: variables by `env` or their default, and `$$` by `$`."""
     if isinstance(value, dict):
-        return {key: filled_in(item, env) for key, item in value.items()}
+        return {key: substitute(item, env) for key, item in value.items()}
     if isinstance(value, list):
-        return [filled_in(item, env) for item in value]
+        return [substitute(item, env) for item in value]
     if not isinstance(value, str):
         return value
-    text = VARIABLE.sub(lambda found: env.get(found["name"], found["rest"] or ""), value)
+    text = VARIABLE.sub(lambda match: env.get(match["name"], match["default"] or ""), value)
     return text.replace("$$", "$")

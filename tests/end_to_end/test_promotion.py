@@ -1,4 +1,4 @@
-"""What a promotion changes, and when: the next run, never one under way, never what was written."""
+"""A promotion affects the next run, but neither a started run nor existing results."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any
 
 import pytest
 
-from fer_batch import choice, models
-from fer_batch.classifier import Cnn, load_artefact, shipped_card
 from fer_batch.errors import ModelError, PermanentError
-from tests.end_to_end.conftest import DAY, Night, facility
-from tests.support.models import tiny_onnx, write_tiny_cnn
+from fer_batch.model import active_model, model_registry
+from fer_batch.model.classifier import Cnn, find_shipped_card, load_artifact
+from tests.fixtures.night import DAY, Night, format_facility
+from tests.support.models import build_tiny_onnx, write_tiny_cnn
 
 
-def promote(night: Night, cnn: Cnn, why: str = "test") -> None:
-    with choice.connected(night.settings) as connection:
-        models.promote(connection, cnn, "Ada", why)
+def promote(night: Night, cnn: Cnn, reason: str = "test") -> None:
+    with active_model.connect(night.settings) as connection:
+        model_registry.promote(connection, cnn, "Ada", reason)
 
 
 @pytest.fixture
 def tiny(night: Night) -> Cnn:
     """Bright is Happy."""
     assert night.settings.model_card is not None
-    return load_artefact(night.settings.model_card)
+    return load_artifact(night.settings.model_card)
 
 
 @pytest.fixture
@@ -32,127 +32,133 @@ def inverted(tmp_path: Path) -> Cnn:
     """Dark is Happy."""
     folder = tmp_path / "inverted"
     folder.mkdir()
-    return load_artefact(write_tiny_cnn(folder, tiny_onnx(is_inverted=True), name="inverted"))
+    return load_artifact(write_tiny_cnn(folder, build_tiny_onnx(is_inverted=True), name="inverted"))
 
 
 @pytest.fixture
-def unset(night: Night, tiny: Cnn) -> Night:
-    """No card is set; the tiny CNN is promoted. Nobody else has its files any more."""
+def promoted(night: Night, tiny: Cnn) -> Night:
+    """FER_MODEL_CARD is not set, the tiny CNN is promoted, and its files are deleted."""
     assert night.settings.model_card is not None
     night.settings.model_card.unlink()
     night.settings.model_card.with_suffix(".onnx").unlink()
     night = night.with_settings(model_card=None)
-    night.registry(facility("a"))
+    night.write_registry(format_facility("a"))
     promote(night, tiny, "bright is Happy")
     return night
 
 
-def counts(summary: dict[str, Any]) -> tuple[int, int]:
+def get_counts(summary: dict[str, Any]) -> tuple[int, int]:
     return summary["happy"], summary["sad"]
 
 
-def test_the_next_run_uses_what_was_promoted_and_old_summaries_keep_their_version(
-    unset: Night, tiny: Cnn, inverted: Cnn
+def test_the_next_run_uses_the_promoted_cnn_and_old_summaries_keep_their_version(
+    promoted: Night, tiny: Cnn, inverted: Cnn
 ) -> None:
     next_day = DAY + timedelta(1)
-    unset.fill("a", happy=30, sad=10)
-    unset.fill("a", happy=30, sad=10, day=next_day)
-    unset.run("first")
-    before = unset.rows("select * from fer.satisfaction_summary")
-    promote(unset, inverted)
-    unset.run("second", capture_day=next_day)
-    old, new = unset.rows("select * from fer.satisfaction_summary order by capture_day")
+    promoted.fill("a", happy=30, sad=10)
+    promoted.fill("a", happy=30, sad=10, day=next_day)
+    promoted.run("first")
+    before = promoted.query("select * from fer.satisfaction_summary")
+    promote(promoted, inverted)
+    promoted.run("second", capture_day=next_day)
+    old, new = promoted.query("select * from fer.satisfaction_summary order by capture_day")
     assert [old] == before
-    assert counts(old) == (30, 10)
-    assert counts(new) == (10, 30)
-    assert old["model_version"] == choice.version(unset.settings, tiny.card)
-    assert new["model_version"] == choice.version(unset.settings, inverted.card)
+    assert get_counts(old) == (30, 10)
+    assert get_counts(new) == (10, 30)
+    assert old["model_version"] == active_model.compute_version(promoted.settings, tiny.card)
+    assert new["model_version"] == active_model.compute_version(promoted.settings, inverted.card)
 
 
-def test_a_promotion_in_the_middle_of_a_run_changes_nothing_of_it(
-    unset: Night, tiny: Cnn, inverted: Cnn
+def test_a_promotion_during_a_run_does_not_affect_that_run(
+    promoted: Night, tiny: Cnn, inverted: Cnn
 ) -> None:
-    unset = unset.with_settings(shard_images=20, chunk_images=7)
-    unset.fill("a", happy=30, sad=10)
-    run = unset.open("night")
+    promoted = promoted.with_settings(shard_images=20, chunk_images=7)
+    promoted.fill("a", happy=30, sad=10)
+    run = promoted.open("night")
     run.sync_facilities()
     run.list_images()
     one, two = run.plan_shards()
-    unset.open("night").score(one)
-    promote(unset, inverted)
-    # Each step as its own process takes it: with nothing but the name of the run.
-    unset.open("night").score(two)
-    assert unset.open("night").plan_shards() == []
-    (summary,) = unset.open("night").summarize()
-    assert counts(summary) == (30, 10)
-    assert summary["model_version"] == choice.version(unset.settings, tiny.card)
-    assert unset.open("night").check() == []
-    # Nor of what is cleared later.
-    assert unset.open("night").model_version == summary["model_version"]
-    assert unset.open("next").model_version == choice.version(unset.settings, inverted.card)
+    promoted.open("night").score_shard(one)
+    promote(promoted, inverted)
+    # As in separate processes: each step knows only the run id.
+    promoted.open("night").score_shard(two)
+    assert promoted.open("night").plan_shards() == []
+    (summary,) = promoted.open("night").summarize()
+    assert get_counts(summary) == (30, 10)
+    assert summary["model_version"] == active_model.compute_version(promoted.settings, tiny.card)
+    assert promoted.open("night").check_data() == []
+    # Nor if its tasks are cleared later.
+    assert promoted.open("night").model_version == summary["model_version"]
+    assert promoted.open("next").model_version == active_model.compute_version(
+        promoted.settings, inverted.card
+    )
 
 
-def test_a_rollback_is_used_by_the_next_run(unset: Night, tiny: Cnn, inverted: Cnn) -> None:
-    unset.fill("a", happy=30, sad=10)
-    promote(unset, inverted)
-    with choice.connected(unset.settings) as connection:
-        models.rollback(connection, load_artefact(shipped_card()), "Bo", "the wrong way round")
-    unset.run("first")
-    assert counts(unset.summary("a")) == (30, 10)
-    chosen = choice.in_use(unset.settings)
+def test_a_rollback_is_used_by_the_next_run(promoted: Night, tiny: Cnn, inverted: Cnn) -> None:
+    promoted.fill("a", happy=30, sad=10)
+    promote(promoted, inverted)
+    with active_model.connect(promoted.settings) as connection:
+        model_registry.rollback(
+            connection, load_artifact(find_shipped_card()), "Bo", "the wrong way round"
+        )
+    promoted.run("first")
+    assert get_counts(promoted.read_summary("a")) == (30, 10)
+    chosen = active_model.load_active(promoted.settings)
     assert chosen.cnn == tiny
     assert "rolled back to" in chosen.why
     assert "the wrong way round" in chosen.why
 
 
-def test_a_card_that_is_set_wins(unset: Night, tiny: Cnn, inverted: Cnn, tmp_path: Path) -> None:
-    chosen = unset.with_settings(model_card=tmp_path / "inverted" / "tiny.json")
-    unset.fill("a", happy=30, sad=10)
+def test_fer_model_card_takes_precedence_over_a_promotion(
+    promoted: Night, tiny: Cnn, inverted: Cnn, tmp_path: Path
+) -> None:
+    chosen = promoted.with_settings(model_card=tmp_path / "inverted" / "tiny.json")
+    promoted.fill("a", happy=30, sad=10)
     chosen.run("first")
-    assert counts(unset.summary("a")) == (10, 30)
-    assert choice.in_use(chosen.settings).cnn == inverted
-    assert "FER_MODEL_CARD" in choice.in_use(chosen.settings).why
+    assert get_counts(promoted.read_summary("a")) == (10, 30)
+    assert active_model.load_active(chosen.settings).cnn == inverted
+    assert "FER_MODEL_CARD" in active_model.load_active(chosen.settings).why
 
 
-def test_without_card_and_promotion_it_is_the_one_that_ships(night: Night) -> None:
-    shipped = load_artefact(shipped_card())
+def test_without_a_card_or_promotion_the_shipped_cnn_is_used(night: Night) -> None:
+    shipped = load_artifact(find_shipped_card())
     alone = night.with_settings(model_card=None)
     for settings in (alone.settings, alone.with_settings(database_url=None).settings):
-        assert choice.in_use(settings).cnn == shipped
-        assert "it ships" in choice.in_use(settings).why
+        assert active_model.load_active(settings).cnn == shipped
+        assert "shipped" in active_model.load_active(settings).why
 
 
-def test_other_settings_than_those_of_the_planning_are_refused(unset: Night) -> None:
-    unset.fill("a", happy=3, sad=1)
-    run = unset.open("night")
+def test_different_settings_than_at_planning_are_rejected(promoted: Night) -> None:
+    promoted.fill("a", happy=3, sad=1)
+    run = promoted.open("night")
     run.sync_facilities()
     run.list_images()
     (shard,) = run.plan_shards()
-    other = unset.with_settings(min_image_px=17)
+    other = promoted.with_settings(min_image_px=17)
     with pytest.raises(ModelError, match=r"was planned with model version .* the same FER_"):
-        other.open("night").score(shard)
-    # And by the process that scores, if it alone has others.
+        other.open("night").score_shard(shard)
+    # The scoring process also rejects them if only its settings differ.
     run.settings = other.settings
     with pytest.raises(PermanentError, match="was planned with model version"):
-        run.score(shard)
-    assert unset.rows("select 1 from fer.image_result") == []
+        run.score_shard(shard)
+    assert promoted.query("select 1 from fer.image_result") == []
 
 
-def test_bytes_that_were_changed_in_the_table_score_nothing(unset: Night) -> None:
-    unset.fill("a", happy=3, sad=1)
-    run = unset.open("night")
+def test_a_modified_artifact_in_the_table_scores_nothing(promoted: Night) -> None:
+    promoted.fill("a", happy=3, sad=1)
+    run = promoted.open("night")
     run.sync_facilities()
     run.list_images()
     (shard,) = run.plan_shards()
     for statement in (
         "alter table fer.cnn disable trigger cnn_is_kept",
-        "alter table fer.cnn drop constraint cnn_artefact_is_its_hash",
-        "update fer.cnn set artefact = artefact || '\\x00'::bytea",
+        "alter table fer.cnn drop constraint cnn_artifact_matches_hash",
+        "update fer.cnn set artifact = artifact || '\\x00'::bytea",
     ):
-        with choice.connected(unset.settings) as connection:
+        with active_model.connect(promoted.settings) as connection:
             connection.exec_driver_sql(statement)
     with pytest.raises(ModelError, match="SHA-256"):
-        unset.open("night").score(shard)
+        promoted.open("night").score_shard(shard)
     with pytest.raises(PermanentError, match="SHA-256"):
-        run.score(shard)  # whose own process had loaded it before
-    assert unset.rows("select 1 from fer.image_result") == []
+        run.score_shard(shard)  # the parent process loaded the artifact before the change
+    assert promoted.query("select 1 from fer.image_result") == []

@@ -1,8 +1,7 @@
-"""A day of images, a real `fer-batch run` over it that a test disturbs, and what it must leave.
+"""A day of images, real `fer-batch run` processes over it, and the tables that a day must leave.
 
-Every run is a process of its own, with its scoring in the child that it starts. What a disturbed
-day must look like in the end is not written down anywhere: it is what a run leaves that nobody
-disturbed.
+Each run is a separate process, which starts a child for scoring. The expected tables are not
+written down: they are those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -24,10 +23,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.conftest import REPO_ROOT, fresh_database
-from tests.end_to_end.conftest import crop, facility
-from tests.support.command import only_ours
+from tests.fixtures.night import encode_crop, format_facility
+from tests.fixtures.servers import fresh_database
+from tests.support.command import build_environment
 from tests.support.models import write_tiny_cnn
+from tests.support.repository import REPO_ROOT
 
 DAY = date(2026, 3, 2)
 Tables = dict[str, list[str]]
@@ -35,16 +35,16 @@ Tables = dict[str, list[str]]
 
 @dataclass
 class Process:
-    """A run under way: a group of processes, of which the first is the command."""
+    """A started run: a process group whose first process is the command."""
 
     popen: subprocess.Popen[str]
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     def wait_until(self, event: str) -> None:
-        """Read its log up to an event. Fails if it ends before."""
+        """Read the log up to an event. The test fails if the run ends before."""
         assert self.popen.stderr is not None
         for line in self.popen.stderr:
-            self.lines.append(_entry(line))
+            self.lines.append(_parse_line(line))
             if self.lines[-1]["event"] == event:
                 if self.lines[-1].get("signal") == "SIGSTOP":
                     _wait_until_stopped(self.lines[-1]["pid"])
@@ -52,13 +52,13 @@ class Process:
         pytest.fail(f"the run ended before {event!r}: {self.lines}")
 
     def send(self, number: signal.Signals) -> None:
-        """To all of its processes at once."""
+        """Send a signal to all processes of the run."""
         os.killpg(self.popen.pid, number)
 
-    def end(self) -> int:
-        """Wait for its end and say how it ended; all of its processes are gone then."""
+    def wait(self) -> int:
+        """Wait until all processes have ended, and return the exit code of the command."""
         assert self.popen.stderr is not None
-        self.lines += [_entry(line) for line in self.popen.stderr]
+        self.lines += [_parse_line(line) for line in self.popen.stderr]
         return self.popen.wait()
 
     @property
@@ -69,18 +69,19 @@ class Process:
             if line.get("level") == "error"
         )
 
-    def passed(self, point: str) -> bool:
-        """Whether one of its processes came to the failpoint that was armed."""
+    def has_reached(self, point: str) -> bool:
+        """Whether one of the processes has reached the armed failpoint."""
         return any(line["event"] == "failpoint" and line["point"] == point for line in self.lines)
 
 
 def _wait_until_stopped(pid: int) -> None:
-    """It speaks before it stops: woken up in between, it would stop for good."""
+    """Wait until the process is stopped. It logs before it stops, and a SIGCONT that comes between
+    the two would be lost."""
     while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
         os.sched_yield()
 
 
-def _entry(line: str) -> dict[str, Any]:
+def _parse_line(line: str) -> dict[str, Any]:
     try:
         entry = json.loads(line)
     except ValueError:
@@ -90,7 +91,7 @@ def _entry(line: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Job:
-    """`fer-batch run` for the day, on a database."""
+    """`fer-batch run` for the day, with a given database."""
 
     url: str
     env: dict[str, str]
@@ -100,12 +101,12 @@ class Job:
     def start(
         self, failpoint: str = "", *arguments: str, run_id: str = "night", **changes: str
     ) -> Process:
-        words = ["run", "--capture-day", DAY.isoformat(), "--run-id", run_id, *arguments]
+        command = ["run", "--capture-day", DAY.isoformat(), "--run-id", run_id, *arguments]
         env = {**self.env, "FER_DATABASE_URL": self.url, "FER_FAILPOINT": failpoint, **changes}
         popen = subprocess.Popen(
-            [sys.executable, "-m", "fer_batch", *words],
+            [sys.executable, "-m", "fer_batch", *command],
             cwd=REPO_ROOT,
-            env=only_ours(env),
+            env=build_environment(env),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -117,10 +118,10 @@ class Job:
 
     def run(self, failpoint: str = "", run_id: str = "night") -> tuple[int, Process]:
         process = self.start(failpoint, run_id=run_id)
-        return process.end(), process
+        return process.wait(), process
 
     def finish(self) -> None:
-        """The rerun that nobody disturbs."""
+        """Run once more, undisturbed, and successfully."""
         code, process = self.run()
         assert code == 0, process.lines
 
@@ -128,40 +129,40 @@ class Job:
         for process in self.started:
             if process.popen.poll() is None:
                 process.send(signal.SIGKILL)
-                process.end()
+                process.wait()
 
-    def tables(self) -> Tables:
-        return tables(self.url)
+    def read_tables(self) -> Tables:
+        return read_tables(self.url)
 
-    def count(self, table: str) -> int:
+    def count_rows(self, table: str) -> int:
         with psycopg.connect(self.url) as connection:
             name = sql.Identifier("fer", table)
-            found = connection.execute(sql.SQL("select count(*) from {}").format(name)).fetchone()
-        assert found is not None
-        return int(found[0])
+            row = connection.execute(sql.SQL("select count(*) from {}").format(name)).fetchone()
+        assert row is not None
+        return int(row[0])
 
-    def incomplete_summaries(self) -> int:
-        """How many summaries there are that say of themselves that they are incomplete."""
+    def count_incomplete_summaries(self) -> int:
+        """The number of summaries that are marked as incomplete and have pending images."""
         with psycopg.connect(self.url) as connection:
-            found = connection.execute(
+            row = connection.execute(
                 "select count(*) from fer.satisfaction_summary"
                 " where not is_complete and images_pending > 0"
             ).fetchone()
-        assert found is not None
-        return int(found[0])
+        assert row is not None
+        return int(row[0])
 
 
-def tables(url: str) -> Tables:
-    """Every row of every table and of the view of the day as text, but for clocks, the names of
-    runs, and the numbers of revisions.
+def read_tables(url: str) -> Tables:
+    """Every row of every table and of the daily view as text, without times, run ids and revision
+    numbers.
 
-    Summaries that say that they are incomplete are left out: a run publishes them for people who
-    wait, and the next one puts a complete one beside them. Partitions are named; their rows are
-    those of the tables that they are part of.
+    Incomplete summaries are left out: a disturbed run publishes them as preliminary figures, and
+    the next run adds a complete one. Of partitions only the names are listed; their rows are part
+    of their parent tables.
     """
     with psycopg.connect(url) as connection:
-        found: Tables = {
-            "partitions": _texts(
+        contents: Tables = {
+            "partitions": _read_texts(
                 connection, "select inhrelid::regclass::text from pg_inherits order by 1"
             )
         }
@@ -179,35 +180,35 @@ def tables(url: str) -> Tables:
         ).fetchall()
         for table, names in columns:
             row = sql.SQL(", ").join(map(sql.Identifier, names))
-            question = sql.SQL("select {} row({})::text from {} {} order by 1").format(
+            query = sql.SQL("select {} row({})::text from {} {} order by 1").format(
                 sql.SQL("distinct" if table == "run" else ""),
                 row,
                 sql.Identifier("fer", table),
                 sql.SQL("where is_complete" if table == "satisfaction_summary" else ""),
             )
-            found[table] = _texts(connection, question)
-    return found
+            contents[table] = _read_texts(connection, query)
+    return contents
 
 
-def _texts(connection: psycopg.Connection, question: Any) -> list[str]:
-    return [text for (text,) in connection.execute(question).fetchall()]
+def _read_texts(connection: psycopg.Connection, query: Any) -> list[str]:
+    return [text for (text,) in connection.execute(query).fetchall()]
 
 
 @pytest.fixture(scope="session")
 def day_env(
     seaweed_server: Any, s3_client: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, str]]:
-    """Settings for a day in a bucket: two facilities with 150 images together, one with none."""
+    """Settings for a day in a bucket: two facilities have 150 images in total, one has none."""
     folder, bucket = tmp_path_factory.mktemp("day"), f"faults-{secrets.token_hex(8)}"
     s3_client.create_bucket(Bucket=bucket)
-    images = {f"large/{DAY}/{n:03}.png": crop(n % 3 > 0) for n in range(105)}
-    images |= {f"small/{DAY}/{n:03}.png": crop(n % 3 == 0) for n in range(40)}
+    images = {f"large/{DAY}/{n:03}.png": encode_crop(n % 3 > 0) for n in range(105)}
+    images |= {f"small/{DAY}/{n:03}.png": encode_crop(n % 3 == 0) for n in range(40)}
     images |= {f"small/{DAY}/bad-{n}.png": b"\x89PNG\r\n\x1a\n" + b"?" * n for n in range(4)}
     images[f"small/{DAY}/bad-empty.png"] = b""
     for key, data in images.items():
         s3_client.put_object(Bucket=bucket, Key=key, Body=data)
     registry = folder / "facilities.toml"
-    registry.write_text("\n".join(facility(name) for name in ("large", "small", "none")))
+    registry.write_text("\n".join(format_facility(name) for name in ("large", "small", "none")))
     yield {
         "FER_ENV_FILE": os.devnull,
         "FER_LOG_FORMAT": "json",
@@ -225,7 +226,7 @@ def day_env(
 
 
 @contextmanager
-def job_on(url: str, env: dict[str, str], folder: Path) -> Iterator[Job]:
+def job_on_database(url: str, env: dict[str, str], folder: Path) -> Iterator[Job]:
     job = Job(url, {**env, "FER_REPORT_DIR": str(folder / "reports")}, folder)
     try:
         yield job
@@ -235,9 +236,9 @@ def job_on(url: str, env: dict[str, str], folder: Path) -> Iterator[Job]:
 
 @pytest.fixture
 def job(database_url: str, day_env: dict[str, str], tmp_path: Path) -> Iterator[Job]:
-    """The day on a migrated database of the test's own."""
-    with job_on(database_url, day_env, tmp_path) as made:
-        yield made
+    """The day with a new migrated database."""
+    with job_on_database(database_url, day_env, tmp_path) as job:
+        yield job
 
 
 @pytest.fixture(scope="session")
@@ -247,14 +248,14 @@ def undisturbed(
     day_env: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Tables:
-    """The tables after a run that nobody disturbed."""
+    """The tables after an undisturbed run."""
     with (
         fresh_database(postgres_server, migrated_template) as url,
-        job_on(url, day_env, tmp_path_factory.mktemp("undisturbed")) as job,
+        job_on_database(url, day_env, tmp_path_factory.mktemp("undisturbed")) as job,
     ):
         job.finish()
-        found = job.tables()
-    assert len(found["image"]) == len(found["image_result"]) == 150
-    assert len(found["face_result"]) == 145
-    assert len(found["satisfaction_summary"]) == 3
-    return found
+        contents = job.read_tables()
+    assert len(contents["image"]) == len(contents["image_result"]) == 150
+    assert len(contents["face_result"]) == 145
+    assert len(contents["satisfaction_summary"]) == 3
+    return contents

@@ -1,4 +1,4 @@
-"""A death at a failpoint inside the test's own process."""
+"""A simulated crash at a failpoint inside the process of the test."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import Any
 
 
 class DiedError(BaseException):
-    """The run has come to the failpoint. No handler of fer-batch takes it for an error."""
+    """The run has reached the failpoint.
+
+    A BaseException, so that no handler of fer-batch catches it.
+    """
 
 
 @dataclass
 class Death:
-    """An armed failpoint that raises where others send a signal."""
+    """An armed failpoint that raises an exception instead of sending a signal."""
 
     name: str
     nth: int

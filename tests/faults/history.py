@@ -1,7 +1,7 @@
-"""A history that Hypothesis writes: what happens to a bucket and a database, step by step.
+"""A Hypothesis state machine: random steps on a bucket and a database.
 
-The machine does each step to the real servers and notes what it knows by it. After each, the
-tables are read and held against truth.py.
+The machine applies each step to the real servers and keeps a model of the expected state. After
+each step it reads the tables and checks them with truth.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -29,19 +29,23 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
-from fer_batch import announce, choice, database, erasure, failpoints, models, retention
-from fer_batch.announce import Announcer
-from fer_batch.classifier import Classifier, Cnn
+from fer_batch.database import connections
+from fer_batch.deletion import erasure, retention
 from fer_batch.errors import ConfigurationError
-from fer_batch.nightly import Run, Selection
-from fer_batch.scoring import ShardScorer
+from fer_batch.model import active_model, model_registry
+from fer_batch.model.classifier import Classifier, Cnn
+from fer_batch.pipeline import in_flight
+from fer_batch.pipeline.in_flight import InFlightRegister
+from fer_batch.pipeline.nightly import Run, Selection
+from fer_batch.pipeline.scoring import ShardScorer
 from fer_batch.settings import Settings, to_environment
-from tests.conftest import fresh_database, settings_for
-from tests.end_to_end.conftest import facility
+from fer_batch.testing import failpoints
 from tests.faults import truth
 from tests.faults.death import Death, DiedError
-from tests.faults.truth import ALL, DAYS, Day, Rows, key_of, of_day
-from tests.support.command import only_ours
+from tests.faults.truth import ALL, DAYS, Day, Rows, build_key, select_day
+from tests.fixtures.night import format_facility
+from tests.fixtures.servers import build_settings, fresh_database
+from tests.support.command import build_environment
 
 days = st.sampled_from(ALL)
 points = st.sampled_from(failpoints.NAMES)
@@ -49,8 +53,8 @@ numbers = st.integers(0, 10_000)
 
 
 @dataclass(frozen=True)
-class Lab:
-    """What all histories share: the servers, and a folder with two CNNs."""
+class Environment:
+    """What all histories share: the servers, a folder and two CNNs."""
 
     server: Any
     template: str
@@ -58,49 +62,53 @@ class Lab:
     s3_server: Any
     folder: Path
     cnns: tuple[Cnn, Cnn]
-    """The first takes bright for Happy, the second dark."""
-    happened: Counter[str]
+    """The first classifies bright crops as Happy, the second dark ones."""
+    event_counts: Counter[str]
 
 
 class Machine(RuleBasedStateMachine):
-    """One history: a bucket and a database, and what the test knows about them."""
+    """One history: a bucket and a database, and the model of their state."""
 
-    dies_for_real = False
+    uses_processes = False
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, environment: Environment) -> None:
         super().__init__()
-        self.lab = lab
-        self.closing = ExitStack()
-        self.folder = lab.folder / secrets.token_hex(4)
+        self.environment = environment
+        self.resources = ExitStack()
+        self.folder = environment.folder / secrets.token_hex(4)
         self.folder.mkdir()
         self.bucket = f"state-{secrets.token_hex(8)}"
-        lab.s3.create_bucket(Bucket=self.bucket)
-        self.closing.callback(lab.s3.delete_bucket, Bucket=self.bucket)
-        self.closing.callback(shutil.rmtree, self.folder)
-        url = self.closing.enter_context(fresh_database(lab.server, lab.template))
-        (self.folder / "facilities.toml").write_text("\n".join(map(facility, truth.FACILITIES)))
-        self.settings = self._settings(url)
-        self.tables = self.closing.enter_context(
+        environment.s3.create_bucket(Bucket=self.bucket)
+        self.resources.callback(environment.s3.delete_bucket, Bucket=self.bucket)
+        self.resources.callback(shutil.rmtree, self.folder)
+        url = self.resources.enter_context(fresh_database(environment.server, environment.template))
+        (self.folder / "facilities.toml").write_text(
+            "\n".join(map(format_facility, truth.FACILITIES))
+        )
+        self.settings = self._build_settings(url)
+        self.tables = self.resources.enter_context(
             psycopg.connect(url, autocommit=True, row_factory=namedtuple_row)
         )
-        self._promote(lab.cnns[0])
-        self.others = itertools.cycle(reversed(lab.cnns))
-        self.inverted = choice.version(self.settings, lab.cnns[1].card)
+        self._promote(environment.cnns[0])
+        self.next_cnns = itertools.cycle(reversed(environment.cnns))
+        self.inverted_version = active_model.compute_version(
+            self.settings, environment.cnns[1].card
+        )
         self.runs = 0
         self.objects: dict[Day, dict[str, str]] = {day: {} for day in ALL}
-        self.last: Selection | None = None
-        self.settled: set[Day] = set()
-        """Days whose rows nothing has changed since their summary was written."""
-        self.horizon = date.min
+        self.last_selection: Selection | None = None
+        self.summarized_days: set[Day] = set()
+        """Days whose rows are unchanged since their last summary was written."""
+        self.retained_from = date.min
         self.erased_days: set[Day] = set()
-        self.gone: set[tuple[Day, str]] = set()
-        self.erased: Counter[Day] = Counter()
-        """How many images that the tables knew were erased."""
-        self.before: Rows = self.read()
+        self.erased_images: set[tuple[Day, str]] = set()
+        self.erased_counts: Counter[Day] = Counter()
+        """The number of images of each day whose rows were erased."""
+        self.before: Rows = self.read_rows()
 
-    def _settings(self, url: str) -> Settings:
-        server = self.lab.s3_server
-        return settings_for(
+    def _build_settings(self, url: str) -> Settings:
+        server = self.environment.s3_server
+        return build_settings(
             url,
             s3_endpoint=server.endpoint,
             s3_bucket=self.bucket,
@@ -114,93 +122,95 @@ class Machine(RuleBasedStateMachine):
         )
 
     def _promote(self, cnn: Cnn) -> None:
-        with choice.connected(self.settings) as connection:
-            models.promote(connection, cnn, "the test", "another one")
+        with active_model.connect(self.settings) as connection:
+            model_registry.promote(connection, cnn, "the test", "another one")
 
     def teardown(self) -> None:
-        self.closing.close()
+        self.resources.close()
 
-    # What happens to the bucket
+    # Changes of the bucket
 
     @rule(day=days, name=st.sampled_from(truth.NAMES), kind=st.sampled_from(sorted(truth.CONTENT)))
     def put(self, day: Day, name: str, kind: str) -> None:
-        """A new image, or another one in place of an old."""
+        """Upload a new image, or replace one."""
         self._put(day, name, kind)
 
     @rule(day=days, bright=st.integers(10, 35), dark=st.integers(0, 12))
     def fill(self, day: Day, bright: int, dark: int) -> None:
-        """Enough images for a day that is published."""
+        """Upload enough images for a day whose share may be published."""
         for number in range(bright + dark):
             self._put(day, f"many-{number}.png", "bright" if number < bright else "dark")
 
     def _put(self, day: Day, name: str, kind: str) -> None:
-        self.lab.s3.put_object(Bucket=self.bucket, Key=key_of(day, name), Body=truth.CONTENT[kind])
+        self.environment.s3.put_object(
+            Bucket=self.bucket, Key=build_key(day, name), Body=truth.CONTENT[kind]
+        )
         self.objects[day][name] = kind
 
     @precondition(lambda self: any(self.objects.values()))
     @rule(data=st.data())
     def delete(self, data: st.DataObject) -> None:
-        day = data.draw(st.sampled_from([day for day, found in self.objects.items() if found]))
+        day = data.draw(st.sampled_from([day for day, objects in self.objects.items() if objects]))
         name = data.draw(st.sampled_from(sorted(self.objects[day])))
-        self.lab.s3.delete_object(Bucket=self.bucket, Key=key_of(day, name))
+        self.environment.s3.delete_object(Bucket=self.bucket, Key=build_key(day, name))
         del self.objects[day][name]
 
     # Runs
 
     @rule()
     def run(self) -> None:
-        """The night: the last day, and those before once more."""
-        self._complete(self._selection(DAYS[-1], lookback_days=2))
+        """A nightly run: the last day, with a lookback over the days before."""
+        self._run_to_end(self._select(DAYS[-1], lookback_days=2))
 
     @rule(day=st.sampled_from(DAYS))
     def backfill(self, day: date) -> None:
-        self._complete(self._selection(day))
+        self._run_to_end(self._select(day))
 
     @rule(day=st.sampled_from(DAYS))
     def rescore(self, day: date) -> None:
-        self._complete(self._selection(day, lookback_days=1, rescore=True))
+        self._run_to_end(self._select(day, lookback_days=1, rescore=True))
 
     @rule()
-    def other_model(self) -> None:
-        """From now on runs use the other CNN; one that has begun goes on with its own."""
-        self._promote(next(self.others))
+    def promote_other_model(self) -> None:
+        """New runs use the other CNN; a rerun of an earlier run keeps its own."""
+        self._promote(next(self.next_cnns))
 
     @rule(point=points, nth=st.integers(1, 3), day=days, is_rescoring=st.booleans())
-    def killed(self, point: str, nth: int, day: Day, is_rescoring: bool) -> None:
-        """A run that dies at a failpoint, if it comes there."""
-        self._die(self._selection(day[1], rescore=is_rescoring), point, nth)
+    def kill_run(self, point: str, nth: int, day: Day, is_rescoring: bool) -> None:
+        """A run that dies at a failpoint, if it reaches it."""
+        self._run_and_die(self._select(day[1], rescore=is_rescoring), point, nth)
 
     @rule(point=points, nth=st.integers(1, 3), day=days, number=st.integers(1, 6))
-    def killed_night(self, point: str, nth: int, day: Day, number: int) -> None:
-        """A night that has something to do, and dies."""
+    def kill_night(self, point: str, nth: int, day: Day, number: int) -> None:
+        """A nightly run with new images, which dies at a failpoint, if it reaches it."""
         for n in range(number):
             self._put(day, f"late-{n}.png", "bright" if n % 2 else "dark")
-        self._die(self._selection(DAYS[-1], lookback_days=2), point, nth)
+        self._run_and_die(self._select(DAYS[-1], lookback_days=2), point, nth)
 
-    def _die(self, chosen: Selection, point: str, nth: int) -> None:
-        if not self._left(chosen):
+    def _run_and_die(self, selection: Selection, point: str, nth: int) -> None:
+        if not self._list_days(selection):
             return
-        self.settled -= set(self._left(chosen))
-        if self.dies_for_real:
-            self._kill_process(chosen, f"{point}:{nth}")
+        self.summarized_days -= set(self._list_days(selection))
+        if self.uses_processes:
+            self._kill_process(selection, f"{point}:{nth}")
             return
         armed = Death(point, nth)
-        with mock.patch.object(failpoints, "_armed", return_value=armed), suppress(DiedError):
-            self._run(chosen)
+        with mock.patch.object(failpoints, "get_armed", return_value=armed), suppress(DiedError):
+            self._run(selection)
             point = ""
         self._note_death(point)
 
     def _note_death(self, point: str) -> None:
         step = point.partition(".")[0]
-        self.lab.happened[f"deaths in {step}" if step else "runs that never died"] += 1
+        self.environment.event_counts[f"deaths in {step}" if step else "runs that did not die"] += 1
 
     @rule()
     def rerun(self) -> None:
-        """The retry of the last run, under its name."""
-        if self.last is not None:
-            self._complete(self.last)
+        """Retry the last run with the same run id."""
+        if self.last_selection is not None:
+            self._run_to_end(self.last_selection)
 
-    def _selection(self, day: date, lookback_days: int = 0, rescore: bool = False) -> Selection:
+    def _select(self, day: date, lookback_days: int = 0, rescore: bool = False) -> Selection:
         self.runs += 1
         return Selection(
             run_id=f"run-{self.runs}",
@@ -209,119 +219,119 @@ class Machine(RuleBasedStateMachine):
             rescore=rescore,
         )
 
-    def _left(self, chosen: Selection) -> list[Day]:
-        """The days that the run is about; none: it is refused."""
-        asked = [(name, day) for day in chosen.days() for name in truth.FACILITIES]
-        left = [d for d in asked if d[1] >= self.horizon and d not in self.erased_days]
-        return left if any(day == chosen.capture_day for _, day in left) else []
+    def _list_days(self, selection: Selection) -> list[Day]:
+        """The days that the run processes; none if it must refuse."""
+        selected = [(name, day) for day in selection.list_days() for name in truth.FACILITIES]
+        allowed = [d for d in selected if d[1] >= self.retained_from and d not in self.erased_days]
+        return allowed if any(day == selection.capture_day for _, day in allowed) else []
 
-    def _complete(self, chosen: Selection) -> None:
-        """A run that nobody disturbs, and what it must have done."""
-        left = self._left(chosen)
-        if not left:
+    def _run_to_end(self, selection: Selection) -> None:
+        """An undisturbed run, and the checks of its results."""
+        days = self._list_days(selection)
+        if not days:
             with pytest.raises(ConfigurationError, match=r"dropped by retention|was erased"):
-                self._run(chosen)
+                self._run(selection)
             return
-        model_version, findings = self._run(chosen)
-        self.lab.happened["whole runs"] += 1
-        self.settled |= set(left)
+        model_version, findings = self._run(selection)
+        self.environment.event_counts["whole runs"] += 1
+        self.summarized_days |= set(days)
         assert [f for f in findings if f["severity"] == "error"] == []
-        now = self.read()
-        for day in left:
-            names = {n: kind for n, kind in self.objects[day].items() if (day, n) not in self.gone}
-            there = {key_of(day, name): kind for name, kind in names.items()}
-            earlier = of_day(self.before, day)["image"]
+        now = self.read_rows()
+        for day in days:
+            names = {
+                n: kind
+                for n, kind in self.objects[day].items()
+                if (day, n) not in self.erased_images
+            }
+            contents = {build_key(day, name): kind for name, kind in names.items()}
+            earlier = select_day(self.before, day)["image"]
             truth.check_outcomes(
-                of_day(now, day),
+                select_day(now, day),
                 model_version,
-                there,
-                {row.image_key for row in earlier if not self._is_gone(row)},
-                is_inverted=model_version == self.inverted,
+                contents,
+                {row.image_key for row in earlier if not self._is_deleted(row)},
+                is_inverted=model_version == self.inverted_version,
             )
 
-    def _run(self, chosen: Selection) -> tuple[str, list[dict[str, Any]]]:
-        """All steps, the scoring in this process. Its model version and the findings."""
-        self.last = chosen
-        run = Run(self.settings, chosen)
+    def _run(self, selection: Selection) -> tuple[str, list[dict[str, Any]]]:
+        """Run all steps, scoring in this process. Returns the model version and the findings."""
+        self.last_selection = selection
+        run = Run(self.settings, selection)
         try:
             run.sync_facilities()
             run.list_images()
             for shard in run.plan_shards():
-                with self._scorer(run) as scorer:
+                with self._make_scorer(run) as scorer:
                     result = scorer.score(shard)
                 assert result.failures == {}
             run.summarize()
-            return run.model_version, run.check()
+            return run.model_version, run.check_data()
         finally:
             run.engine.dispose()
 
-    @contextmanager
-    def _scorer(self, run: Run) -> Iterator[ShardScorer]:
-        """What `fer-batch worker` makes for a job."""
-        slots = self.folder / "slots"
-        announce.create(slots, run.settings.threads)
-        scorer = ShardScorer(
+    def _make_scorer(self, run: Run) -> ShardScorer:
+        """Build the scorer as `fer-batch worker` does for a job."""
+        register = self.folder / "in-flight"
+        in_flight.create_register(register, run.settings.threads)
+        return ShardScorer(
             run.engine,
             run.settings,
             run.registry,
-            Classifier(run.settings, choice.of_version(run.settings, run.model_version)),
+            Classifier(run.settings, active_model.load_version(run.settings, run.model_version)),
             run.selection.run_id,
             run.selection.capture_day,
             run.begin(),
-            Announcer(slots),
+            InFlightRegister(register),
         )
-        try:
-            yield scorer
-        finally:  # a process that died has no threads that go on
-            scorer._decoders.shutdown(cancel_futures=True)
-            scorer._writer.shutdown()
 
-    def _kill_process(self, chosen: Selection, point: str) -> None:
-        self.last = chosen
-        words = ["--capture-day", str(chosen.capture_day), "--run-id", chosen.run_id]
-        words += ["--lookback-days", str(chosen.lookback_days)]
-        words += ["--rescore"] if chosen.rescore else []
+    def _kill_process(self, selection: Selection, point: str) -> None:
+        self.last_selection = selection
+        options = ["--capture-day", str(selection.capture_day), "--run-id", selection.run_id]
+        options += ["--lookback-days", str(selection.lookback_days)]
+        options += ["--rescore"] if selection.rescore else []
         env = {**to_environment(self.settings), "FER_ENV_FILE": os.devnull}
-        ended = subprocess.run(
-            [sys.executable, "-m", "fer_batch", "run", *words],
-            env=only_ours({**env, failpoints.VARIABLE: point}),
+        process = subprocess.run(
+            [sys.executable, "-m", "fer_batch", "run", *options],
+            env=build_environment({**env, failpoints.ENV_VARIABLE: point}),
             capture_output=True,
             text=True,
             check=False,
         )
-        # It died at the point, or its child did and it said so; or it came to its end without.
-        is_reached = "failpoint" in ended.stderr
+        # The command or its child was killed at the failpoint; or the run completed without it.
+        is_reached = "failpoint" in process.stderr
         self._note_death(point if is_reached else "")
-        assert ended.returncode in ((-signal.SIGKILL, 75, 0) if is_reached else (0,)), ended.stderr
+        assert process.returncode in ((-signal.SIGKILL, 75, 0) if is_reached else (0,)), (
+            process.stderr
+        )
 
-    # What is deleted for good.
+    # Permanent deletion.
     #
-    # How far a run came before it died is not the same each time. What may happen next and what is
-    # drawn for it must be, or Hypothesis does not know its own histories again: so neither depends
-    # on the tables.
+    # How much a run wrote before it died varies. But the rules that are possible and the values
+    # that are drawn must be the same when a history is replayed, or Hypothesis reports it as flaky:
+    # so preconditions and strategies do not depend on the tables.
 
     @precondition(lambda self: self.runs > 1)
     @rule(before=st.sampled_from(DAYS[1:]))
-    def retain(self, before: date) -> None:
-        if self._is_early():
+    def apply_retention(self, before: date) -> None:
+        if self._has_few_summaries():
             return
         assert self.settings.database_url is not None
         retention.retain(self.settings, before)
-        self.horizon = max(self.horizon, before)
-        self.lab.happened["retentions"] += 1
+        self.retained_from = max(self.retained_from, before)
+        self.environment.event_counts["retentions"] += 1
 
     @precondition(lambda self: self.runs > 0)
     @rule(number=numbers)
     def erase_image(self, number: int) -> None:
-        if row := self._image(number):
+        if row := self._pick_image(number):
             day = (row.facility_id, row.capture_day)
             self._erase([day], erasure.Target(row.facility_id, None, row.image_key))
-            self.gone.add((day, row.image_key.rpartition("/")[2]))
+            self.erased_images.add((day, row.image_key.rpartition("/")[2]))
 
     @precondition(lambda self: self.runs > 0)
     @rule(number=numbers)
     def erase_day(self, number: int) -> None:
-        if row := self._image(number):
+        if row := self._pick_image(number):
             day = (row.facility_id, row.capture_day)
             self._erase([day], erasure.Target(*day))
             self.erased_days.add(day)
@@ -331,36 +341,36 @@ class Machine(RuleBasedStateMachine):
     def erase_facility(self, name: str) -> None:
         rows = [row for row in self.before["image"] if row.facility_id == name]
         gone = {(row.facility_id, row.capture_day) for row in rows}
-        if gone and not self._is_early():
+        if gone and not self._has_few_summaries():
             self._erase(gone, erasure.Target(name))
             self.erased_days |= gone
 
-    def _is_early(self) -> bool:
-        """Whether there is too little yet for a deletion that leaves next to nothing."""
+    def _has_few_summaries(self) -> bool:
+        """Whether so little exists that a large deletion would leave almost nothing to check."""
         return len(self.before["satisfaction_summary"]) <= 4
 
-    def _image(self, number: int) -> Any | None:
-        """One of the images that the tables know, if they know any."""
-        rows = sorted(self.before["image"], key=truth.identity)
+    def _pick_image(self, number: int) -> Any | None:
+        """One of the images in the tables, or None if they hold none."""
+        rows = sorted(self.before["image"], key=truth.get_identity)
         return rows[number % len(rows)] if rows else None
 
     def _erase(self, gone: Iterable[Day], target: erasure.Target) -> None:
-        engine = database.engine(self.settings)
+        engine = connections.create_engine(self.settings)
         try:
-            done = erasure.erase(engine, target)
+            erased = erasure.erase(engine, target)
         finally:
             engine.dispose()
-        assert {(day.facility_id, day.capture_day) for day in done} == set(gone)
-        self.lab.happened["erasures"] += 1
-        for day in done:
-            self.erased[day.facility_id, day.capture_day] += day.images
+        assert {(day.facility_id, day.capture_day) for day in erased} == set(gone)
+        self.environment.event_counts["erasures"] += 1
+        for day in erased:
+            self.erased_counts[day.facility_id, day.capture_day] += day.images
             if day.revision is not None:
-                self.settled.add((day.facility_id, day.capture_day))
+                self.summarized_days.add((day.facility_id, day.capture_day))
 
-    # What must be true
+    # Checks
 
-    def read(self) -> Rows:
-        """Every row of the tables that count."""
+    def read_rows(self) -> Rows:
+        """Every row of the tables that truth.py checks."""
         return {
             table: self.tables.execute(
                 sql.SQL("select * from {}").format(sql.Identifier("fer", table))
@@ -369,28 +379,38 @@ class Machine(RuleBasedStateMachine):
         }
 
     @invariant()
-    def tables_are_true(self) -> None:
-        now = self.read()
+    def check_tables(self) -> None:
+        now = self.read_rows()
         for row in itertools.chain.from_iterable(now[table] for table in truth.PER_IMAGE):
-            assert not self._is_gone(row), "what was deleted for good came back"
-        known = {truth.identity(row) for row in self.before["image"] if not self._is_gone(row)}
-        assert known <= {truth.identity(row) for row in now["image"]}, "an image was forgotten"
+            assert not self._is_deleted(row), "a permanently deleted row came back"
+        known = {
+            truth.get_identity(row) for row in self.before["image"] if not self._is_deleted(row)
+        }
+        assert known <= {truth.get_identity(row) for row in now["image"]}, "an image was lost"
         revisions = {repr(row) for row in self.before["satisfaction_summary"]}
-        assert revisions <= {repr(row) for row in now["satisfaction_summary"]}, "one was changed"
-        self.lab.happened["checks of every table"] += 1
+        assert revisions <= {repr(row) for row in now["satisfaction_summary"]}, (
+            "a summary was changed"
+        )
+        self.environment.event_counts["checks of all tables"] += 1
         for day in ALL:
-            rows = of_day(now, day)
+            rows = select_day(now, day)
             truth.check_rows(rows)
             truth.check_revisions(rows)
-            if day in self.settled and day[1] >= self.horizon:
-                truth.check_summary(rows, self.erased[day])
+            if day in self.summarized_days and day[1] >= self.retained_from:
+                truth.check_summary(rows, self.erased_counts[day])
         self.before = now
 
-    def _is_gone(self, row: Any) -> bool:
+    def _is_deleted(self, row: Any) -> bool:
         day = (row.facility_id, row.capture_day)
         name = row.image_key.rpartition("/")[2]
-        return day[1] < self.horizon or day in self.erased_days or (day, name) in self.gone
+        return (
+            day[1] < self.retained_from
+            or day in self.erased_days
+            or (day, name) in self.erased_images
+        )
 
 
-class MachineOfProcesses(Machine):
-    dies_for_real = True
+class ProcessMachine(Machine):
+    """Runs are processes, which die by SIGKILL."""
+
+    uses_processes = True

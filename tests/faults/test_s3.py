@@ -1,7 +1,9 @@
-"""S3 is slow, breaks off, refuses, forgets and changes its mind: a defined end, never a silent gap.
+"""S3 times out, resets connections, returns errors, truncates listings or changes objects.
 
-Whole runs go through a proxy before the real server. Each facility has a day, and a fault of its
-own. What must be there at last is what a run leaves that nobody disturbed.
+Every run ends in a defined state, and no image is lost without an outcome or a finding.
+
+Whole runs use a proxy in front of the real server, which injects a different fault into the
+requests of each facility. After a rerun the tables must equal those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -15,15 +17,15 @@ import pytest
 from botocore.credentials import Credentials
 from pydantic import SecretStr
 
-from fer_batch import listing
-from fer_batch import s3 as s3_module
 from fer_batch.errors import RetryableError, StorageUnavailableError
+from fer_batch.pipeline import listing
 from fer_batch.settings import Settings
-from fer_batch.uploading import upload_many
-from tests.conftest import fresh_database
-from tests.end_to_end.conftest import DAY, Night, crop, facility
-from tests.faults.conftest import Tables, tables
-from tests.support.faulty_s3 import PAGE, Fault, FaultyS3, faulty
+from fer_batch.storage import client as s3_module
+from fer_batch.storage.writer import upload_many
+from tests.faults.conftest import Tables, read_tables
+from tests.fixtures.night import DAY, Night, encode_crop, format_facility
+from tests.fixtures.servers import fresh_database
+from tests.support.faulty_s3 import PAGE, Fault, FaultyS3, running_proxy
 from tests.support.models import write_tiny_cnn
 
 IMAGES = 2 * PAGE + 5
@@ -33,7 +35,7 @@ IMAGES = 2 * PAGE + 5
 @pytest.fixture
 def proxy(s3: Any) -> Iterator[FaultyS3]:
     keys = Credentials(s3.access_key_id, s3.secret_access_key)
-    with faulty(s3.endpoint, s3.bucket, keys) as server:
+    with running_proxy(s3.endpoint, s3.bucket, keys) as server:
         yield server
 
 
@@ -45,8 +47,8 @@ def night(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Night:
-    """A day whose runs see the bucket through the proxy, and list it in one look."""
-    monkeypatch.setattr(listing, "WAITS_S", ())
+    """A day whose runs reach the bucket through the proxy, and do not retry its listing."""
+    monkeypatch.setattr(listing, "RETRY_DELAYS_S", ())
     folder = tmp_path / "cnn"
     folder.mkdir()
     changes = {
@@ -63,24 +65,28 @@ def night(
 def undisturbed(night: Night, s3: Any, postgres_server: Any, migrated_template: str) -> Any:
     """The tables of a run without the proxy, of the bucket as it is when this is called."""
 
-    def found() -> Tables:
+    def read_undisturbed() -> Tables:
         with fresh_database(postgres_server, migrated_template) as url:
             changes = {"s3_endpoint": s3.endpoint, "database_url": SecretStr(url)}
             night.with_settings(**changes).run()
-            return tables(url)
+            return read_tables(url)
 
-    return found
+    return read_undisturbed
 
 
 def fill(night: Night, *names: str) -> None:
-    """A day for each, and a registry of them all."""
-    night.registry(*(facility(name) for name in names))
+    """Upload a day of each facility, and register them."""
+    night.write_registry(*(format_facility(name) for name in names))
     direct = night.settings.model_copy(update={"s3_endpoint": night.s3.endpoint})
-    items = [(f"{name}/{DAY}/{n:03}.png", crop(n % 3 > 0)) for name in names for n in range(IMAGES)]
+    items = [
+        (f"{name}/{DAY}/{n:03}.png", encode_crop(n % 3 > 0))
+        for name in names
+        for n in range(IMAGES)
+    ]
     upload_many(direct, night.s3.bucket, items)
 
 
-def key(name: str, number: int) -> str:
+def build_key(name: str, number: int) -> str:
     return f"{name}/{DAY}/{number:03}.png"
 
 
@@ -88,63 +94,68 @@ def run(night: Night, run_id: str = "night") -> list[dict[str, Any]]:
     return list(night.run(run_id))
 
 
-def tables_of(night: Night) -> Tables:
+def read_night_tables(night: Night) -> Tables:
     url = night.settings.database_url
     assert url is not None
-    return tables(url.get_secret_value())
+    return read_tables(url.get_secret_value())
 
 
-def statuses(night: Night) -> dict[str, tuple[str, str]]:
-    rows = night.rows("select facility_id, status, reason from fer.batch")
+def read_statuses(night: Night) -> dict[str, tuple[str, str]]:
+    rows = night.query("select facility_id, status, reason from fer.batch")
     return {row["facility_id"]: (row["status"], row["reason"]) for row in rows}
 
 
-def check_nothing_is_silent(night: Night) -> None:
-    """Whatever is in the bucket has an outcome for its ETag, or the day says it is incomplete."""
+def check_nothing_is_lost(night: Night) -> None:
+    """Each object in the bucket has a final outcome for its ETag, or its day is incomplete."""
     pages = night.s3.client.get_paginator("list_objects_v2").paginate(Bucket=night.s3.bucket)
-    there = {o["Key"]: o["ETag"].strip('"') for page in pages for o in page.get("Contents", ())}
-    listed = night.rows("select facility_id, image_key, etag from fer.image")
-    known = {row["image_key"]: row["etag"] for row in listed}
-    rows = night.rows("select image_key, etag, outcome from fer.image_result")
+    stored = {o["Key"]: o["ETag"].strip('"') for page in pages for o in page.get("Contents", ())}
+    listed = night.query("select facility_id, image_key, etag from fer.image")
+    listed_etags = {row["image_key"]: row["etag"] for row in listed}
+    rows = night.query("select image_key, etag, outcome from fer.image_result")
     results = {row["image_key"]: row for row in rows}
     complete = {
         row["facility_id"]: row["is_complete"]
-        for row in night.rows("select facility_id, is_complete from fer.satisfaction_daily")
+        for row in night.query("select facility_id, is_complete from fer.satisfaction_daily")
     }
-    for image_key, etag in (there | known).items():
+    for image_key, etag in (stored | listed_etags).items():
         name = image_key.partition("/")[0]
         result = results.get(image_key)
-        is_settled = result is not None and result["etag"] == etag
-        is_final = is_settled and result["outcome"] not in ("fetch_failed", "changed")
+        is_final = (
+            result is not None
+            and result["etag"] == etag
+            and result["outcome"] not in ("fetch_failed", "changed")
+        )
         assert is_final or not complete.get(name, False), (image_key, result)
-    findings = Counter(
+    unscored = Counter(
         row["facility_id"]
         for row in listed
         if results.get(row["image_key"], {}).get("etag") != row["etag"]
     )
-    found = {f["facility_id"] for f in night.open("night").check() if f["severity"] == "error"}
-    assert set(findings) <= found
+    reported = {
+        f["facility_id"] for f in night.open("night").check_data() if f["severity"] == "error"
+    }
+    assert set(unscored) <= reported
 
 
-def check_it_mends(night: Night, proxy: FaultyS3, wanted: Tables) -> None:
-    """The rerun that nobody disturbs leaves what an undisturbed run would have left."""
-    check_nothing_is_silent(night)
-    print(f"faults injected: {dict(proxy.injected)}")  # noqa: T201  (the counts are asked for)
+def check_rerun_repairs(night: Night, proxy: FaultyS3, expected: Tables) -> None:
+    """An undisturbed rerun leaves the tables of an undisturbed run."""
+    check_nothing_is_lost(night)
+    print(f"faults injected: {dict(proxy.injected)}")  # noqa: T201  (for the report of `make test-faults`)
     proxy.faults = []
     run(night)
-    assert tables_of(night) == wanted
-    assert all(row["is_complete"] for row in night.rows("select * from fer.satisfaction_daily"))
+    assert read_night_tables(night) == expected
+    assert all(row["is_complete"] for row in night.query("select * from fer.satisfaction_daily"))
 
 
-ONCE = ["slow", "reset", "500", "503", "cut"]
+TRANSIENT = ["slow", "reset", "500", "503", "cut"]
 
 
-def test_what_passes_is_tried_again_and_scored(
-    night: Night, proxy: FaultyS3, undisturbed: Any
-) -> None:
+def test_transient_failures_are_retried(night: Night, proxy: FaultyS3, undisturbed: Any) -> None:
     fill(night, "images", "refused", "cut")
-    wanted = undisturbed()
-    proxy.faults = [Fault(kind, key("images", n), times=1) for n, kind in enumerate(ONCE)]
+    expected = undisturbed()
+    proxy.faults = [
+        Fault(kind, build_key("images", n), times=1) for n, kind in enumerate(TRANSIENT)
+    ]
     listings = {"refused": ("reset", "500", "503"), "cut": ("cut", "half")}
     proxy.faults += [
         Fault(kind, f"{name}/", times=1, is_listing=True)
@@ -152,15 +163,15 @@ def test_what_passes_is_tried_again_and_scored(
         for kind in kinds
     ]
     run(night)
-    # Nobody had to come back for it.
-    assert tables_of(night) == wanted
+    # Without a rerun.
+    assert read_night_tables(night) == expected
     assert proxy.injected["get: slow"] == 1
     pages = {f"list: {kind}" for kinds in listings.values() for kind in kinds}
-    assert pages | {f"get: {kind}" for kind in ONCE} == set(proxy.injected)
-    check_it_mends(night, proxy, wanted)
+    assert pages | {f"get: {kind}" for kind in TRANSIENT} == set(proxy.injected)
+    check_rerun_repairs(night, proxy, expected)
 
 
-STAYS = {
+PERSISTENT = {
     "reset": ("fetch_failed", ""),
     "500": ("fetch_failed", "S3 answers 500 InternalError"),
     "503": ("fetch_failed", "S3 answers 503 SlowDown"),
@@ -170,57 +181,57 @@ STAYS = {
 }
 
 
-def test_what_stays_is_an_outcome_of_that_image_alone(
+def test_a_persistent_failure_is_an_outcome_of_its_image_only(
     night: Night, proxy: FaultyS3, undisturbed: Any
 ) -> None:
     fill(night, "a")
-    wanted = undisturbed()
-    proxy.faults = [Fault(kind, key("a", 3 * n)) for n, kind in enumerate(STAYS)]
+    expected = undisturbed()
+    proxy.faults = [Fault(kind, build_key("a", 3 * n)) for n, kind in enumerate(PERSISTENT)]
     run(night)
-    assert all(proxy.injected[f"get: {kind}"] for kind in STAYS)
-    rows = night.rows("select image_key, outcome, reason from fer.image_result")
-    found = {row["image_key"]: (row["outcome"], row["reason"]) for row in rows}
-    for number, (kind, (outcome, reason)) in enumerate(STAYS.items()):
-        assert found[key("a", 3 * number)][0] == outcome, kind
-        assert reason in found[key("a", 3 * number)][1]
-        assert found[key("a", 3 * number)][1]
-    assert night.outcomes("a")["scored"] == IMAGES - len(STAYS)
-    summary = night.summary("a")
-    assert (summary["images_pending"], summary["is_complete"]) == (len(STAYS), False)
-    check_it_mends(night, proxy, wanted)
+    assert all(proxy.injected[f"get: {kind}"] for kind in PERSISTENT)
+    rows = night.query("select image_key, outcome, reason from fer.image_result")
+    outcomes = {row["image_key"]: (row["outcome"], row["reason"]) for row in rows}
+    for number, (kind, (outcome, reason)) in enumerate(PERSISTENT.items()):
+        assert outcomes[build_key("a", 3 * number)][0] == outcome, kind
+        assert reason in outcomes[build_key("a", 3 * number)][1]
+        assert outcomes[build_key("a", 3 * number)][1]
+    assert night.count_outcomes("a")["scored"] == IMAGES - len(PERSISTENT)
+    summary = night.read_summary("a")
+    assert (summary["images_pending"], summary["is_complete"]) == (len(PERSISTENT), False)
+    check_rerun_repairs(night, proxy, expected)
 
 
-def test_a_night_in_which_many_images_cannot_be_fetched_is_tried_again(
+def test_a_run_in_which_many_images_cannot_be_fetched_is_retried(
     night: Night, proxy: FaultyS3, undisturbed: Any
 ) -> None:
     night = night.with_settings(s3_concurrency=16)
     fill(night, "a", "b")
-    wanted = undisturbed()
-    proxy.faults = [Fault("503", key("a", n)) for n in range(0, IMAGES, 2)]
+    expected = undisturbed()
+    proxy.faults = [Fault("503", build_key("a", n)) for n in range(0, IMAGES, 2)]
     with pytest.raises(RetryableError, match="13 of 25 images could not be fetched"):
         run(night)
-    assert night.outcomes("a") == {"scored": 12, "fetch_failed": 13}
-    assert night.outcomes("b") == {"scored": IMAGES}
-    check_it_mends(night, proxy, wanted)
+    assert night.count_outcomes("a") == {"scored": 12, "fetch_failed": 13}
+    assert night.count_outcomes("b") == {"scored": IMAGES}
+    check_rerun_repairs(night, proxy, expected)
 
 
 @pytest.mark.parametrize("kind", ["reset", "503"])
-def test_a_place_that_answers_for_no_image_fails_its_shard(
+def test_a_bucket_from_which_no_image_can_be_read_fails_its_shard(
     night: Night, proxy: FaultyS3, undisturbed: Any, kind: str
 ) -> None:
     night = night.with_settings(s3_concurrency=16)
     fill(night, "a", "b")
-    wanted = undisturbed()
-    proxy.faults = [Fault(kind, key("a", n)) for n in range(IMAGES)]
+    expected = undisturbed()
+    proxy.faults = [Fault(kind, build_key("a", n)) for n in range(IMAGES)]
     with pytest.raises(RetryableError, match=r"facility a|bucket"):
         run(night)
-    assert night.outcomes("b") == {"scored": IMAGES}
-    assert night.outcomes("a") == {}
-    assert (night.summary("a")["images_pending"], night.summary("a")["is_complete"]) == (
+    assert night.count_outcomes("b") == {"scored": IMAGES}
+    assert night.count_outcomes("a") == {}
+    assert (night.read_summary("a")["images_pending"], night.read_summary("a")["is_complete"]) == (
         IMAGES,
         False,
     )
-    check_it_mends(night, proxy, wanted)
+    check_rerun_repairs(night, proxy, expected)
 
 
 LISTINGS = {
@@ -229,113 +240,111 @@ LISTINGS = {
     "503": "503 SlowDown",
     "cut": "busy or broken",
     "half": "busy or broken",
-    "no token": "says that there is more and not where",
-    "first page again": "goes in a circle",
-    "circle": "goes in a circle",
-    "does not say whether it is the last": "does not say whether there is more",
-    "a key is missing": "9 of 10 keys came",
+    "no token": "more keys without a continuation token",
+    "first page repeated": "repeats its pages",
+    "cycle": "repeats its pages",
+    "no IsTruncated": "does not say whether there are more keys",
+    "a key is missing": "9 of 10 keys arrived",
     "no etags": "an object has no 'ETag'",
 }
-PASSED = ("says it is the last", "says it is the last, with a token", "wrong etag")
+TOLERATED = ("marked as last", "marked as last, with a token", "wrong etag")
 
 
-def test_a_listing_that_ends_early_never_counts(
-    night: Night, proxy: FaultyS3, undisturbed: Any
-) -> None:
-    names = {kind: f"list-{n}" for n, kind in enumerate((*LISTINGS, *PASSED))}
+def test_a_truncated_listing_is_never_used(night: Night, proxy: FaultyS3, undisturbed: Any) -> None:
+    names = {kind: f"list-{n}" for n, kind in enumerate((*LISTINGS, *TOLERATED))}
     fill(night, *names.values(), "good")
-    wanted = undisturbed()
+    expected = undisturbed()
     proxy.faults = [
-        # In the middle of the listing, or in its end for what only its end can do.
-        Fault(kind, f"{name}/", after=2 if kind == "circle" else 1, is_listing=True)
+        # On the second page, or on the last one for a fault that only the last page can have.
+        Fault(kind, f"{name}/", after=2 if kind == "cycle" else 1, is_listing=True)
         for kind, name in names.items()
     ]
     run(night)
     assert all(proxy.injected[f"list: {kind}"] for kind in names)
-    found = statuses(night)
+    statuses = read_statuses(night)
     for kind, reason in LISTINGS.items():
-        status, said = found[names[kind]]
-        assert (status, reason in said) == ("failed", True), (kind, said)
-        assert night.rows("select 1 from fer.image where facility_id = %s", names[kind]) == []
-        assert not night.summary(names[kind])["is_complete"]
-    # A page that lies about its being the last is not believed.
-    for kind in PASSED[:2]:
-        assert night.outcomes(names[kind]) == {"scored": IMAGES}, kind
-    # The ETag of the listing is the one that must come.
-    assert night.outcomes(names["wrong etag"]) == {"scored": PAGE, "changed": IMAGES - PAGE}
-    assert night.outcomes("good") == {"scored": IMAGES}
+        status, text = statuses[names[kind]]
+        assert (status, reason in text) == ("failed", True), (kind, text)
+        assert night.query("select 1 from fer.image where facility_id = %s", names[kind]) == []
+        assert not night.read_summary(names[kind])["is_complete"]
+    # A page that is wrongly marked as the last one does not end the listing.
+    for kind in TOLERATED[:2]:
+        assert night.count_outcomes(names[kind]) == {"scored": IMAGES}, kind
+    # Each object must have the ETag of the listing.
+    assert night.count_outcomes(names["wrong etag"]) == {"scored": PAGE, "changed": IMAGES - PAGE}
+    assert night.count_outcomes("good") == {"scored": IMAGES}
     assert {names[kind] for kind in LISTINGS} <= {
-        f["facility_id"] for f in night.open("night").check() if f["check"] == "listing_failed"
+        f["facility_id"] for f in night.open("night").check_data() if f["check"] == "listing_failed"
     }
-    check_it_mends(night, proxy, wanted)
+    check_rerun_repairs(night, proxy, expected)
 
 
-def test_a_listing_that_fails_later_takes_nothing_away(
+def test_a_later_listing_that_fails_removes_nothing(
     night: Night, proxy: FaultyS3, undisturbed: Any
 ) -> None:
     fill(night, "a", "b")
-    wanted = undisturbed()
+    expected = undisturbed()
     run(night, "first")
-    before = night.snapshot()
+    before = night.read_snapshot()
     proxy.faults = [
         Fault("no token", "a/", is_listing=True),
         Fault("503", "b/", is_listing=True),
     ]
     run(night, "second")
-    assert {status for status, _ in statuses(night).values()} == {"failed"}
-    assert night.snapshot() == before
-    check_it_mends(night, proxy, wanted)
+    assert {status for status, _ in read_statuses(night).values()} == {"failed"}
+    assert night.read_snapshot() == before
+    check_rerun_repairs(night, proxy, expected)
 
 
-def test_if_no_listing_is_answered_the_run_fails_and_may_be_tried_again(
+def test_if_every_listing_fails_the_run_fails_with_a_retryable_error(
     night: Night, proxy: FaultyS3, undisturbed: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(s3_module, "ATTEMPTS", 1)
+    monkeypatch.setattr(s3_module, "MAX_ATTEMPTS", 1)
     fill(night, "a")
-    wanted = undisturbed()
+    expected = undisturbed()
     proxy.faults = [Fault("slow", "a/", is_listing=True)]
     with pytest.raises(StorageUnavailableError, match="ReadTimeoutError"):
         run(night)
-    check_it_mends(night, proxy, wanted)
+    check_rerun_repairs(night, proxy, expected)
 
 
-def test_what_vanishes_or_changes_between_listing_and_reading(
+def test_objects_deleted_or_replaced_between_listing_and_reading(
     night: Night, proxy: FaultyS3, undisturbed: Any
 ) -> None:
     fill(night, "a")
     step = night.open("night")
     step.sync_facilities()
     step.list_images()
-    night.s3.client.delete_object(Bucket=night.s3.bucket, Key=key("a", 0))
-    night.put(key("a", 3), crop(True) + b" ")
+    night.s3.client.delete_object(Bucket=night.s3.bucket, Key=build_key("a", 0))
+    night.put(build_key("a", 3), encode_crop(True) + b" ")
     for shard in step.plan_shards():
-        step.score(shard)
+        step.score_shard(shard)
     step.summarize()
-    rows = night.rows("select image_key, outcome, reason from fer.image_result")
-    found = {row["image_key"]: row["outcome"] for row in rows if row["outcome"] != "scored"}
-    assert found == {key("a", 0): "vanished", key("a", 3): "changed"}
+    rows = night.query("select image_key, outcome, reason from fer.image_result")
+    not_scored = {r["image_key"]: r["outcome"] for r in rows if r["outcome"] != "scored"}
+    assert not_scored == {build_key("a", 0): "missing", build_key("a", 3): "changed"}
     assert all(row["reason"] for row in rows if row["outcome"] != "scored")
-    check_nothing_is_silent(night)
-    night.put(key("a", 0), crop(False))  # and there it is again
-    check_it_mends(night, proxy, undisturbed())
+    check_nothing_is_lost(night)
+    night.put(build_key("a", 0), encode_crop(False))  # the object exists again
+    check_rerun_repairs(night, proxy, undisturbed())
 
 
-def test_sources_that_were_deleted_since_never_shrink_a_day(
+def test_deleted_objects_do_not_reduce_a_finished_day(
     night: Night, proxy: FaultyS3, undisturbed: Any
 ) -> None:
     fill(night, "a")
     run(night, "first")
-    before, wanted = night.snapshot(), undisturbed()
+    before, expected = night.read_snapshot(), undisturbed()
     for number in range(0, IMAGES, 2):
-        night.s3.client.delete_object(Bucket=night.s3.bucket, Key=key("a", number))
-    # Also where the listing of what is left ends early.
+        night.s3.client.delete_object(Bucket=night.s3.bucket, Key=build_key("a", number))
+    # Also if the listing of the remaining objects is truncated.
     proxy.faults = [Fault("no token", "a/", is_listing=True)]
     run(night, "second")
-    assert night.snapshot() == before
+    assert night.read_snapshot() == before
     proxy.faults = []
     run(night, "third")
-    assert night.snapshot() == before
-    found = tables_of(night)
-    assert {name: found[name] for name in wanted if name != "batch"} == {
-        name: wanted[name] for name in wanted if name != "batch"
+    assert night.read_snapshot() == before
+    contents = read_night_tables(night)
+    assert {name: contents[name] for name in expected if name != "batch"} == {
+        name: expected[name] for name in expected if name != "batch"
     }

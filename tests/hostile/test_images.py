@@ -1,7 +1,7 @@
-"""A camera that sends rubbish, or somebody who means it: whole runs over hostile images.
+"""Whole runs over hostile images, as a broken camera or an attacker may send them.
 
-Each image ends with one outcome out of the closed list, its neighbours are scored as ever, and
-the process that started the scoring neither dies nor grows.
+Each image gets exactly one of the defined outcomes, the other images are scored as usual, and the
+process that started the scoring neither crashes nor grows.
 """
 
 from __future__ import annotations
@@ -12,71 +12,73 @@ from typing import Any
 
 import pytest
 
-from fer_batch import nightly
+from fer_batch.pipeline import nightly
 from fer_batch.records import Outcome
-from tests.end_to_end.conftest import DAY, Night, crop, facility
-from tests.hostile.conftest import GROWTH_MB, resident_mb
+from tests.fixtures.night import DAY, Night, encode_crop, format_facility
+from tests.hostile.conftest import GROWTH_MB, measure_resident_mb
 from tests.support import pictures
-from tests.support.hostile_images import corpus
+from tests.support.hostile_images import generate_hostile_images
 
-GOOD = 10
+VALID_IMAGES = 10
 
 
-def results(night: Night, name: str) -> dict[str, tuple[str, str]]:
+def read_results(night: Night, name: str) -> dict[str, tuple[str, str]]:
     """Outcome and reason of each image of a facility, by the last part of its key."""
-    rows = night.rows(
+    rows = night.query(
         "select image_key, outcome, reason from fer.image_result where facility_id = %s", name
     )
-    found = {row["image_key"].split("/")[-1]: (row["outcome"], row["reason"]) for row in rows}
-    assert len(found) == len(rows)
-    return found
+    results = {row["image_key"].split("/")[-1]: (row["outcome"], row["reason"]) for row in rows}
+    assert len(results) == len(rows)
+    return results
 
 
-def good_ones(night: Night, name: str) -> list[str]:
-    """Put good images between the others, and say how they are called."""
-    names = [f"{chr(32 + 9 * n)}good {n}.png" for n in range(GOOD)]
+def put_valid_images(night: Night, name: str) -> list[str]:
+    """Upload valid images between the others in key order, and return their names."""
+    names = [f"{chr(32 + 9 * n)}valid {n}.png" for n in range(VALID_IMAGES)]
     for number, key in enumerate(names):
-        night.put(f"{name}/{DAY}/{key}", crop(number % 2 == 0))
+        night.put(f"{name}/{DAY}/{key}", encode_crop(number % 2 == 0))
     return names
 
 
-def faces(night: Night, name: str) -> int:
+def count_faces(night: Night, name: str) -> int:
     query = "select count(*) as n from fer.face_result where facility_id = %s"
-    return int(night.rows(query, name)[0]["n"])
+    return int(night.query(query, name)[0]["n"])
 
 
-def test_every_hostile_image_has_one_outcome_and_harms_nobody(night: Night) -> None:
-    cases = list(corpus())
-    night.registry(facility("crops"), facility("frames", "frames"), facility("none"))
+def test_each_hostile_image_has_one_outcome_and_affects_no_other(night: Night) -> None:
+    cases = list(generate_hostile_images())
+    night.write_registry(
+        format_facility("crops"), format_facility("frames", "frames"), format_facility("none")
+    )
     for name in ("crops", "frames"):
-        good = good_ones(night, name)
+        valid = put_valid_images(night, name)
         for key, data, _ in cases:
             night.put(f"{name}/{DAY}/{key}", data)
 
-    night.run(facility_ids=("none",))  # everything is imported
-    before_mb = resident_mb()
+    night.run(facility_ids=("none",))  # afterwards all modules are imported
+    before_mb = measure_resident_mb()
     night.run("hostile", facility_ids=("crops", "frames"))
-    grown_mb = resident_mb() - before_mb
+    grown_mb = measure_resident_mb() - before_mb
     print(f"{len(cases)} hostile images in two facilities, grown by {grown_mb:.1f} MB")  # noqa: T201
 
-    crops, frames = results(night, "crops"), results(night, "frames")
-    wrong = [
+    crops, frames = read_results(night, "crops"), read_results(night, "frames")
+    unexpected = [
         (key, outcome.value, crops[key])
         for key, _, outcome in cases
         if crops[key][0] != outcome.value
-        # In a frame there may be no face.
+        # The detector may find no face in a frame.
         or frames[key][0] not in ({"scored", "no_face"} if outcome == "scored" else {outcome})
     ]
-    assert wrong == []
-    assert set(crops) == set(frames) == {key for key, _, _ in cases} | set(good)
-    assert all(crops[key] == ("scored", "") for key in good)
-    assert all(frames[key][0] == "no_face" for key in good)  # flat grey
-    assert faces(night, "crops") == sum(outcome == "scored" for outcome, _ in crops.values())
-    assert all(0 < len(why) <= 200 for outcome, why in crops.values() if outcome != "scored")
+    assert unexpected == []
+    assert set(crops) == set(frames) == {key for key, _, _ in cases} | set(valid)
+    assert all(crops[key] == ("scored", "") for key in valid)
+    assert all(frames[key][0] == "no_face" for key in valid)  # flat gray
+    assert count_faces(night, "crops") == sum(outcome == "scored" for outcome, _ in crops.values())
+    assert all(0 < len(reason) <= 200 for outcome, reason in crops.values() if outcome != "scored")
     assert grown_mb < GROWTH_MB
 
 
-# ---------------------------------------------------------------- killers
+# ---------------------------------------------------------------- images that end the decoder
 
 DECODER = """
 import os, resource, signal, time
@@ -84,23 +86,23 @@ from pathlib import Path
 import cv2
 
 decode = cv2.imdecode
-tries = Path({tries!r})
+attempts = Path({attempts!r})
 
 
 def decode_or_die(data, flags):
     content = data.tobytes()
-    for way in (b"abort", b"kill", b"hang", b"grow", b"error"):
-        if b"killer: " + way not in content:
+    for action in (b"abort", b"kill", b"hang", b"grow", b"error"):
+        if b"killer: " + action not in content:
             continue
-        with tries.open("a") as file:
-            file.write(f"{{way.decode()}} {{resource.getrlimit(resource.RLIMIT_CORE)[0]}}\\n")
-        if way == b"abort":
+        with attempts.open("a") as file:
+            file.write(f"{{action.decode()}} {{resource.getrlimit(resource.RLIMIT_CORE)[0]}}\\n")
+        if action == b"abort":
             os.abort()
-        elif way == b"kill":
+        elif action == b"kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        elif way == b"hang":
+        elif action == b"hang":
             time.sleep(3600)
-        elif way == b"grow":
+        elif action == b"grow":
             hoard = bytearray(b"x") * 3_000_000_000
             time.sleep(3600)
         else:
@@ -112,54 +114,54 @@ cv2.imdecode = decode_or_die
 """
 
 
-def killer(way: str) -> bytes:
-    """A good JPEG that makes the decoder of this test end its process."""
-    data, word = pictures.encoded(pictures.scene()), f"killer: {way}".encode()
+def build_killer_image(action: str) -> bytes:
+    """A valid JPEG with a comment that makes the decoder of this test end its process."""
+    data, word = pictures.encode(pictures.draw_scene()), f"killer: {action}".encode()
     return data[:2] + b"\xff\xfe" + (2 + len(word)).to_bytes(2) + word + data[2:]
 
 
 @pytest.mark.parametrize(
-    ("threads", "ways"),
+    ("threads", "actions"),
     [
         pytest.param(1, ["abort", "hang", "grow"], id="one thread"),
         pytest.param(2, ["kill", "error"], id="two threads"),
     ],
 )
-def test_an_image_that_ends_its_process_is_given_up_and_the_rest_is_scored(
+def test_an_image_that_crashes_the_decoder_is_quarantined_and_the_others_are_scored(
     night: Night,
     scoring_process: Any,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     threads: int,
-    ways: list[str],
+    actions: list[str],
 ) -> None:
-    tries = tmp_path / "tries"
-    scoring_process(DECODER.format(tries=str(tries)))
+    attempts = tmp_path / "attempts"
+    scoring_process(DECODER.format(attempts=str(attempts)))
     monkeypatch.setattr(nightly, "IMAGE_DEADLINE_S", 3.0)
-    night.registry(facility("mall"), facility("none"))
-    good = good_ones(night, "mall")
-    for number, way in enumerate(ways):
-        night.put(f"mall/{DAY}/{number} {way}.jpg", killer(way))
-    night.run(facility_ids=("none",))  # everything is imported
-    before_mb = resident_mb()
+    night.write_registry(format_facility("mall"), format_facility("none"))
+    valid = put_valid_images(night, "mall")
+    for number, action in enumerate(actions):
+        night.put(f"mall/{DAY}/{number} {action}.jpg", build_killer_image(action))
+    night.run(facility_ids=("none",))  # afterwards all modules are imported
+    before_mb = measure_resident_mb()
 
     night.with_settings(threads=threads, chunk_images=3, score_memory_mb=1000).run("killed")
 
-    found = results(night, "mall")
-    assert {found[f"{number} {way}.jpg"] for number, way in enumerate(ways)} == {
-        (Outcome.KILLED_WORKER.value, "ended the process that decoded it each time")
+    outcomes = read_results(night, "mall")
+    assert {outcomes[f"{number} {action}.jpg"] for number, action in enumerate(actions)} == {
+        (Outcome.DECODER_CRASHED.value, "ended the process that decoded it each time")
     }
-    assert all(found[key] == ("scored", "") for key in good)
-    assert len(found) == len(good) + len(ways)
-    assert faces(night, "mall") == len(good)
-    tried = Counter(line.split()[0] for line in tries.read_text().splitlines())
-    assert set(tried) == set(ways)
-    assert max(tried.values()) <= 3
-    print(f"{threads} threads, processes that died of each image: {dict(tried)}")  # noqa: T201
-    # What was in memory is not left on the disk.
-    assert {line.split()[1] for line in tries.read_text().splitlines()} == {"0"}
+    assert all(outcomes[key] == ("scored", "") for key in valid)
+    assert len(outcomes) == len(valid) + len(actions)
+    assert count_faces(night, "mall") == len(valid)
+    attempts_by_action = Counter(line.split()[0] for line in attempts.read_text().splitlines())
+    assert set(attempts_by_action) == set(actions)
+    assert max(attempts_by_action.values()) <= 3
+    print(f"{threads} threads, crashes by image: {dict(attempts_by_action)}")  # noqa: T201
+    # No core file is written: it would store images on disk.
+    assert {line.split()[1] for line in attempts.read_text().splitlines()} == {"0"}
 
-    # What was given up is final: the next run does not try it.
+    # The outcome of a quarantined image is final: the next run does not decode it.
     night.run("again")
-    assert len(tries.read_text().splitlines()) == tried.total()
-    assert resident_mb() - before_mb < GROWTH_MB
+    assert len(attempts.read_text().splitlines()) == attempts_by_action.total()
+    assert measure_resident_mb() - before_mb < GROWTH_MB

@@ -1,8 +1,8 @@
-"""Good images changed at random, read by the process of the test: pixels or a reason, no more.
+"""Randomly mutated images, decoded in the process of the test, give pixels or an outcome only.
 
-`FER_FUZZ_IMAGES` says how many in all, 1,000 if it is not set, and `FER_FUZZ_SECONDS` for how long
-changes are guided by the lines that they reach, 5 if it is not set. An image that takes the process
-down or hangs it is left in the test's folder as `image`.
+`FER_FUZZ_IMAGES` is the total number of images, by default 1,000. `FER_FUZZ_SECONDS` is the time of
+coverage-guided fuzzing, by default 5. An image that crashes or hangs the process is left in the
+folder of the test as `image`.
 """
 
 from __future__ import annotations
@@ -17,58 +17,64 @@ from pathlib import Path
 
 import pytest
 
-from fer_batch.images import Limits, UndecodableImageError, quiet_decoders, read_image
-from fer_batch.nightly import IMAGE_DEADLINE_S
+from fer_batch.imaging.decoding import (
+    ImageLimits,
+    UndecodableImageError,
+    decode_image,
+    silence_decoders,
+)
+from fer_batch.pipeline.nightly import IMAGE_DEADLINE_S
 from fer_batch.records import Outcome
-from tests.hostile.conftest import GROWTH_MB, resident_mb
-from tests.support.hostile_images import Mutator, good_ones
+from tests.hostile.conftest import GROWTH_MB, measure_resident_mb
+from tests.support.hostile_images import Mutator, encode_valid_images
 
 IMAGES = int(os.environ.get("FER_FUZZ_IMAGES", "1000"))
 SEEDS = 4
 FUZZ_SECONDS = int(os.environ.get("FER_FUZZ_SECONDS", "5"))
-LIMITS = Limits(max_bytes=100_000, max_pixels=1_000_000, min_px=16)
+LIMITS = ImageLimits(max_bytes=100_000, max_pixels=1_000_000, min_px=16)
 
 
-def read(data: bytes, *, is_grey: bool) -> Outcome:
-    """The outcome of an image; any error but the one for images is passed on."""
+def decode_to_outcome(data: bytes, *, is_gray: bool) -> Outcome:
+    """Decode an image to its outcome. Errors other than `UndecodableImageError` are raised."""
     try:
-        image = read_image(data, LIMITS, is_grey=is_grey)
+        pixels = decode_image(data, LIMITS, is_gray=is_gray)
     except UndecodableImageError as error:
         return error.outcome
-    assert image.width_px * image.height_px <= LIMITS.max_pixels
-    assert min(image.width_px, image.height_px) >= LIMITS.min_px
-    assert image.pixels.shape[2:] == (() if is_grey else (3,))
+    height, width = pixels.shape[:2]
+    assert width * height <= LIMITS.max_pixels
+    assert min(width, height) >= LIMITS.min_px
+    assert pixels.shape[2:] == (() if is_gray else (3,))
     return Outcome.SCORED
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_changed_images_become_pixels_or_a_reason(seed: int, tmp_path: Path) -> None:
-    mutator, found = Mutator(seed, good_ones()), Counter[str]()
+def test_mutated_images_give_pixels_or_an_outcome(seed: int, tmp_path: Path) -> None:
+    mutator, outcomes = Mutator(seed, encode_valid_images()), Counter[str]()
     suspect = tmp_path / "image"
     before_mb = 0.0
-    with quiet_decoders():
+    with silence_decoders():
         for number in range(IMAGES // SEEDS):
-            data = mutator.one()
+            data = mutator.make_file()
             suspect.write_bytes(data)
-            # From outside of the interpreter, which a decoder does not give back while it hangs.
+            # A watchdog thread in C: a decoder that hangs does not release the interpreter.
             faulthandler.dump_traceback_later(IMAGE_DEADLINE_S, exit=True)
             try:
-                found[read(data, is_grey=number % 2 == 0).value] += 1
+                outcomes[decode_to_outcome(data, is_gray=number % 2 == 0).value] += 1
             finally:
                 faulthandler.cancel_dump_traceback_later()
-            if number == 100:  # by now everything is loaded
-                before_mb = resident_mb()
-    grown_mb = resident_mb() - before_mb
-    print(f"seed {seed}: {dict(found.most_common())}, grown by {grown_mb:.1f} MB")  # noqa: T201
-    assert found.total() == IMAGES // SEEDS
-    # All of it is worth nothing if no change reaches the decoders.
-    assert {"scored", "unreadable", "unsupported", "too_large", "too_small"} <= set(found)
+            if number == 100:  # by now all libraries are loaded
+                before_mb = measure_resident_mb()
+    grown_mb = measure_resident_mb() - before_mb
+    print(f"seed {seed}: {dict(outcomes.most_common())}, grown by {grown_mb:.1f} MB")  # noqa: T201
+    assert outcomes.total() == IMAGES // SEEDS
+    # The test is worthless if no mutated image reaches the decoders.
+    assert {"scored", "unreadable", "unsupported", "too_large", "too_small"} <= set(outcomes)
     assert grown_mb < GROWTH_MB
 
 
 @pytest.mark.timeout(FUZZ_SECONDS + 300)
-def test_changes_that_reach_new_lines_are_changed_further(tmp_path: Path, repo_root: Path) -> None:
+def test_coverage_guided_fuzzing_finds_no_error(tmp_path: Path, repo_root: Path) -> None:
     folder, counts = tmp_path / "corpus", tmp_path / "counts.json"
     folder.mkdir()
     options = [
@@ -76,16 +82,16 @@ def test_changes_that_reach_new_lines_are_changed_further(tmp_path: Path, repo_r
         f"-timeout={IMAGE_DEADLINE_S:.0f}",
         "-max_len=16384",
         "-rss_limit_mb=1000",
-        "-close_fd_mask=2",  # what libjpeg and libpng say of each image; not libFuzzer's own
+        "-close_fd_mask=2",  # discard the messages of libjpeg and libpng, not those of libFuzzer
         f"-artifact_prefix={tmp_path}/",
     ]
-    # By way of a shell: Linux puts the peak of the process that starts another one down to that
-    # one as well, and this one may have trained a network before.
+    # Started through a shell: on Linux a child inherits the peak memory of the process that starts
+    # it, and this one may have trained a network before.
     shell = ["/bin/sh", "-c", '"$@"; exit $?', "fuzz"]
     fuzz = [sys.executable, "-m", "tests.hostile.fuzz", str(counts), str(folder), *options]
-    ended = subprocess.run([*shell, *fuzz], cwd=repo_root, capture_output=True, check=False)
+    process = subprocess.run([*shell, *fuzz], cwd=repo_root, capture_output=True, check=False)
     left = [path.name for path in tmp_path.iterdir() if path.name not in ("corpus", "counts.json")]
-    assert (ended.returncode, left) == (0, []), ended.stderr[-4000:].decode(errors="replace")
-    told = json.loads(counts.read_text())
-    print(f"fuzzed {told}, {len(list(folder.iterdir()))} kept")  # noqa: T201
-    assert told["grown_mb"] < GROWTH_MB
+    assert (process.returncode, left) == (0, []), process.stderr[-4000:].decode(errors="replace")
+    statistics = json.loads(counts.read_text())
+    print(f"fuzzed {statistics}, {len(list(folder.iterdir()))} kept")  # noqa: T201
+    assert statistics["grown_mb"] < GROWTH_MB

@@ -1,4 +1,4 @@
-"""Hostile names: whatever an object or a facility is called is data, never SQL, code or a path."""
+"""Hostile names of objects and facilities are data, and never used as SQL, code or a path."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from typing import Any
 
 import pytest
 
-from fer_batch import listing, registry
 from fer_batch.errors import ConfigurationError
+from fer_batch.facilities import registry
+from fer_batch.pipeline import listing
 from fer_batch.settings import Settings
-from fer_batch.storage import BucketReader, ListedObject
-from fer_batch.uploading import upload_many
-from tests.end_to_end.conftest import DAY, Night, crop, facility
-from tests.hostile.conftest import GROWTH_MB, resident_mb
-from tests.s3.conftest import Scripted, settings_of
+from fer_batch.storage.reader import BucketReader, ListedObject
+from fer_batch.storage.writer import upload_many
+from tests.fixtures.night import DAY, Night, encode_crop, format_facility
+from tests.fixtures.s3 import Scripted, build_s3_settings
+from tests.hostile.conftest import GROWTH_MB, measure_resident_mb
 
 KEYS = int(os.environ.get("FER_MANY_KEYS", "5000"))
 
 MARK = "awkward"
-"""A part of each hostile name, by which a file or a program that is called so is known."""
+"""A part of each hostile name that identifies any file or program with such a name."""
 
 SQL = [
     "'; DROP TABLE fer.image; --",
@@ -46,13 +47,13 @@ AWKWARD = [
     *(chr(n) for n in range(0x20, 0x7F) if chr(n) != "/"),
     *"\t\r\x01\x1b\x7f\x85\xa0\xad",
     *"\u200b\u200e\u202e\u2028\u2060\ufeff\ufffd\ue000\U0001f600\U0010ffff",
-    "e\u0301",  # another spelling of the next one
+    "e\u0301",  # another Unicode form of the next one
     "\u00e9",
     "a\u0308\u0323",
     "\u0430",  # Cyrillic, and looks like a Latin a
-    "\uff41",  # as wide as a Chinese character
-    "\\N",  # what COPY takes for NULL
-    "\\.",  # and for its end
+    "\uff41",  # full-width a
+    "\\N",  # NULL for COPY
+    "\\.",  # the end of the data for COPY
     "a\tb",
     "true",
     "null",
@@ -62,11 +63,11 @@ AWKWARD = [
     "CON",
 ]
 PATHS = ["%2e%2e/%2e%2e/awkward", "..awkward", ".awkward/...", "C:awkward"]
-ALIKE = ["b/c", "b c", "b-c", "b.c", "b,c", "b0c", "b", "b/c/d", "b /c", "b- /c"]
-"""They sort in another order wherever `/` is not compared as a byte."""
+SIMILAR = ["b/c", "b c", "b-c", "b.c", "b,c", "b0c", "b", "b/c/d", "b /c", "b- /c"]
+"""These sort in a different order where `/` is not compared as a byte."""
 
-EVERYWHERE = [f"{MARK} {name}.png" for name in (*SQL, *CODE, *AWKWARD, *PATHS)]
-EVERYWHERE += [f"alike/{name}" for name in ALIKE]
+ON_BOTH_SERVERS = [f"{MARK} {name}.png" for name in (*SQL, *CODE, *AWKWARD, *PATHS)]
+ON_BOTH_SERVERS += [f"similar/{name}" for name in SIMILAR]
 ONLY_MOTO = [  # SeaweedFS refuses or changes these
     *("a//b.png", "/a.png", "//", "a/./b.png", "../../../../tmp/awkward.png", "..", "a/..", "."),
     *("back\\slash.png", "folder/", "..\\..\\awkward.png"),
@@ -74,59 +75,59 @@ ONLY_MOTO = [  # SeaweedFS refuses or changes these
 ONLY_SEAWEED = ["line\nbreak.png"]
 
 
-def longest(prefix: str, character: str, segment_bytes: int = 1024) -> str:
-    """The prefix with a name that makes the key as long as S3 allows, 1,024 bytes."""
+def build_longest_key(prefix: str, character: str, segment_bytes: int = 1024) -> str:
+    """A key with this prefix and the maximum length of S3, 1,024 bytes."""
     key, size = prefix, len(character.encode())
     in_segment = 0
     while (left := 1024 - len(key.encode())) > 0:
-        some = "/" if in_segment + size > segment_bytes else character if size <= left else "x"
-        in_segment = 0 if some == "/" else in_segment + len(some.encode())
-        key += some
+        piece = "/" if in_segment + size > segment_bytes else character if size <= left else "x"
+        in_segment = 0 if piece == "/" else in_segment + len(piece.encode())
+        key += piece
     return key
 
 
-# ---------------------------------------------------------------- what must not happen
+# ---------------------------------------------------------------- audit of hostile names
 
-_watching: list[str] | None = None
+_recorded: list[str] | None = None
 _HARMLESS = ("socket.", "http.client.", "urllib.", "object.", "sys._getframe", "compile", "exec")
 
 
-def _watch(event: str, args: tuple[Any, ...]) -> None:
-    if _watching is not None and not event.startswith(_HARMLESS) and MARK in repr(args):
-        _watching.append(f"{event} {args!r}"[:200])
+def _record(event: str, args: tuple[Any, ...]) -> None:
+    if _recorded is not None and not event.startswith(_HARMLESS) and MARK in repr(args):
+        _recorded.append(f"{event} {args!r}"[:200])
 
 
 @contextmanager
-def watched() -> Iterator[list[str]]:
-    """What this process does meanwhile with files and programs of a hostile name.
+def recorded_audit_events() -> Iterator[list[str]]:
+    """The audit events of this process about files and programs with a hostile name.
 
-    The test's own folder is called after the test, which must not hold the mark.
+    The folder of a test has the name of the test, which must not contain `MARK`.
     """
-    global _watching
+    global _recorded
     if not hasattr(sys, "_awkward_hook"):
-        sys._awkward_hook = True  # type: ignore[attr-defined]  # a hook stays for good
-        sys.addaudithook(_watch)
-    found: list[str] = []
-    _watching = found
+        sys._awkward_hook = True  # type: ignore[attr-defined]  # hooks cannot be removed
+        sys.addaudithook(_record)
+    events: list[str] = []
+    _recorded = events
     try:
-        yield found
+        yield events
     finally:
-        _watching = None
+        _recorded = None
 
 
-WATCH_CHILD = f"""
+RECORD_IN_CHILD = f"""
 import os, sys
 
-told = os.open({{tattle!r}}, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+events = os.open({{events_file!r}}, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 
 
-def watch(event, args):
+def record(event, args):
     if not event.startswith({_HARMLESS!r}) and {MARK!r} in repr(args):
-        os.write(told, f"{{{{event}}}} {{{{args!r}}}}\\n".encode(errors="replace"))
+        os.write(events, f"{{{{event}}}} {{{{args!r}}}}\\n".encode(errors="replace"))
 
 
-sys.addaudithook(watch)
-os.write(told, b"watching\\n")
+sys.addaudithook(record)
+os.write(events, b"recording\\n")
 """
 
 
@@ -134,7 +135,7 @@ os.write(told, b"watching\\n")
 
 
 @pytest.mark.parametrize("server", ["seaweedfs", "moto"])
-def test_every_key_is_scored_under_its_own_name(
+def test_each_hostile_key_is_scored_under_its_exact_name(
     night: Night,
     s3: Any,
     moto: str,
@@ -143,105 +144,109 @@ def test_every_key_is_scored_under_its_own_name(
     monkeypatch: pytest.MonkeyPatch,
     server: str,
 ) -> None:
-    tattle = tmp_path / "tattle"
-    scoring_process(WATCH_CHILD.format(tattle=str(tattle)))
+    events_file = tmp_path / "events"
+    scoring_process(RECORD_IN_CHILD.format(events_file=str(events_file)))
     named = 'name = "Robert\'); DROP TABLE fer.image;-- <script>awkward</script>"'
-    mall = facility("mall").replace('name = "mall"', named)
-    prefix, names = f"mall/{DAY}/", [*EVERYWHERE]
+    mall = format_facility("mall").replace('name = "mall"', named)
+    prefix, names = f"mall/{DAY}/", [*ON_BOTH_SERVERS]
     settings = night.settings
     if server == "moto":
         bucket = "hostile-names"
-        where = f'endpoint = "{moto}"\nbucket = "{bucket}"\nkey_template = "m//{{capture_day}}/"\n'
-        mall = mall.replace("target_share", where + "target_share")
+        bucket_keys = (
+            f'endpoint = "{moto}"\nbucket = "{bucket}"\nkey_template = "m//{{capture_day}}/"\n'
+        )
+        mall = mall.replace("target_share", bucket_keys + "target_share")
         prefix, names = f"m//{DAY}/", names + ONLY_MOTO
-        settings = settings_of(moto, bucket)
+        settings = build_s3_settings(moto, bucket)
     else:
         names += ONLY_SEAWEED
     keys = [prefix + name for name in names]
-    # SeaweedFS takes a backslash for a slash, and no longer part between two slashes than that.
+    # SeaweedFS converts a backslash to a slash, and limits a path segment to 255 bytes.
     keys = keys if server == "moto" else [key for key in keys if "\\" not in key]
     segment_bytes = 1024 if server == "moto" else 255
-    keys += [longest(prefix, c, segment_bytes) for c in ("x", "\u00e9", "\U0001f600", "'")]
+    keys += [
+        build_longest_key(prefix, c, segment_bytes) for c in ("x", "\u00e9", "\U0001f600", "'")
+    ]
     assert max(len(key.encode()) for key in keys) == 1024
     assert len(keys) == len(set(keys))
-    images = [(key, crop(n % 2 == 0)) for n, key in enumerate(keys)]
-    # SeaweedFS may lose one of two objects that are written at once if the key of one is a folder
-    # of the other, so those come one after the other.
-    upload_many(settings, settings.s3_bucket, [i for i in images if "/alike/" not in i[0]])
-    for image in [*(i for i in images if "/alike/" in i[0]), (f"{prefix}marker/", b"")]:
+    images = [(key, encode_crop(n % 2 == 0)) for n, key in enumerate(keys)]
+    # SeaweedFS may lose one of two objects that are written concurrently if the key of one is a
+    # folder of the other, so these are written one by one.
+    upload_many(settings, settings.s3_bucket, [i for i in images if "/similar/" not in i[0]])
+    for image in [*(i for i in images if "/similar/" in i[0]), (f"{prefix}marker/", b"")]:
         upload_many(settings, settings.s3_bucket, [image])
-    night.registry(mall)
-    in_no_order(monkeypatch)
+    night.write_registry(mall)
+    shuffle_listings(monkeypatch)
 
-    with watched() as seen:
+    with recorded_audit_events() as events:
         findings = night.with_settings(chunk_images=16).run(run_id="'; DROP TABLE fer.run; --")
 
-    rows = night.rows("select image_key, outcome, reason from fer.image_result")
+    rows = night.query("select image_key, outcome, reason from fer.image_result")
     assert {row["image_key"]: (row["outcome"], row["reason"]) for row in rows} == dict.fromkeys(
         keys, ("scored", "")
     )
     assert len(rows) == len(keys)
-    assert night.summary("mall")["images"] == len(keys)
+    assert night.read_summary("mall")["images"] == len(keys)
     assert [f for f in findings if f["severity"] == "error"] == []
-    assert (seen, tattle.read_text()) == ([], "watching\n")
+    assert (events, events_file.read_text()) == ([], "recording\n")
     (report,) = night.settings.report_dir.iterdir()
     assert "<script>awkward" not in report.read_text()
 
 
-def in_no_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every listing of this process come in no order, and name a tenth of its keys twice."""
+def shuffle_listings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Return the listings of this process in random order, with a tenth of their keys twice."""
     real = BucketReader.list
 
     def shuffled(self: BucketReader, prefix: str) -> Iterator[ListedObject]:
-        found = list(real(self, prefix))
-        chosen = random.Random(7)
-        found += chosen.sample(found, len(found) // 10)
-        chosen.shuffle(found)
-        return iter(found)
+        objects = list(real(self, prefix))
+        rng = random.Random(7)
+        objects += rng.sample(objects, len(objects) // 10)
+        rng.shuffle(objects)
+        return iter(objects)
 
     monkeypatch.setattr(BucketReader, "list", shuffled)
 
 
 @pytest.mark.timeout(1200)
-def test_a_long_listing_in_no_order_is_all_there_in_the_memory_of_a_short_one(
+def test_a_long_unordered_listing_is_complete_and_needs_constant_memory(
     night: Night,
 ) -> None:
     numbers = list(range(KEYS))
     random.Random(3).shuffle(numbers)
     keys = [f"m/{DAY}/{'-/. '[n % 4]}{n:06}.png" for n in numbers]
     server = Scripted()
-    pages = iter(())
+    pages: Iterator[int] = iter(())
 
-    def answer(_: str) -> tuple[int, bytes]:
+    def respond(_: str) -> tuple[int, bytes]:
         n = next(pages, None)
         if n is None:
-            return Scripted.listing()  # nothing comes after the last page
+            return Scripted.build_listing()  # after the last page
         is_last = n + 1000 >= len(keys)
         token = "" if is_last else str(n)
         page = [key.replace(" ", "%20") for key in keys[n : n + 1000]]
-        return Scripted.listing(*page, is_truncated=not is_last, token=token)
+        return Scripted.build_listing(*page, is_truncated=not is_last, token=token)
 
-    server.answer = answer
-    where = f'endpoint = "{server.endpoint}"\nbucket = "bucket"\n'
-    where += 'key_template = "m/{{capture_day}}/"\n'
-    night.registry(facility("mall", more=where))
+    server.respond = respond
+    bucket_keys = f'endpoint = "{server.endpoint}"\nbucket = "bucket"\n'
+    bucket_keys += 'key_template = "m/{{capture_day}}/"\n'
+    night.write_registry(format_facility("mall", more=bucket_keys))
     run = night.open()
     run.sync_facilities()
 
-    def look() -> listing.BatchListing:
+    def list_once() -> listing.BatchListing:
         nonlocal pages
         pages = iter(range(0, len(keys), 1000))
-        (found,) = run.list_images()
-        return found
+        (batch_listing,) = run.list_images()
+        return batch_listing
 
-    first = look()
-    before_mb = resident_mb()
-    again = look()
-    grown_mb = resident_mb() - before_mb
+    first = list_once()
+    before_mb = measure_resident_mb()
+    again = list_once()
+    grown_mb = measure_resident_mb() - before_mb
     shards = run.plan_shards()
     server.shutdown()
     server.server_close()
-    listed = [row["image_key"] for row in night.rows("select image_key from fer.image")]
+    listed = [row["image_key"] for row in night.query("select image_key from fer.image")]
     print(f"{KEYS} keys in {len(shards)} shards, grown by {grown_mb:.1f} MB")  # noqa: T201
 
     assert (first.status, first.images, first.new_images) == ("listed", KEYS, KEYS)
@@ -249,7 +254,7 @@ def test_a_long_listing_in_no_order_is_all_there_in_the_memory_of_a_short_one(
     assert sorted(listed) == sorted(keys)
     ranges = [key_range for shard in shards for key_range in shard.ranges]
     assert sum(r.image_count for r in ranges) == KEYS
-    for r in ranges:  # in byte order, whatever the listing's order was
+    for r in ranges:  # in byte order, which the listing was not
         inside = [k for k in listed if r.first_key.encode() <= k.encode() <= r.last_key.encode()]
         assert len(inside) == r.image_count
     assert grown_mb < GROWTH_MB
@@ -276,8 +281,8 @@ IDS = [
     "mall\u200b",
     "\u202emall",
     "ma\u0301ll",
-    "\u0131mall",  # a dotless i, which becomes an I
-    "\u212aelvin",  # a Kelvin sign, which becomes a k
+    "\u0131mall",  # a dotless i, whose upper case is I
+    "\u212aelvin",  # a Kelvin sign, whose lower case is k
     "mall%",
     "mall_%",
     "--rescore",
@@ -290,49 +295,53 @@ IDS = [
 
 
 @pytest.mark.parametrize("name", IDS)
-def test_a_facility_of_a_hostile_id_is_refused_by_the_registry(tmp_path: Path, name: str) -> None:
+def test_the_registry_rejects_hostile_facility_ids(tmp_path: Path, name: str) -> None:
     quoted = '"' + "".join(f"\\U{ord(c):08x}" for c in name) + '"'
     path = tmp_path / "facilities.toml"
-    path.write_text(facility("mall").replace("facility.mall", f"facility.{quoted}"))
+    path.write_text(format_facility("mall").replace("facility.mall", f"facility.{quoted}"))
 
     with pytest.raises(ConfigurationError, match="facility_id must match"):
-        registry.load(path, Settings(_env_file=None))
+        registry.load_registry(path, Settings(_env_file=None))
 
 
-def test_a_hostile_id_on_the_command_line_is_no_facility(night: Night, nightly: Any) -> None:
-    night.registry(facility("mall"), facility("kelvin"), facility("imall"))
+def test_the_command_line_rejects_hostile_facility_ids(night: Night, nightly: Any) -> None:
+    night.write_registry(
+        format_facility("mall"), format_facility("kelvin"), format_facility("imall")
+    )
     night.fill("mall", 1, 0)
-    assert nightly("list", "--capture-day", str(DAY)).code == 0
-    before = night.snapshot()
+    assert nightly("list-images", "--capture-day", str(DAY)).code == 0
+    before = night.read_snapshot()
 
     for name in IDS:
-        ended = nightly("list", "--capture-day", str(DAY), f"--facility={name}")
-        assert ended.code == 2, (name, ended)
-        assert "no facility" in ended.err, (name, ended)
+        result = nightly("list-images", "--capture-day", str(DAY), f"--facility={name}")
+        assert result.code == 2, (name, result)
+        assert "no facility" in result.err, (name, result)
 
     for option in ("--time-zone", "--model-version"):
         for value in (IDS[0], "../../etc/passwd", "Europe/Berl\u0456n"):
-            ended = nightly("score", "--capture-day", str(DAY), f"{option}={value}")
-            assert ended.code == 2, (option, value, ended)
-    assert night.snapshot() == before
+            result = nightly("score", "--capture-day", str(DAY), f"{option}={value}")
+            assert result.code == 2, (option, value, result)
+    assert night.read_snapshot() == before
     assert [path.name for path in nightly.folder.iterdir()] == []
 
 
-def test_hostile_parameters_of_a_dag_are_no_facility_either(
+def test_dag_parameters_with_hostile_facility_ids_are_rejected(
     night: Night, nightly: Any, monkeypatch: pytest.MonkeyPatch, fer_command: Any
 ) -> None:
-    night.registry(facility("mall"))
+    night.write_registry(format_facility("mall"))
     night.fill("mall", 1, 0)
     for name, value in nightly.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(fer_command, "_connection", lambda _: None)
-    monkeypatch.setattr(fer_command, "time_limit", dict)
+    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
+    monkeypatch.setattr(fer_command, "compute_time_limit", dict)
     monkeypatch.chdir(nightly.folder)
     day = f"--capture-day={DAY}"
 
-    fer_command.run("facilities", "sync", "--json")
+    fer_command.run_command("facilities", "sync", "--json")
     for name in (IDS[0], "--rescore --facility=mall", "m\u0430ll", "$(touch awkward)"):
         with pytest.raises(fer_command.PermanentFailureError, match="no facility"):
-            fer_command.run("list", day, f"--facility={name}", "--json")
-    assert fer_command.run("list", day, "--facility=mall", "--json")[0]["images"] == 1
+            fer_command.run_command("list-images", day, f"--facility={name}", "--json")
+    assert (
+        fer_command.run_command("list-images", day, "--facility=mall", "--json")[0]["images"] == 1
+    )
     assert [path.name for path in nightly.folder.iterdir()] == []

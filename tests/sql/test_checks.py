@@ -1,4 +1,4 @@
-"""Every data check finds what it is there for, and nothing in a healthy day."""
+"""Every data check reports its defect, and nothing for a correct day."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ from typing import Any
 
 import pytest
 
-from fer_batch import checks, ledger, resources
+from fer_batch import resources
+from fer_batch.database import ledger
 from fer_batch.errors import DatabaseError
+from fer_batch.pipeline import checks
 from fer_batch.records import Batch, ImageScore, Outcome
 
 
 def run(tables: Any, *batches: Batch, run_id: str = "run-1") -> list[dict[str, Any]]:
-    return checks.run(tables.engine, batches or [tables.batch], tables.version, run_id)
+    return checks.check_data(tables.engine, batches or [tables.batch], tables.version, run_id)
 
 
-def found(tables: Any, *batches: Batch, run_id: str = "run-1") -> dict[str, str]:
-    """What was found, by check."""
+def find(tables: Any, *batches: Batch, run_id: str = "run-1") -> dict[str, str]:
+    """The findings by check."""
     return {f["check"]: f["finding"] for f in run(tables, *batches, run_id=run_id)}
 
 
 def healthy(tables: Any) -> None:
     tables.fill(happy=60, sad=20, uncertain=20)
-    tables.summarise()
+    tables.summarize()
 
 
 def test_healthy_day_has_no_finding(tables: Any) -> None:
@@ -32,20 +34,20 @@ def test_healthy_day_has_no_finding(tables: Any) -> None:
     assert run(tables) == []
 
 
-def test_day_that_nobody_looked_at_has_no_finding(tables: Any) -> None:
+def test_day_that_was_never_handled_has_no_finding(tables: Any) -> None:
     assert run(tables) == []
 
 
 def test_empty_day_has_no_finding_unless_images_were_expected(tables: Any) -> None:
     tables.list([])
-    tables.summarise()
+    tables.summarize()
     assert run(tables) == []
     tables.add("north-mall", expected_images_min=10)
-    tables.summarise()
-    assert found(tables) == {"fewer_images_than_expected": "0 images; an open day has at least 10"}
+    tables.summarize()
+    assert find(tables) == {"fewer_images_than_expected": "0 images; an open day has at least 10"}
 
 
-def test_finding_says_where_and_how_bad(tables: Any) -> None:
+def test_finding_has_facility_day_and_severity(tables: Any) -> None:
     healthy(tables)
     tables.execute("DELETE FROM fer.face_result WHERE image_key = '000000.jpg'")
     other = tables.add("outlet")
@@ -70,7 +72,7 @@ def test_finding_says_where_and_how_bad(tables: Any) -> None:
     }
 
 
-def test_only_the_facilities_and_days_asked_for_are_looked_at(tables: Any) -> None:
+def test_only_the_given_facilities_and_days_are_checked(tables: Any) -> None:
     tables.list(["a.jpg"])
     other = tables.add("outlet")
     next_day = Batch("north-mall", tables.batch.capture_day + timedelta(1))
@@ -79,52 +81,52 @@ def test_only_the_facilities_and_days_asked_for_are_looked_at(tables: Any) -> No
 
 
 def broken(tables: Any, sql: str) -> dict[str, str]:
-    """What is found after somebody changed the tables by hand."""
+    """The findings after a manual change of the tables."""
     healthy(tables)
     tables.execute(sql)
-    return found(tables)
+    return find(tables)
 
 
 def test_images_without_outcome(tables: Any) -> None:
     healthy(tables)
     tables.list(["new.jpg"])
-    assert found(tables)["images_without_outcome"] == "1 of 101 images have no outcome"
+    assert find(tables)["images_without_outcome"] == "1 of 101 images have no outcome"
 
 
 def test_overwritten_images_without_outcome(tables: Any) -> None:
     healthy(tables)
     tables.list({"000000.jpg": "etag-2"})
-    assert found(tables)["images_without_outcome"] == "1 of 100 images have no outcome"
+    assert find(tables)["images_without_outcome"] == "1 of 100 images have no outcome"
 
 
-def test_images_of_a_facility_without_permission_are_not_missed(tables: Any) -> None:
+def test_images_of_a_facility_without_permission_are_not_reported(tables: Any) -> None:
     tables.list(["a.jpg"])
     with tables.transaction() as connection:
         ledger.record_batch(
             connection, tables.batch, "no_permission", run_id="r", attempted_at=datetime.now(UTC)
         )
-    assert "images_without_outcome" not in found(tables)
+    assert "images_without_outcome" not in find(tables)
 
 
-def test_images_to_try_again(tables: Any) -> None:
+def test_images_to_retry(tables: Any) -> None:
     tables.list([f"{n}.jpg" for n in range(5)])
-    work = tables.work()
+    work = tables.list_work()
     tables.write(*(ImageScore(i, Outcome.FETCH_FAILED) for i in work[:2]))
-    tables.write(ImageScore(work[2], Outcome.CHANGED), *map(tables.scored, work[3:]))
-    tables.summarise()
-    assert found(tables) == {"images_to_try_again": "3 images: 1 changed, 2 fetch_failed"}
+    tables.write(ImageScore(work[2], Outcome.CHANGED), *map(tables.build_score, work[3:]))
+    tables.summarize()
+    assert find(tables) == {"images_to_retry": "3 images: 1 changed, 2 fetch_failed"}
 
 
 @pytest.mark.parametrize(("broken_images", "is_found"), [(20, False), (21, True)])
 def test_many_images_not_scored(tables: Any, broken_images: int, is_found: bool) -> None:
     tables.list([f"{n:03d}.jpg" for n in range(100)])
-    work = tables.work()
+    work = tables.list_work()
     tables.write(ImageScore(work[0], Outcome.EMPTY))
     tables.write(*(ImageScore(i, Outcome.NO_FACE) for i in work[1:broken_images]))
-    tables.write(*map(tables.scored, work[broken_images:]))
-    tables.summarise()
+    tables.write(*map(tables.build_score, work[broken_images:]))
+    tables.summarize()
     expected = {"many_images_not_scored": "21 % of 100 images were not scored: 20 no_face, 1 empty"}
-    assert found(tables) == (expected if is_found else {})
+    assert find(tables) == (expected if is_found else {})
 
 
 def test_face_count_differs(tables: Any) -> None:
@@ -163,7 +165,7 @@ def test_unknown_model_version(tables: Any) -> None:
     ],
 )
 def test_summary_differs_from_recount(tables: Any, sql: str) -> None:
-    """And how the faces divide is not told: the finding stands in logs and in the report."""
+    """The finding does not reveal how the faces divide: it appears in logs and in the report."""
     findings = broken(tables, sql)
     assert findings["summary_differs_from_recount"] == (
         "images, scored, pending, faces: 100 100 0 100 in the summary, 100 100 0 100 counted; "
@@ -171,33 +173,33 @@ def test_summary_differs_from_recount(tables: Any, sql: str) -> None:
     )
 
 
-def test_what_another_run_has_changed_meanwhile_is_left_to_its_own_checks(tables: Any) -> None:
+def test_changes_of_a_concurrent_run_are_left_to_its_own_checks(tables: Any) -> None:
     healthy(tables)
     with tables.transaction() as connection:
         for run_id in ("run-2", "by hand", "run-3"):
             ledger.begin_run(connection, run_id, tables.version)
     everything = [*(f"{n:06d}.jpg" for n in range(100)), "late.jpg"]
     tables.list(everything, attempted_at=datetime.now(UTC) + timedelta(seconds=1), run_id="by hand")
-    assert "summary_differs_from_recount" not in found(tables, run_id="run-2")
-    assert "summary_differs_from_recount" in found(tables, run_id="by hand")
+    assert "summary_differs_from_recount" not in find(tables, run_id="run-2")
+    assert "summary_differs_from_recount" in find(tables, run_id="by hand")
     tables.list(everything, attempted_at=datetime.now(UTC) - timedelta(days=1), run_id="run-1")
-    tables.write(*map(tables.scored, tables.work()), run_id="by hand")
-    assert found(tables, run_id="run-2") == {}
-    assert "summary_differs_from_recount" in found(tables, run_id="by hand")
+    tables.write(*map(tables.build_score, tables.list_work()), run_id="by hand")
+    assert find(tables, run_id="run-2") == {}
+    assert "summary_differs_from_recount" in find(tables, run_id="by hand")
     with tables.transaction() as connection:
         ledger.begin_run(connection, "run-4", tables.version)
-    assert "summary_differs_from_recount" in found(tables, run_id="run-4"), "nobody else comes"
-    tables.summarise()
-    assert found(tables, run_id="by hand") == found(tables, run_id="run-4") == {}
+    assert "summary_differs_from_recount" in find(tables, run_id="run-4"), "no other run checks it"
+    tables.summarize()
+    assert find(tables, run_id="by hand") == find(tables, run_id="run-4") == {}
 
 
-def test_a_run_that_could_not_summarise_what_it_scored_is_found_out(tables: Any) -> None:
+def test_missing_summary_of_scored_images_is_reported(tables: Any) -> None:
     healthy(tables)
     with tables.transaction() as connection:
         ledger.begin_run(connection, "run-2", tables.version)
     tables.list([*(f"{n:06d}.jpg" for n in range(100)), "late.jpg"], run_id="run-2")
-    tables.write(*map(tables.scored, tables.work()), run_id="run-2")
-    assert list(found(tables, run_id="run-2")) == ["summary_differs_from_recount"]
+    tables.write(*map(tables.build_score, tables.list_work()), run_id="run-2")
+    assert list(find(tables, run_id="run-2")) == ["summary_differs_from_recount"]
 
 
 def test_summary_of_an_emptied_day_differs_from_recount(tables: Any) -> None:
@@ -212,7 +214,7 @@ def test_summary_of_an_emptied_day_differs_from_recount(tables: Any) -> None:
 
 def test_summary_missing(tables: Any) -> None:
     tables.list([])
-    assert found(tables) == {"summary_missing": "0 images listed"}
+    assert find(tables) == {"summary_missing": "0 images listed"}
 
 
 @pytest.mark.parametrize(
@@ -233,20 +235,18 @@ def test_days_that_could_not_be_listed(tables: Any, status: Any, check: str) -> 
             attempted_at=datetime.now(UTC),
             reason="because",
         )
-    assert found(tables) == {check: "because"}
+    assert find(tables) == {check: "because"}
 
 
 def test_every_check_has_a_test() -> None:
     source = Path(__file__).read_text()
-    for check in checks.all_checks():
+    for check in checks.load_checks():
         assert f'"{check.name}"' in source, check.name
 
 
-def test_file_that_does_not_say_what_it_finds_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_file_without_severity_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "checks").mkdir()
     (tmp_path / "checks" / "mute.sql").write_text("SELECT 1")
-    monkeypatch.setattr(resources, "sql_dir", lambda: tmp_path)
+    monkeypatch.setattr(resources, "find_sql_dir", lambda: tmp_path)
     with pytest.raises(DatabaseError, match=r"mute\.sql"):
-        checks.all_checks.__wrapped__()
+        checks.load_checks.__wrapped__()

@@ -1,4 +1,4 @@
-"""The questions of analysts run as they stand, on an empty database and on one with days in it."""
+"""The queries for analysts run unchanged, on an empty database and on a filled one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import sqlalchemy as sa
 from fer_batch import resources
 from fer_batch.records import ImageScore, Outcome
 
-QUERIES = sorted((resources.sql_dir() / "queries").glob("*.sql"))
+QUERIES = sorted((resources.find_sql_dir() / "queries").glob("*.sql"))
 
 
-def ask(tables: Any, file: Path) -> list[dict[str, Any]]:
+def run_query(tables: Any, file: Path) -> list[dict[str, Any]]:
     with tables.engine.connect() as connection:
         connection = connection.execution_options(no_parameters=True)
-        found = connection.exec_driver_sql(file.read_text())
-        return [dict(row) for row in found.mappings()]
+        rows = connection.exec_driver_sql(file.read_text())
+        return [dict(row) for row in rows.mappings()]
 
 
 @pytest.fixture
@@ -32,19 +32,21 @@ def filled(tables: Any) -> Any:
     for n in range(10):
         day = replace(tables.batch, capture_day=tables.batch.capture_day + timedelta(n))
         tables.fill(90 - 5 * n, 10 + 5 * n, day, uncertain=5)
-        tables.summarise(day)
+        tables.summarize(day)
     tables.list(["north-mall/2026-03-01/000001.jpg", "broken.jpg"])
-    broken, late = tables.work()
-    tables.write(ImageScore(broken, Outcome.UNREADABLE, "JPEG ends early"), tables.scored(late))
-    tables.summarise()
+    broken, late = tables.list_work()
+    tables.write(
+        ImageScore(broken, Outcome.UNREADABLE, "JPEG ends early"), tables.build_score(late)
+    )
+    tables.summarize()
     last = replace(other, capture_day=tables.batch.capture_day + timedelta(9))
     tables.fill(20, 10, last)
     tables.list([f"{n:06d}.jpg" for n in range(30)] + ["broken.jpg", "pending.jpg"], last)
-    unreadable, _ = tables.work(last)
+    unreadable, _ = tables.list_work(last)
     tables.write(ImageScore(unreadable, Outcome.UNREADABLE, "JPEG ends early"))
-    tables.summarise(last)
+    tables.summarize(last)
     tables.execute(
-        "WITH c AS (INSERT INTO fer.cnn (cnn_sha256, artefact_sha256, card, artefact)"
+        "WITH c AS (INSERT INTO fer.cnn (cnn_sha256, artifact_sha256, card, artifact)"
         " SELECT h, h, jsonb_build_object('name', 'tiny', 'artefact_sha256', h), b"
         " FROM (SELECT encode(sha256(b), 'hex') AS h, b FROM (SELECT 'x'::bytea AS b) AS x) AS y"
         " RETURNING cnn_sha256)"
@@ -58,7 +60,7 @@ def filled(tables: Any) -> Any:
     return tables
 
 
-def test_there_are_a_dozen_and_more() -> None:
+def test_there_are_at_least_a_dozen() -> None:
     assert len(QUERIES) >= 12
 
 
@@ -70,53 +72,57 @@ def test_first_line_is_the_question() -> None:
 
 
 def test_queries_run_on_an_empty_database(tables: Any) -> None:
-    answers = {file.stem: ask(tables, file) for file in QUERIES}
+    results = {file.stem: run_query(tables, file) for file in QUERIES}
     # The one model version is registered, and the one facility has its permission.
-    assert [name for name, rows in answers.items() if rows] == ["which_model_made_which_days"]
+    assert [name for name, rows in results.items() if rows] == [
+        "which_model_version_scored_which_days"
+    ]
 
 
-def test_every_query_answers(filled: Any) -> None:
-    answers = {file.stem: ask(filled, file) for file in QUERIES}
-    assert [name for name, rows in answers.items() if not rows] == []
-    newest = {row["facility_name"]: row for row in answers["which_facilities_were_satisfied"]}
+def test_every_query_returns_rows(filled: Any) -> None:
+    results = {file.stem: run_query(filled, file) for file in QUERIES}
+    assert [name for name, rows in results.items() if not rows] == []
+    newest = {row["facility_name"]: row for row in results["which_facilities_were_satisfied"]}
     assert newest["Outlet"]["verdict"] == "inconclusive"
     assert newest["North-Mall"]["verdict"] == "not satisfied"
-    (weak, *_) = answers["which_days_missed_the_target_most"]
+    (weak, *_) = results["which_days_missed_the_target_most"]
     assert (weak["facility_name"], weak["capture_day"].day) == ("North-Mall", 10)
-    (dead,) = answers["which_cameras_may_be_dead"]
+    (dead,) = results["which_days_have_too_few_images"]
     assert (dead["facility_name"], dead["images"], dead["expected_images_min"]) == (
         "Outlet",
         32,
         50,
     )
-    (reason,) = answers["why_were_images_not_scored"]
+    (reason,) = results["why_were_images_not_scored"]
     assert (reason["outcome"], reason["images"], float(reason["percent_of_those_days"])) == (
         "unreadable",
         1,
         3.13,
     )
-    revised = answers["which_days_were_revised"]
-    assert [(r["revision"], r["more_images"]) for r in revised] == [(1, None), (2, 2)]
-    (permission,) = answers["which_permissions_end_soon"]
+    revised = results["which_days_were_revised"]
+    assert [(r["revision"], r["images_added"]) for r in revised] == [(1, None), (2, 2)]
+    (permission,) = results["which_permissions_expire_soon"]
     assert permission["facility_name"] == "Outlet"
-    (missing,) = answers["which_days_are_not_complete"]
+    (missing,) = results["which_days_are_not_complete"]
     assert (missing["facility_name"], missing["images_pending"]) == ("Outlet", 1)
-    (unlisted,) = answers["which_days_have_no_summary"]
+    (unlisted,) = results["which_days_have_no_summary"]
     assert (unlisted["facility_name"], unlisted["reason"]) == ("Kiosk", "no _SUCCESS yet")
-    (image,) = answers["what_became_of_an_image"]
+    (image,) = results["what_is_the_outcome_of_an_image"]
     assert (image["emotion"], image["face_count"]) == ("Happy", 1)
 
 
-def test_what_days_weeks_and_models_say(filled: Any) -> None:
-    def answer(name: str, *columns: str) -> list[tuple[Any, ...]]:
+def test_queries_about_days_weeks_and_models(filled: Any) -> None:
+    def select(name: str, *columns: str) -> list[tuple[Any, ...]]:
         (file,) = (file for file in QUERIES if file.stem == name)
-        return [tuple(row[column] for column in columns) for row in ask(filled, file)]
+        return [tuple(row[column] for column in columns) for row in run_query(filled, file)]
 
-    first, *_, last = answer("how_did_the_share_move", "facility_name", "weekday", "happy_share")
+    first, *_, last = select(
+        "how_did_the_happy_share_change", "facility_name", "weekday", "happy_share"
+    )
     assert first == ("North-Mall", "Sun", pytest.approx(91 / 101, abs=1e-6))
     assert last == ("Outlet", "Tue", pytest.approx(20 / 30, abs=1e-6))
     kinds = [f"{verdict}_days" for verdict in ("satisfied", "inconclusive", "not_satisfied")]
-    weeks = answer("how_many_days_were_satisfied", "facility_name", "week_from", *kinds)
+    weeks = select("how_many_days_were_satisfied", "facility_name", "week_from", *kinds)
     # Wilson's interval holds the target of 0.8 from 0.75 to 0.85 of a hundred faces.
     assert weeks == [
         ("North-Mall", date(2026, 2, 23), 1, 0, 0),
@@ -125,7 +131,7 @@ def test_what_days_weeks_and_models_say(filled: Any) -> None:
         ("Outlet", date(2026, 3, 9), 0, 1, 0),
     ]
     days = ("facility_name", "weekday", "days", "not_satisfied_days")
-    assert answer("which_weekdays_are_hard", *days) == [
+    assert select("which_weekdays_miss_the_target", *days) == [
         ("North-Mall", "Mon", 2, 1),
         ("North-Mall", "Tue", 2, 1),
         ("North-Mall", "Wed", 1, 0),
@@ -133,23 +139,23 @@ def test_what_days_weeks_and_models_say(filled: Any) -> None:
         ("North-Mall", "Sun", 2, 1),
     ]
     frames = ("facility_id", "face_count", "images")
-    assert answer("how_many_faces_does_a_frame_show", *frames) == [
+    assert select("how_many_faces_per_image", *frames) == [
         ("north-mall", 1, 105),
         ("outlet", 1, 30),
     ]
     left_out = ("facility_name", "faces", "uncertain", "neither_percent")
-    assert answer("how_much_does_the_share_leave_out", *left_out) == [
+    assert select("how_many_faces_are_uncertain", *left_out) == [
         ("North-Mall", 1051, 50, Decimal("4.8")),
         ("Outlet", 30, 0, Decimal("0.0")),
     ]
     broken = ("facility_id", "image_key", "outcome", "reason")
-    assert answer("which_files_are_broken", *broken) == [
+    assert select("which_files_are_broken", *broken) == [
         ("outlet", "broken.jpg", "unreadable", "JPEG ends early")
     ]
     cnn = ("cnn", "in_use_until", "promoted_by", "why")
-    assert answer("which_cnn_was_in_use_when", *cnn) == [("tiny", None, "Ada", "better on Sad")]
+    assert select("which_cnn_was_active_when", *cnn) == [("tiny", None, "Ada", "better on Sad")]
     made = ("model", "name", "summaries", "first_day", "last_day")
-    assert answer("which_model_made_which_days", *made) == [
+    assert select("which_model_version_scored_which_days", *made) == [
         (filled.version[:12], "test", 11, date(2026, 3, 1), date(2026, 3, 10))
     ]
 
@@ -157,7 +163,7 @@ def test_what_days_weeks_and_models_say(filled: Any) -> None:
 def test_queries_need_no_more_than_the_analysts_role(filled: Any) -> None:
     with filled.transaction() as connection:
         connection.execution_options(no_parameters=True).exec_driver_sql(
-            (resources.sql_dir() / "roles" / "analyst.sql").read_text()
+            (resources.find_sql_dir() / "roles" / "analyst.sql").read_text()
         )
     with filled.engine.connect() as connection:
         connection.execute(sa.text("GRANT fer_analyst TO CURRENT_USER"))

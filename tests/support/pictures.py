@@ -1,7 +1,4 @@
-"""Pictures for the tests: good ones in every variety, and hostile ones.
-
-All are drawn here; nobody's face is among them.
-"""
+"""Synthetic pictures: valid ones in every supported format, and malformed ones."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ Pixels = npt.NDArray[np.uint8]
 ORIENTATION_TAG = 0x0112
 
 
-def scene(width: int = 64, height: int = 48, seed: int = 0) -> Pixels:
-    """A smooth colour picture (H×W×3, blue-green-red) that no flip or turn leaves the same."""
+def draw_scene(width: int = 64, height: int = 48, seed: int = 0) -> Pixels:
+    """A smooth color picture (uint8 H×W×3, BGR) that differs from all its flips and rotations."""
     noise = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     pixels = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     pixels[: height // 4, : width // 4] = (0, 0, 255)
@@ -32,64 +29,64 @@ def scene(width: int = 64, height: int = 48, seed: int = 0) -> Pixels:
 
 
 def read_photo(path: Path) -> Pixels:
-    """A photograph as H×W×3 blue-green-red, by OpenCV alone."""
+    """Read a photograph as uint8 H×W×3 BGR, with OpenCV only."""
     pixels = cv2.imread(str(path))
     assert pixels is not None, path
     return np.asarray(pixels, np.uint8)
 
 
-def encoded(pixels: Pixels, extension: str = ".jpg", *parameters: int) -> bytes:
-    """By OpenCV: `.jpg`, `.png` or `.webp`."""
+def encode(pixels: Pixels, extension: str = ".jpg", *parameters: int) -> bytes:
+    """Encode with OpenCV as `.jpg`, `.png` or `.webp`."""
     return cv2.imencode(extension, pixels, list(parameters))[1].tobytes()
 
 
-def saved(pixels: Pixels, kind: str, mode: str = "RGB", **options: Any) -> bytes:
-    """By Pillow, in one of its modes."""
+def encode_by_pillow(pixels: Pixels, kind: str, mode: str = "RGB", **options: Any) -> bytes:
+    """Encode with Pillow, in one of its modes."""
     picture = Pillow.fromarray(np.ascontiguousarray(pixels[:, :, ::-1])).convert(mode)
-    return written(picture, kind, **options)
+    return save_to_bytes(picture, kind, **options)
 
 
-def written(picture: Pillow.Image, kind: str, **options: Any) -> bytes:
+def save_to_bytes(picture: Pillow.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
-def with_orientation(pixels: Pixels, kind: str, orientation: int) -> bytes:
-    """A lossless or nearly lossless file that says how it is to be turned."""
+def encode_oriented(pixels: Pixels, kind: str, orientation: int) -> bytes:
+    """A lossless or nearly lossless file with an EXIF orientation."""
     exif = Pillow.Exif()
     exif[ORIENTATION_TAG] = orientation
     options: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": 100, "subsampling": 0},
         "WEBP": {"lossless": True},
     }
-    return saved(pixels, kind, exif=exif.tobytes(), **options.get(kind, {}))
+    return encode_by_pillow(pixels, kind, exif=exif.tobytes(), **options.get(kind, {}))
 
 
-def every_format() -> dict[str, bytes]:
-    """One small good file of each variety that is read."""
-    pixels = scene()
+def encode_every_format() -> dict[str, bytes]:
+    """One small valid file of each supported format."""
+    pixels = draw_scene()
     return {
-        "jpeg": encoded(pixels),
-        "grey jpeg": saved(pixels, "JPEG", "L"),
-        "progressive jpeg": saved(pixels, "JPEG", progressive=True),
-        "cmyk jpeg": saved(pixels, "JPEG", "CMYK", quality=95),
-        "restarts jpeg": encoded(pixels, ".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
-        "oriented jpeg": with_orientation(pixels, "JPEG", 6),
-        "png": encoded(pixels, ".png"),
-        "palette png": saved(pixels, "PNG", "P"),
-        "1 bit png": saved(pixels, "PNG", "1"),
-        "alpha png": saved(pixels, "PNG", "RGBA"),
-        "16 bit png": encoded((pixels.astype(np.uint16) * 257).astype(np.uint16), ".png"),
-        "webp": encoded(pixels, ".webp"),
-        "lossless webp": saved(pixels, "WEBP", lossless=True),
-        "alpha webp": saved(half_transparent(pixels), "WEBP", "RGBA", lossless=True),
-        "oriented webp": with_orientation(pixels, "WEBP", 6),
+        "jpeg": encode(pixels),
+        "gray jpeg": encode_by_pillow(pixels, "JPEG", "L"),
+        "progressive jpeg": encode_by_pillow(pixels, "JPEG", progressive=True),
+        "cmyk jpeg": encode_by_pillow(pixels, "JPEG", "CMYK", quality=95),
+        "restarts jpeg": encode(pixels, ".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
+        "oriented jpeg": encode_oriented(pixels, "JPEG", 6),
+        "png": encode(pixels, ".png"),
+        "palette png": encode_by_pillow(pixels, "PNG", "P"),
+        "1 bit png": encode_by_pillow(pixels, "PNG", "1"),
+        "alpha png": encode_by_pillow(pixels, "PNG", "RGBA"),
+        "16 bit png": encode((pixels.astype(np.uint16) * 257).astype(np.uint16), ".png"),
+        "webp": encode(pixels, ".webp"),
+        "lossless webp": encode_by_pillow(pixels, "WEBP", lossless=True),
+        "alpha webp": encode_by_pillow(change_one_pixel(pixels), "WEBP", "RGBA", lossless=True),
+        "oriented webp": encode_oriented(pixels, "WEBP", 6),
     }
 
 
-def half_transparent(pixels: Pixels) -> Pixels:
-    """The same with one pixel changed, so that encoders keep the alpha channel's mode."""
+def change_one_pixel(pixels: Pixels) -> Pixels:
+    """Change one pixel, so that encoders keep the mode of the alpha channel."""
     changed = pixels.copy()
     changed[0, 0] = 1
     return changed
@@ -98,48 +95,50 @@ def half_transparent(pixels: Pixels) -> Pixels:
 # ---------------------------------------------------------------- hostile
 
 
-def png_chunk(kind: bytes, body: bytes) -> bytes:
+def build_png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(width: int, height: int, idat: bytes, *extra: bytes, colour_type: int = 2) -> bytes:
-    """A PNG with right checksums around whatever compressed bytes are given."""
-    header = struct.pack(">IIBBBBB", width, height, 8, colour_type, 0, 0, 0)
+def build_png(width: int, height: int, idat: bytes, *extra: bytes, color_type: int = 2) -> bytes:
+    """A PNG with valid checksums that contains the given compressed bytes."""
+    header = struct.pack(">IIBBBBB", width, height, 8, color_type, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
-        + png_chunk(b"IHDR", header)
+        + build_png_chunk(b"IHDR", header)
         + b"".join(extra)
-        + png_chunk(b"IDAT", idat)
-        + png_chunk(b"IEND", b"")
+        + build_png_chunk(b"IDAT", idat)
+        + build_png_chunk(b"IEND", b"")
     )
 
 
-def bomb_png(side: int = 19_000) -> bytes:
-    """A black RGB PNG of side × side pixels: about a gigabyte out of one megabyte."""
-    return png(side, side, zlib_of_zeros(side * (1 + 3 * side)))
+def build_bomb_png(side: int = 19_000) -> bytes:
+    """A black RGB PNG of side × side pixels: one megabyte that expands to about a gigabyte."""
+    return build_png(side, side, compress_zeros(side * (1 + 3 * side)))
 
 
-def zlib_of_zeros(count: int) -> bytes:
-    """So many zero bytes as a zlib stream, made of one block over and over."""
+def compress_zeros(count: int) -> bytes:
+    """A zlib stream of `count` zero bytes, assembled from copies of one compressed block."""
     block = 1 << 20
-    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
-    once = squeeze.compress(bytes(block)) + squeeze.flush(zlib.Z_FULL_FLUSH)
-    rest = squeeze.compress(bytes(count % block)) + squeeze.flush()
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    compressed_block = compressor.compress(bytes(block)) + compressor.flush(zlib.Z_FULL_FLUSH)
+    rest = compressor.compress(bytes(count % block)) + compressor.flush()
     adler32 = count % 65521 << 16 | 1
-    return b"\x78\xda" + once * (count // block) + rest + struct.pack(">I", adler32)
+    return b"\x78\xda" + compressed_block * (count // block) + rest + struct.pack(">I", adler32)
 
 
-def cut_and_closed_jpeg(
+def truncate_jpeg(
     pixels: Pixels | None = None, share: float = 0.5, mode: str = "RGB", **options: Any
 ) -> bytes:
-    """A JPEG that lost the end of its data and was closed properly all the same."""
-    data = saved(scene(128, 128) if pixels is None else pixels, "JPEG", mode, **options)
+    """A JPEG that lost the last part of its data but has an end marker."""
+    data = encode_by_pillow(
+        draw_scene(128, 128) if pixels is None else pixels, "JPEG", mode, **options
+    )
     return data[: int(len(data) * share)] + b"\xff\xd9"
 
 
-def not_images() -> Iterator[tuple[str, bytes, str]]:
-    """Name, bytes, and the word that the reason must hold."""
-    gif = written(Pillow.fromarray(scene()), "GIF")
+def generate_non_images() -> Iterator[tuple[str, bytes, str]]:
+    """Yield name, bytes, and a word that the reason must contain."""
+    gif = save_to_bytes(Pillow.fromarray(draw_scene()), "GIF")
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a.jpg", b"x" * 100)
@@ -153,8 +152,8 @@ def not_images() -> Iterator[tuple[str, bytes, str]]:
     yield "phone.jpg", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64), "HEIC"
     yield "film.jpg", b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(64), "MP4"
     yield "sound.webp", b"RIFF\x24\0\0\0WAVEfmt " + bytes(32), "RIFF"
-    yield "bitmap.jpg", encoded(scene(), ".bmp"), "BMP"
-    yield "scan.jpg", written(Pillow.fromarray(scene()), "TIFF"), "TIFF"
+    yield "bitmap.jpg", encode(draw_scene(), ".bmp"), "BMP"
+    yield "scan.jpg", save_to_bytes(Pillow.fromarray(draw_scene()), "TIFF"), "TIFF"
     yield "paper.jpg", b"%PDF-1.7\n" + bytes(64), "PDF"
     yield "zeros.jpg", bytes(1000), "unknown"
     yield "text.jpg", b"hello, I am no image", "unknown"

@@ -1,4 +1,4 @@
-"""What the network sees: targets and augmented batches."""
+"""Training data: targets and augmented batches."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_batch.fer2013 import VOTE_COLUMNS, Split
-from fer_batch.training.data import Batches, augment, mix, targets
+from fer_batch.model.fer2013 import VOTE_COLUMNS, Split
+from fer_batch.training.data import AugmentedBatches, apply_mixup, augment, build_targets
 from fer_batch.training.recipe import Augmentation, Recipe
 
 NOTHING = Augmentation(
@@ -23,23 +23,25 @@ NOTHING = Augmentation(
 )
 
 
-def crops(count: int = 20) -> np.ndarray:
+def generate_crops(count: int = 20) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (count, 48, 48), np.uint8)
 
 
-def split(labels: list[int], votes: list[dict[str, int]] | None = None) -> Split:
+def build_split(labels: list[int], votes: list[dict[str, int]] | None = None) -> Split:
     table = None
     if votes is not None:
         table = np.array([[v.get(column, 0) for column in VOTE_COLUMNS] for v in votes], np.float32)
     count = len(labels)
-    return Split(crops(count), np.array(labels, np.int8), np.arange(count, dtype=np.int32), table)
+    return Split(
+        generate_crops(count), np.array(labels, np.int8), np.arange(count, dtype=np.int32), table
+    )
 
 
 def test_votes_are_mixed_with_the_label() -> None:
-    rows = split([4], [{"neutral": 6, "sadness": 2, "unknown": 2}])
+    rows = build_split([4], [{"neutral": 6, "sadness": 2, "unknown": 2}])
     recipe = Recipe(votes_weight=0.5, label_smoothing=0)
-    # The pair, Happy against Sad, knows the label alone.
-    assert targets(rows, recipe)[0].tolist() == [0, 0, 0, 0, 0.5 + 0.125, 0, 0.375, 0, 1]
+    # The pair, Happy against Sad, depends only on the label.
+    assert build_targets(rows, recipe)[0].tolist() == [0, 0, 0, 0, 0.5 + 0.125, 0, 0.375, 0, 1]
 
 
 def test_votes_for_happy_or_sad_are_mixed_with_the_pair() -> None:
@@ -49,16 +51,16 @@ def test_votes_for_happy_or_sad_are_mixed_with_the_pair() -> None:
         {"happiness": 5, "anger": 5},
     ]
     recipe = Recipe(pair_votes_weight=0.5, label_smoothing=0)
-    found = targets(split([4, 4, 0], votes), recipe)[:, 7:].tolist()
-    # Nobody voted for either in the second row, and the third has another label.
-    assert found == [[0.375, 0.625], [0, 1], [0, 0]]
+    targets = build_targets(build_split([4, 4, 0], votes), recipe)[:, 7:].tolist()
+    # The second row has no vote for either; the third has another label.
+    assert targets == [[0.375, 0.625], [0, 1], [0, 0]]
 
 
-def test_a_row_whose_voters_named_no_expression_keeps_its_label() -> None:
-    rows = split([4, 3], [{"NF": 10}, {"unknown": 7, "contempt": 3}])
+def test_a_row_without_a_vote_for_an_expression_keeps_its_label() -> None:
+    rows = build_split([4, 3], [{"NF": 10}, {"unknown": 7, "contempt": 3}])
     recipe = Recipe(votes_weight=0.5, label_smoothing=0)
-    assert targets(rows, recipe)[:, :7].argmax(axis=1).tolist() == [4, 3]
-    assert targets(rows, recipe)[:, :7].max(axis=1).tolist() == [1, 1]
+    assert build_targets(rows, recipe)[:, :7].argmax(axis=1).tolist() == [4, 3]
+    assert build_targets(rows, recipe)[:, :7].max(axis=1).tolist() == [1, 1]
 
 
 @settings(max_examples=30)
@@ -66,76 +68,81 @@ def test_a_row_whose_voters_named_no_expression_keeps_its_label() -> None:
     smoothing=st.floats(0, 0.9),
     weight=st.floats(0, 1),
     pair_weight=st.floats(0, 1),
-    taught=st.floats(0, 1),
+    teacher_weight=st.floats(0, 1),
     has_votes=st.booleans(),
 )
 def test_targets_are_probabilities(
-    smoothing: float, weight: float, pair_weight: float, taught: float, has_votes: bool
+    smoothing: float, weight: float, pair_weight: float, teacher_weight: float, has_votes: bool
 ) -> None:
     votes = [{"happiness": 7, "NF": 3}, {"NF": 10}, {"fear": 1, "anger": 9}]
-    rows = split([3, 6, 2], votes if has_votes else None)
+    rows = build_split([3, 6, 2], votes if has_votes else None)
     recipe = Recipe(
         label_smoothing=smoothing,
         votes_weight=weight,
         pair_votes_weight=pair_weight,
-        teacher_weight=taught,
+        teacher_weight=teacher_weight,
     )
     soft_labels = np.random.default_rng(1).dirichlet(np.ones(7), 3).astype(np.float32)
-    found = targets(rows, recipe, soft_labels)
-    assert found.dtype == np.float32
-    assert found.min() >= 0
-    assert found[:, :7].sum(axis=1) == pytest.approx(1, abs=1e-6)
-    # Happy against Sad is asked of the first row alone: the others have other labels.
-    assert found[:, 7:].sum(axis=1) == pytest.approx([1, 0, 0], abs=1e-6)
+    targets = build_targets(rows, recipe, soft_labels)
+    assert targets.dtype == np.float32
+    assert targets.min() >= 0
+    assert targets[:, :7].sum(axis=1) == pytest.approx(1, abs=1e-6)
+    # Only the first row has a pair: the others have other labels.
+    assert targets[:, 7:].sum(axis=1) == pytest.approx([1, 0, 0], abs=1e-6)
 
 
-def test_with_all_the_weight_the_teacher_is_repeated() -> None:
+def test_with_full_weight_the_targets_are_the_soft_labels() -> None:
     soft_labels = np.array([[0.1, 0, 0, 0.6, 0.2, 0, 0.1]], np.float32)
-    found = targets(split([4]), Recipe(teacher_weight=1), soft_labels)
-    assert found[0] == pytest.approx([0.1, 0, 0, 0.6, 0.2, 0, 0.1, 0.75, 0.25])
+    targets = build_targets(build_split([4]), Recipe(teacher_weight=1), soft_labels)
+    assert targets[0] == pytest.approx([0.1, 0, 0, 0.6, 0.2, 0, 0.1, 0.75, 0.25])
 
 
-def test_mixed_crops_keep_their_targets_shares() -> None:
-    # Black crops are Happy, white ones Sad: the grey value says how much of each there must be.
-    greys = np.repeat(np.array([0, 255], np.uint8), 50)
-    faces = np.broadcast_to(greys[:, None, None], (100, 48, 48))
-    wanted = targets(split([3] * 50 + [4] * 50), Recipe(label_smoothing=0))
-    mixed, found = mix(faces, wanted, 0.5, np.random.default_rng(1))
-    assert found[:, 4] == pytest.approx(mixed[:, 0, 0] / 255, abs=0.01)
-    assert found[:, :7].sum(axis=1) == pytest.approx(1, abs=1e-6)
+def test_mixup_mixes_crops_and_targets_with_the_same_share() -> None:
+    # Black crops are Happy, white ones Sad: the gray value is the expected share of Sad.
+    grays = np.repeat(np.array([0, 255], np.uint8), 50)
+    faces = np.broadcast_to(grays[:, None, None], (100, 48, 48))
+    targets_before = build_targets(build_split([3] * 50 + [4] * 50), Recipe(label_smoothing=0))
+    mixed, targets = apply_mixup(faces, targets_before, 0.5, np.random.default_rng(1))
+    assert targets[:, 4] == pytest.approx(mixed[:, 0, 0] / 255, abs=0.01)
+    assert targets[:, :7].sum(axis=1) == pytest.approx(1, abs=1e-6)
     assert (mixed == mixed[:, :1, :1]).all()
-    is_changed = mixed[:, 0, 0] != greys
+    is_changed = mixed[:, 0, 0] != grays
     assert 10 < is_changed.sum() < 100
-    # Each is still more itself than the other.
-    assert np.array_equal(found[:, 4] > 0.5, greys > 0)
+    # The share of the other crop is at most a half.
+    assert np.array_equal(targets[:, 4] > 0.5, grays > 0)
 
 
-def test_without_mixing_a_batch_stays_as_it_is() -> None:
-    faces, wanted = crops(3), np.eye(3, 9, dtype=np.float32)
-    mixed, found = mix(faces, wanted, 0, np.random.default_rng(1))
+def test_without_mixup_a_batch_is_unchanged() -> None:
+    faces, targets_before = generate_crops(3), np.eye(3, 9, dtype=np.float32)
+    mixed, targets = apply_mixup(faces, targets_before, 0, np.random.default_rng(1))
     assert np.array_equal(mixed, faces)
-    assert np.array_equal(found, wanted)
+    assert np.array_equal(targets, targets_before)
 
 
-def test_nothing_to_change_changes_nothing() -> None:
-    assert np.array_equal(augment(crops(), NOTHING, np.random.default_rng(1)), crops())
+def test_an_empty_augmentation_changes_nothing() -> None:
+    assert np.array_equal(
+        augment(generate_crops(), NOTHING, np.random.default_rng(1)), generate_crops()
+    )
 
 
-def test_mirroring_alone_mirrors() -> None:
-    how = NOTHING.model_copy(update={"flip_share": 1})
-    assert np.array_equal(augment(crops(), how, np.random.default_rng(1)), crops()[:, :, ::-1])
+def test_flipping_mirrors_the_crops() -> None:
+    augmentation = NOTHING.model_copy(update={"flip_share": 1})
+    assert np.array_equal(
+        augment(generate_crops(), augmentation, np.random.default_rng(1)),
+        generate_crops()[:, :, ::-1],
+    )
 
 
-def test_every_part_of_the_augmentation_changes_crops_and_leaves_the_source_alone() -> None:
+def test_every_part_of_the_augmentation_changes_copies_of_the_crops() -> None:
     for part in ("rotate_deg", "scale", "shift_px", "contrast", "brightness"):
-        how = NOTHING.model_copy(update={part: getattr(Augmentation(), part)})
-        source = crops()
-        changed = augment(source, how, np.random.default_rng(1))
+        augmentation = NOTHING.model_copy(update={part: getattr(Augmentation(), part)})
+        source = generate_crops()
+        changed = augment(source, augmentation, np.random.default_rng(1))
         assert changed.dtype == np.uint8
         assert changed.shape == source.shape
-        # By chance a crop may be brightened by less than one grey value.
+        # A random change of brightness can be less than one gray value.
         assert (changed != source).any(axis=(1, 2)).mean() > 0.8, part
-        assert np.array_equal(source, crops())
+        assert np.array_equal(source, generate_crops())
     for part in (
         "blur_share",
         "cutout_share",
@@ -143,62 +150,68 @@ def test_every_part_of_the_augmentation_changes_crops_and_leaves_the_source_alon
         "noise_share",
         "jpeg_share",
     ):
-        how = NOTHING.model_copy(update={part: 1})
-        assert (augment(crops(), how, np.random.default_rng(1)) != crops()).any(axis=(1, 2)).all()
+        augmentation = NOTHING.model_copy(update={part: 1})
+        assert (
+            (augment(generate_crops(), augmentation, np.random.default_rng(1)) != generate_crops())
+            .any(axis=(1, 2))
+            .all()
+        )
 
 
-def test_light_is_cut_at_black_and_white() -> None:
-    how = NOTHING.model_copy(update={"brightness": 255.0, "contrast": 0.9})
+def test_gray_values_are_clipped_at_black_and_white() -> None:
+    augmentation = NOTHING.model_copy(update={"brightness": 255.0, "contrast": 0.9})
     white = np.full((50, 48, 48), 250, np.uint8)
-    changed = augment(white, how, np.random.default_rng(1))
-    # A wrapped sum would spread a flat crop or make bright ones dark at random.
+    changed = augment(white, augmentation, np.random.default_rng(1))
+    # Integer overflow would spread a flat crop or make bright pixels dark.
     assert (changed.reshape(50, -1).std(axis=1) == 0).all()
     assert (changed == 255).any()
 
 
-def test_worse_pictures_are_no_worse_than_asked() -> None:
+def test_corruptions_stay_within_the_bounds_of_the_recipe() -> None:
     faces = np.full((50, 48, 48), 128, np.uint8)
-    how = NOTHING.model_copy(update={"noise_share": 1, "noise_sigma": 20})
-    sigmas = augment(faces, how, np.random.default_rng(1)).reshape(50, -1).std(axis=1)
+    augmentation = NOTHING.model_copy(update={"noise_share": 1, "noise_sigma": 20})
+    sigmas = augment(faces, augmentation, np.random.default_rng(1)).reshape(50, -1).std(axis=1)
     assert sigmas.min() > 1.5
     assert 15 < sigmas.max() < 22
     noisy = np.random.default_rng(2).integers(0, 256, (50, 48, 48), np.uint8)
     lost = {}
     for lowest in (15, 80):
-        how = NOTHING.model_copy(update={"jpeg_share": 1, "jpeg_quality": lowest})
-        compressed = augment(noisy, how, np.random.default_rng(1))
+        augmentation = NOTHING.model_copy(update={"jpeg_share": 1, "jpeg_quality": lowest})
+        compressed = augment(noisy, augmentation, np.random.default_rng(1))
         lost[lowest] = np.abs(compressed.astype(int) - noisy).mean(axis=(1, 2))
     assert lost[80].max() < np.median(lost[15])
-    # Stripes two pixels wide stay with 40 pixels across, and are gone with a few.
+    # Stripes two pixels wide survive 40 pixels across and disappear at low resolution.
     striped = np.tile(np.repeat(np.array([0, 255], np.uint8), 2), (50, 48, 12))
     for fewest, has_flat in ((40, False), (6, True)):
-        how = NOTHING.model_copy(update={"few_pixels_share": 1, "few_pixels_px": fewest})
-        contrast = augment(striped, how, np.random.default_rng(1)).reshape(50, -1).std(axis=1)
+        augmentation = NOTHING.model_copy(update={"few_pixels_share": 1, "few_pixels_px": fewest})
+        contrast = (
+            augment(striped, augmentation, np.random.default_rng(1)).reshape(50, -1).std(axis=1)
+        )
         assert (contrast.min() < 40) == has_flat
 
 
-def test_a_batch_depends_on_seed_epoch_and_number_alone() -> None:
-    rows = split([0, 1, 2, 3, 4, 5, 6] * 10)
+def test_a_batch_depends_only_on_seed_epoch_and_index() -> None:
+    rows = build_split([0, 1, 2, 3, 4, 5, 6] * 10)
     recipe = Recipe(batch=16)
-    walked = Batches(rows, recipe)
+    sequential = AugmentedBatches(rows, recipe)
     for _ in range(3):
-        walked.on_epoch_end()
-    jumped = Batches(rows, recipe)
-    jumped.start(3)
+        sequential.on_epoch_end()
+    jumped = AugmentedBatches(rows, recipe)
+    jumped.start_epoch(3)
     for index in (2, 0):
-        for left, right in zip(walked[index], jumped[index], strict=True):
-            assert np.array_equal(left, right)
-    assert not np.array_equal(Batches(rows, recipe)[0][0], jumped[0][0])
-    other = Batches(rows, recipe.model_copy(update={"seed": 1}))
-    assert not np.array_equal(Batches(rows, recipe)[0][0], other[0][0])
+        for part in (0, 1):
+            assert np.array_equal(sequential[index][part], jumped[index][part])
+    assert not np.array_equal(AugmentedBatches(rows, recipe)[0][0], jumped[0][0])
+    other = AugmentedBatches(rows, recipe.model_copy(update={"seed": 1}))
+    assert not np.array_equal(AugmentedBatches(rows, recipe)[0][0], other[0][0])
 
 
-def test_an_epoch_shows_each_row_once_but_for_a_short_last_batch() -> None:
-    rows = split([0, 1, 2, 3, 4, 5, 6] * 10)
+def test_an_epoch_has_each_row_once_except_an_incomplete_last_batch() -> None:
+    rows = build_split([0, 1, 2, 3, 4, 5, 6] * 10)
     recipe = Recipe(batch=16, augmentation=NOTHING)
-    batches = Batches(rows, recipe)
+    batches = AugmentedBatches(rows, recipe)
     assert len(batches) == 4
     shown = np.concatenate([batches[index][0] for index in range(4)])
-    places = {crop.tobytes() for crop in shown}
-    assert len(places) == 64
-    assert places <= {crop.tobytes() for crop in rows.pixels}
+    shown_crops = {crop.tobytes() for crop in shown}
+    assert len(shown_crops) == 64
+    assert shown_crops <= {crop.tobytes() for crop in rows.pixels}

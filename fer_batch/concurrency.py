@@ -1,0 +1,117 @@
+"""Bounded concurrency: maps over threads, and prefetching, that hold a limited number of items.
+
+`map_bounded` runs a function on many items at once where the time is spent waiting for S3;
+`map_in_order` does so on a given pool and keeps the order; `prefetch` reads a sequence ahead
+whose items depend on one another. What the items are is left to the callers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TypeVar
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def map_bounded(
+    function: Callable[[In], Out],
+    items: Iterable[In],
+    *,
+    threads: int,
+    ahead_bytes: int,
+    bytes_of: Callable[[In], int],
+) -> Iterator[Out]:
+    """`function` of each item, in the order of completion.
+
+    At most 4 items per thread and `ahead_bytes` of items (as measured by `bytes_of`) are in
+    progress or completed and not yet consumed; a single item may be larger. `items` is iterated in
+    the caller's thread. The first exception of `function` is raised here and ends the rest. So
+    does closing the iterator early, which does not wait for the items in progress.
+    """
+    tasks: SimpleQueue[In | None] = SimpleQueue()
+    done: SimpleQueue[tuple[int, Out | None, BaseException | None]] = SimpleQueue()
+    workers: list[Thread] = []
+
+    def run_tasks() -> None:
+        while (item := tasks.get()) is not None:
+            try:
+                done.put((bytes_of(item), function(item), None))
+            except BaseException as error:
+                done.put((0, None, error))
+
+    pending = pending_bytes = 0
+    source = iter(items)
+    upcoming = next(source, None)
+    try:
+        while upcoming is not None or pending:
+            while upcoming is not None and (
+                not pending
+                or (pending < 4 * threads and pending_bytes + bytes_of(upcoming) <= ahead_bytes)
+            ):
+                tasks.put(upcoming)
+                pending += 1
+                pending_bytes += bytes_of(upcoming)
+                if len(workers) < min(threads, pending):
+                    workers.append(Thread(target=run_tasks, name="s3", daemon=True))
+                    workers[-1].start()
+                upcoming = next(source, None)
+            size, result, error = done.get()
+            if error is not None:
+                raise error
+            pending -= 1
+            pending_bytes -= size
+            yield result  # type: ignore[misc]  # without an error it is an Out
+    finally:
+        with contextlib.suppress(Empty):
+            while True:
+                tasks.get_nowait()
+        for _ in workers:
+            tasks.put(None)
+
+
+def map_in_order(
+    pool: ThreadPoolExecutor, function: Callable[[In], Out], items: Iterable[In], size: int
+) -> Iterator[Out]:
+    """`function` of each item on a pool, in the order of the items, at most `size` in progress.
+
+    `items` is iterated in the caller's thread. An exception of `function` is raised at its item.
+    """
+    window: deque[Future[Out]] = deque()
+    for item in items:
+        window.append(pool.submit(function, item))
+        if len(window) >= size:
+            yield window.popleft().result()
+    while window:
+        yield window.popleft().result()
+
+
+def prefetch(items: Iterable[Out], count: int) -> Iterator[Out]:
+    """The items in their order, read in one thread at most `count` items ahead of the consumer.
+
+    An exception of `items` is raised at its position. Closing the iterator early waits for the
+    item that is being read and for no other.
+    """
+    source = iter(items)
+    end = object()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    try:
+        coming = deque(pool.submit(next, source, end) for _ in range(count))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(pool.submit(next, source, end))
+            yield item  # type: ignore[misc]  # not the end, so an Out
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def group_chunks(items: Iterable[In], size: int) -> Iterator[list[In]]:
+    """Lists of at most `size` items, in order."""
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk

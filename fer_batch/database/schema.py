@@ -1,0 +1,154 @@
+"""The schema `fer`: its upgrade, its revision, and the partitions of its capture days.
+
+Connections are left to connections.py; the contents of the tables, to ledger.py and results.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from fer_batch import resources
+from fer_batch.database import connections
+from fer_batch.database.connections import UPGRADE_HINT
+from fer_batch.database.statements import load_statements
+from fer_batch.errors import DatabaseError
+from fer_batch.settings import Settings
+
+if TYPE_CHECKING:
+    from alembic.config import Config  # slow to import, and a scoring process does not need it
+
+_STATEMENTS = load_statements(__file__)
+_ENSURE_PARTITIONS = sa.text("SELECT fer.ensure_partitions(:days)")
+_HAS_SCHEMA = sa.text("SELECT to_regclass('fer.schema_version') IS NOT NULL")
+_READ_REVISION = sa.text("SELECT version_num FROM fer.schema_version")
+_CREATE_SCHEMA = sa.text("CREATE SCHEMA IF NOT EXISTS fer")
+# For this transaction: a migration may take any time, and may wait for another upgrade.
+_DISABLE_STATEMENT_TIMEOUT = sa.text("SET LOCAL statement_timeout = 0")
+
+_OLDEST_SERVER = (15,)  # the first with MERGE
+
+
+def ensure_partitions(connection: sa.Connection, days: Iterable[date]) -> int:
+    """Create the missing partitions of these capture days; returns how many were created."""
+    created = connection.execute(_ENSURE_PARTITIONS, {"days": sorted(set(days))})
+    return int(created.scalar_one())
+
+
+def analyze(target: sa.Engine, days: Iterable[date]) -> None:
+    """Run ANALYZE on the partitions of these capture days, each in its own transaction.
+
+    Without it the planner has no statistics on the night's rows until autovacuum runs, and
+    counting a large facility's day takes minutes. For a role that does not own the tables,
+    PostgreSQL skips them with a notice.
+    """
+    engine = target.execution_options(isolation_level="AUTOCOMMIT")
+    with connections.translate_errors(), engine.connect() as connection:
+        params = {"days": sorted(set(days))}
+        composed = connection.execute(_STATEMENTS["compose_analyze"], params).scalars().all()
+        for sql in composed:
+            connection.execution_options(no_parameters=True).exec_driver_sql(sql)
+
+
+def describe(target: sa.Engine) -> list[dict[str, str]]:
+    """The columns of the views and tables of schema `fer` with their comments, in reading order.
+
+    Keys: `relation`, `kind`, `meaning`, `column_name`, `column_type`, `column_meaning`.
+    """
+    with connections.transaction(target) as connection:
+        return [dict(row) for row in connection.execute(_STATEMENTS["describe"]).mappings()]
+
+
+def upgrade(source: Settings | str) -> str:
+    """Upgrade the schema `fer` to this version's migrations and views; returns the revision.
+
+    It is one transaction under a lock, so that concurrent upgrades wait for each other and a
+    failed one leaves nothing behind. Raises DatabaseError if the server is too old, or the schema
+    is newer than this version.
+    """
+    from alembic import command
+
+    target = connections.create_engine(source)
+    try:
+        with connections.transaction(target) as connection:
+            _check_server(connection)
+            connection.execute(_DISABLE_STATEMENT_TIMEOUT)
+            connections.lock(connection, "upgrade")
+            _check_known(_read_revision(connection))
+            connection.execute(_CREATE_SCHEMA)
+            config = _build_alembic_config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            for view in sorted((resources.find_sql_dir() / "views").glob("*.sql")):
+                run_script(connection, view)
+    finally:
+        target.dispose()
+    return _get_head()
+
+
+def run_script(connection: sa.Connection, file: Path) -> None:
+    """Run a file of statements that have no parameters, such as a view or a role."""
+    sql = file.read_text(encoding="utf-8")
+    connection.execution_options(no_parameters=True).exec_driver_sql(sql)
+
+
+def check_migrated(target: sa.Engine) -> None:
+    """Raise DatabaseError unless the schema is at the revision of this version."""
+    with connections.transaction(target) as connection:
+        revision = _read_revision(connection)
+    _check_known(revision)
+    if revision != _get_head():
+        state = "has no fer-batch tables yet" if revision is None else f"is at migration {revision}"
+        raise DatabaseError(f"the database {state}; this version needs {_get_head()}", UPGRADE_HINT)
+
+
+def _check_server(connection: sa.Connection) -> None:
+    version = connection.dialect.server_version_info or ()
+    if version < _OLDEST_SERVER:
+        raise DatabaseError(
+            f"the server is PostgreSQL {'.'.join(map(str, version))}",
+            f"fer-batch needs PostgreSQL {_OLDEST_SERVER[0]} or newer",
+        )
+
+
+def _check_known(revision: str | None) -> None:
+    if revision is not None and revision not in _list_revisions():
+        raise DatabaseError(
+            f"the database is at migration {revision}, which this fer-batch does not know",
+            "A newer fer-batch has upgraded the schema: install that version",
+        )
+
+
+def _read_revision(connection: sa.Connection) -> str | None:
+    """The newest migration that was applied; None if there is no schema."""
+    if not connection.execute(_HAS_SCHEMA).scalar_one():
+        return None
+    return connection.execute(_READ_REVISION).scalar_one_or_none()
+
+
+def _build_alembic_config() -> Config:
+    from alembic.config import Config
+
+    folder = str(resources.find_sql_dir() / "migrations")
+    config = Config()
+    config.set_main_option("script_location", folder.replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+@cache
+def _list_revisions() -> list[str]:
+    """The migrations of this version, newest first."""
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(_build_alembic_config())
+    return [script.revision for script in scripts.walk_revisions()]
+
+
+def _get_head() -> str:
+    return _list_revisions()[0]

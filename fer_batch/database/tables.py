@@ -1,0 +1,142 @@
+"""The tables of schema `fer` that SQLAlchemy Core reads and writes row by row.
+
+The migrations define the schema; these are the tables that Python refers to. The partitioned
+tables are not among them: they are used in the `.sql` files only, by statements over many images.
+A test compares columns, types and keys with the migrated schema.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+METADATA = sa.MetaData(schema="fer")
+
+_AT = sa.TIMESTAMP(timezone=True)
+_ID = sa.Text(collation="C")
+
+facility = sa.Table(
+    "facility",
+    METADATA,
+    sa.Column("facility_id", _ID, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("time_zone", sa.Text, nullable=False),
+    sa.Column("image_kind", sa.Text, nullable=False),
+    sa.Column("key_template", sa.Text, nullable=False),
+    sa.Column("bucket", sa.Text),
+    sa.Column("target_share", sa.Double, nullable=False),
+    sa.Column("expected_images_min", sa.Integer, nullable=False),
+    sa.Column("closed_weekdays", ARRAY(sa.Text), nullable=False),
+    sa.Column("permission_purpose", sa.Text),
+    sa.Column("permission_lawful_basis", sa.Text),
+    sa.Column("permission_approved_by", sa.Text),
+    sa.Column("permission_valid_until", sa.Date),
+    sa.Column("is_in_registry", sa.Boolean, nullable=False),
+    sa.Column("updated_at", _AT, nullable=False),
+)
+
+model_version = sa.Table(
+    "model_version",
+    METADATA,
+    sa.Column("model_version", _ID, primary_key=True),
+    sa.Column("manifest", JSONB, nullable=False),
+    sa.Column("card", JSONB, nullable=False),
+    sa.Column("registered_at", _AT, nullable=False),
+)
+
+cnn = sa.Table(
+    "cnn",
+    METADATA,
+    sa.Column("cnn_sha256", _ID, primary_key=True),
+    sa.Column("artifact_sha256", _ID, nullable=False),
+    sa.Column("card", JSONB, nullable=False),
+    sa.Column("artifact", sa.LargeBinary, nullable=False),
+    sa.Column("registered_at", _AT, nullable=False),
+)
+
+cnn_promotion = sa.Table(
+    "cnn_promotion",
+    METADATA,
+    sa.Column("promotion_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("cnn_sha256", _ID, nullable=False),
+    sa.Column("is_rollback", sa.Boolean, nullable=False),
+    sa.Column("promoted_by", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False),
+    sa.Column("promoted_at", _AT, nullable=False),
+)
+
+batch = sa.Table(
+    "batch",
+    METADATA,
+    sa.Column("facility_id", _ID, primary_key=True),
+    sa.Column("capture_day", sa.Date, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("images_listed", sa.BigInteger),
+    sa.Column("bytes_listed", sa.BigInteger),
+    sa.Column("listed_at", _AT),
+    sa.Column("attempted_at", _AT, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+)
+
+retention = sa.Table(
+    "retention",
+    METADATA,
+    sa.Column("before_day", sa.Date, primary_key=True),
+    sa.Column("set_by", sa.Text, nullable=False),
+    sa.Column("set_at", _AT, nullable=False),
+)
+
+deletion = sa.Table(
+    "deletion",
+    METADATA,
+    sa.Column("deletion_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("facility_id", _ID),
+    sa.Column("capture_day", sa.Date, nullable=False),
+    sa.Column("key_sha256", sa.LargeBinary),
+    sa.Column("images", sa.BigInteger, nullable=False),
+    sa.Column("faces", sa.BigInteger, nullable=False),
+    sa.Column("deleted_by", sa.Text, nullable=False),
+    sa.Column("deleted_at", _AT, nullable=False),
+)
+
+run = sa.Table(
+    "run",
+    METADATA,
+    sa.Column("run_id", sa.Text, primary_key=True),
+    sa.Column("began_at", _AT, nullable=False),
+    sa.Column("model_version", _ID),
+)
+
+satisfaction_summary = sa.Table(
+    "satisfaction_summary",
+    METADATA,
+    sa.Column("facility_id", _ID, primary_key=True),
+    sa.Column("capture_day", sa.Date, primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True),
+    sa.Column("model_version", _ID, nullable=False),
+    sa.Column("target_share", sa.Double, nullable=False),
+    sa.Column("time_zone", sa.Text, nullable=False),
+    sa.Column("images", sa.BigInteger, nullable=False),
+    sa.Column("images_scored", sa.BigInteger, nullable=False),
+    sa.Column("images_pending", sa.BigInteger, nullable=False),
+    sa.Column("not_scored", JSONB, nullable=False),
+    sa.Column("faces", sa.BigInteger, nullable=False),
+    sa.Column("happy", sa.BigInteger, nullable=False),
+    sa.Column("sad", sa.BigInteger, nullable=False),
+    sa.Column("uncertain", sa.BigInteger, nullable=False),
+    sa.Column("neither", sa.BigInteger, nullable=False),
+    sa.Column("happy_share", sa.Double),
+    sa.Column("happy_share_low", sa.Double),
+    sa.Column("happy_share_high", sa.Double),
+    sa.Column("interval_method", sa.Text, nullable=False),
+    sa.Column("confidence", sa.Double, nullable=False),
+    sa.Column("uncertain_share", sa.Double),
+    sa.Column("neither_share", sa.Double),
+    sa.Column("verdict", sa.Text, nullable=False),
+    sa.Column("is_complete", sa.Boolean, nullable=False),
+    sa.Column("is_below_expected", sa.Boolean, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("created_at", _AT, nullable=False),
+)

@@ -1,0 +1,157 @@
+"""Erasure on request: the rows of one image, one day or a whole facility are deleted for good.
+
+Rows of `image`, `image_result` and `face_result` are deleted for all model versions. The deletion
+is recorded without the deleted contents, and the day's summary gets a revision computed from the
+remaining rows. The object in S3 belongs to whoever uploaded it: it is not touched, and a listing
+that contains it again skips it. Deleting old days is left to retention.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
+
+import sqlalchemy as sa
+
+from fer_batch.database import connections, ledger, tables
+from fer_batch.database.statements import load_statements
+from fer_batch.errors import ConfigurationError
+from fer_batch.log import get_logger
+from fer_batch.records import Batch
+from fer_batch.satisfaction import revisions
+
+log = get_logger(__name__)
+
+_STATEMENTS = load_statements(__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to erase: an image by its key, else a capture day, else the whole facility."""
+
+    facility_id: str
+    capture_day: date | None = None
+    image_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedDay:
+    """A facility's capture day and how many `image` and `face_result` rows are to erase or erased.
+
+    `revision` is the summary that no longer counts them; None if the day has no summary.
+    """
+
+    facility_id: str
+    capture_day: date
+    images: int
+    faces: int
+    revision: int | None = None
+
+
+def find_erasable(connection: sa.Connection, target: Target) -> list[ErasedDay]:
+    """The rows that can be erased, day by day; empty if they were erased before.
+
+    Raises ConfigurationError if no such rows are stored and none were erased, so that a mistyped
+    key is not reported as erased.
+    """
+    params = asdict(target)
+    rows = connection.execute(_STATEMENTS["find_erasable"], params).mappings()
+    days = [ErasedDay(**row) for row in rows]
+    if not days and not connection.execute(_STATEMENTS["is_erased"], params).scalar_one():
+        if target.image_key is not None:
+            kind = "image with that key"
+        else:
+            kind = "image" if target.capture_day is None else "image of that day"
+        raise ConfigurationError(
+            f"the tables hold no {kind} of facility {target.facility_id!r}",
+            "Check the spelling. To keep an object that was never listed from being read, "
+            "delete it in S3",
+        )
+    return days
+
+
+def load_erased_keys(connection: sa.Connection, facility_id: str) -> frozenset[bytes]:
+    """The SHA-256 of the key of each image of the facility that was erased individually."""
+    table = tables.deletion
+    hashes = connection.execute(
+        sa.select(table.c.key_sha256).where(
+            table.c.kind == "image", table.c.facility_id == facility_id
+        )
+    )
+    return frozenset(bytes(key_sha256) for key_sha256 in hashes.scalars())
+
+
+def erase(engine: sa.Engine, target: Target) -> list[ErasedDay]:
+    """Erase the target; returns the days from which rows were deleted, oldest first.
+
+    Each day is one transaction: its rows, the record and the summary change together. A call
+    after an interrupted one continues with the remaining days. Raises what `find_erasable` raises.
+    """
+    run_id = f"erase/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    with connections.transaction(engine) as connection:
+        days = find_erasable(connection, target)
+    erased: list[ErasedDay] = []
+    for day in days:
+        batch = Batch(day.facility_id, day.capture_day)
+        with connections.transaction(engine) as connection:
+            erased_day = _erase_day(connection, batch, target, run_id)
+        log.info(
+            "erased",
+            facility=batch.facility_id,
+            day=batch.capture_day.isoformat(),
+            images=erased_day.images,
+            faces=erased_day.faces,
+        )
+        erased.append(erased_day)
+    return erased
+
+
+def _erase_day(connection: sa.Connection, batch: Batch, target: Target, run_id: str) -> ErasedDay:
+    params = asdict(batch) | {"image_key": target.image_key}
+    connections.lock_shared(connection, "retention")
+    # A listing, chunk or summary of the day either ends before this, or begins after it and then
+    # finds the image neither in the tables nor in its listing.
+    for step in ("listing", "results", "summary"):
+        connections.lock(connection, f"{step}:{batch.facility_id}:{batch.capture_day}")
+    faces = connection.execute(_STATEMENTS["delete_faces"], params).rowcount
+    connection.execute(_STATEMENTS["delete_results"], params)
+    images = connection.execute(_STATEMENTS["delete_images"], params).rowcount
+    if images:  # otherwise another process has erased the same rows concurrently
+        _record_deletion(connection, batch, target.image_key, images, faces)
+    revision = _write_summary(connection, batch, run_id)
+    return ErasedDay(**asdict(batch), images=images, faces=faces, revision=revision)
+
+
+def _record_deletion(
+    connection: sa.Connection, batch: Batch, image_key: str | None, images: int, faces: int
+) -> None:
+    """Record what was deleted. Of a key only the hash, since the key itself is to be erased."""
+    connection.execute(
+        sa.insert(tables.deletion).values(
+            asdict(batch)
+            | {
+                "kind": "day" if image_key is None else "image",
+                "key_sha256": None
+                if image_key is None
+                else hashlib.sha256(image_key.encode()).digest(),
+                "images": images,
+                "faces": faces,
+            }
+        )
+    )
+
+
+def _write_summary(connection: sa.Connection, batch: Batch, run_id: str) -> int | None:
+    """Summarize the remaining rows for the model version of the newest summary.
+
+    Returns the revision; None if the day has no summary.
+    """
+    newest = revisions.find_newest(connection, batch)
+    if newest is None:
+        return None
+    facility = ledger.load_facility(connection, batch.facility_id)
+    summaries = revisions.write_summaries(
+        connection, [batch], newest["model_version"], {batch.facility_id: facility}, run_id
+    )
+    return int(summaries[0]["revision"]) if summaries else None

@@ -1,0 +1,5 @@
+"""The facility registry: which facilities exist, the format of their keys, and the permissions.
+
+`registry` loads and validates the TOML file, `key_template` turns a capture day into a key prefix.
+The registry's copy in the database is left to `database`, reading the images to `storage`.
+"""

@@ -1,0 +1,353 @@
+"""Read size, orientation and completeness of a JPEG, PNG or WebP without decoding it.
+
+The format is detected by content, never by the file name. Reading a header walks the segments of
+the container and decodes no pixel. So an image too large for the memory is rejected before it is
+decoded, a truncated image is never taken for a complete one, and 48×48 crops are checked faster
+than the CNN scores them. Decoding the pixels is left to decoding.py.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fer_batch.records import Outcome
+
+REASON_LENGTH = 200
+"""Maximum number of characters of a reason, as in records.py."""
+
+MAX_SCANS = 100
+"""Maximum number of scans of a progressive JPEG. Cameras write about ten; thousands keep a decoder
+busy for hours."""
+
+
+class UndecodableImageError(Exception):
+    """An image cannot be decoded: its outcome, and the reason in a few words."""
+
+    def __init__(self, outcome: Outcome, reason: str) -> None:
+        super().__init__(reason[:REASON_LENGTH])
+        self.outcome = outcome
+
+    @property
+    def reason(self) -> str:
+        return str(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The size in pixels as stored (before the orientation is applied), and what decoding needs.
+
+    `orientation` is the EXIF tag 0x0112, 1 to 8, and 1 (upright) where there is none. `data` are
+    the bytes to decode: those of the image, without the chunks of a PNG that affect no pixel.
+    `entropy_end` is the offset after the last compressed byte of a JPEG, 0 for other formats.
+    `loss_is_gray` is whether pixels whose data is lost decode to mid gray. That holds for a JPEG
+    of one scan, but not for several scans (a progressive JPEG becomes blurred instead) or CMYK.
+    """
+
+    format: str
+    width_px: int
+    height_px: int
+    orientation: int
+    has_alpha: bool
+    data: bytes
+    entropy_end: int = 0
+    loss_is_gray: bool = True
+
+
+def read_header(data: bytes) -> Header:
+    """Detect the format by content and read the header of its container.
+
+    Raises UndecodableImageError: `empty` for no bytes, `unsupported` for another kind of file or
+    a variant that is not supported, `unreadable` for a damaged or truncated image.
+    """
+    if not data:
+        raise UndecodableImageError(Outcome.EMPTY, "the object has no bytes")
+    reader = _READERS.get(data[:3])
+    if reader is None or not _has_signature(data):
+        raise UndecodableImageError(*_identify_other(data))
+    try:
+        return reader(data)
+    except struct.error:  # a field lies beyond the last byte
+        raise UndecodableImageError(
+            Outcome.UNREADABLE, "the file is damaged: a header ends early"
+        ) from None
+
+
+# ---------------------------------------------------------------- JPEG (ITU-T T.81, annex B)
+
+# A marker: 0xFF and a byte that is not stuffing (00), a restart (D0 to D7) or fill (FF).
+_find_marker = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search
+_SOI, _EOI, _SOS, _APP1, _TEM = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
+_NOT_FRAMES = frozenset(
+    {0xC4, 0xC8, 0xCC}
+)  # tables and an extension with codes between the SOF markers
+_read_frame_header = struct.Struct(">BHHB").unpack_from
+
+
+def _read_jpeg(data: bytes) -> Header:
+    size = len(data)
+    position = 2
+    width = height = components = orientation = scans = 0
+    while True:
+        # The next marker follows immediately, or after the compressed bytes of a scan.
+        match = _find_marker(data, position)
+        if match is None:
+            raise _make_truncated_error("JPEG")
+        start = match.start()
+        marker = data[start + 1]
+        if marker == _EOI:
+            break
+        if marker in (_SOI, _TEM):
+            position = start + 2
+            continue
+        body = start + 4
+        if body > size:
+            raise _make_truncated_error("JPEG")
+        length = data[start + 2] << 8 | data[start + 3]
+        position = start + 2 + length
+        if position > size:
+            raise _make_truncated_error("JPEG")
+        if length < 2:
+            raise _make_damaged_error("JPEG", "a segment without a length")
+        if marker == _SOS:
+            scans += 1
+            if scans > MAX_SCANS:
+                raise _make_unsupported_error(f"JPEG with more than {MAX_SCANS} scans")
+        elif 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES:
+            if width:
+                raise _make_damaged_error("JPEG", "two frame headers")
+            width, height, components = _read_frame(data, body, length)
+        elif marker == _APP1 and not orientation and data[body : body + 6] == b"Exif\0\0":
+            orientation = _read_exif_orientation(data[body + 6 : position])
+    if not width or not scans:
+        raise _make_damaged_error("JPEG", "no picture in it")
+    loss_is_gray = scans == 1 and components <= 3
+    return Header("JPEG", width, height, orientation or 1, False, data, start, loss_is_gray)
+
+
+def _read_frame(data: bytes, body: int, length: int) -> tuple[int, int, int]:
+    if length < 8:
+        raise _make_damaged_error("JPEG", "a short frame header")
+    bits, height, width, components = _read_frame_header(data, body)
+    if bits != 8:
+        raise _make_unsupported_error(f"JPEG with {bits} bits per sample")
+    if not width or not height:
+        raise _make_damaged_error("JPEG", "no width or no height")
+    return width, height, components
+
+
+# ---------------------------------------------------------------- PNG (W3C, third edition)
+
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_read_chunk_header = struct.Struct(">I4s").unpack_from
+_read_png_header = struct.Struct(">IIBB").unpack_from
+_read_crc = struct.Struct(">I").unpack_from
+_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_COLOR_TYPES_WITH_ALPHA = (4, 6)
+
+
+def _read_png(data: bytes) -> Header:
+    size = len(data)
+    if size >= 16 and data[12:16] != b"IHDR":
+        raise _make_damaged_error("PNG", "no header")
+    view = memoryview(data)
+    kept: bytearray | None = None  # starts at the first chunk that is left out
+    orientation, has_alpha, has_pixels = 1, False, False
+    position, kind = 8, b""
+    while kind != b"IEND":
+        if position + 12 > size:
+            raise _make_truncated_error("PNG")
+        length, kind = _read_chunk_header(data, position)
+        start, position = position, position + 12 + length
+        if position > size:
+            raise _make_truncated_error("PNG")
+        if kind in _PIXEL_CHUNKS:
+            if zlib.crc32(view[start + 4 : position - 4]) != _read_crc(data, position - 4)[0]:
+                raise _make_damaged_error("PNG", "a checksum does not match")
+            if kept is not None:
+                kept += view[start:position]
+            has_pixels |= kind == b"IDAT"
+            has_alpha |= kind == b"tRNS"
+            continue
+        if kept is None:
+            kept = bytearray(view[:start])
+        if kind == b"eXIf":
+            orientation = _read_exif_orientation(data[start + 8 : position - 4])
+    if not has_pixels:
+        raise _make_damaged_error("PNG", "no picture in it")
+    width, height, _, color_type = _read_png_header(data, 16)
+    if not width or not height:
+        raise _make_damaged_error("PNG", "no width or no height")
+    has_alpha |= color_type in _COLOR_TYPES_WITH_ALPHA
+    # Other chunks are not passed on: libpng warns on stderr about many harmless ones (mostly color
+    # profiles), and later frames of an animation are not needed.
+    pixels = data[:position] if kept is None else bytes(kept)
+    return Header("PNG", width, height, orientation, has_alpha, pixels)
+
+
+# ---------------------------------------------------------------- WebP (RFC 9649)
+
+_read_riff_chunk = struct.Struct("<4sI").unpack_from
+_ALPHA_FLAG, _EXTENDED_PIXELS = 0x10, (b"VP8 ", b"VP8L", b"ANMF")
+
+
+def _read_webp(data: bytes) -> Header:
+    size = len(data)
+    end = 8 + int.from_bytes(data[4:8], "little")
+    if end > size:
+        raise _make_truncated_error("WebP")
+    width = height = 0
+    orientation, has_alpha, has_pixels = 1, False, False
+    position = 12
+    while position + 8 <= min(end, size):
+        kind, length = _read_riff_chunk(data, position)
+        body, position = position + 8, position + 8 + length + length % 2
+        if position > size + 1:  # some writers omit the last padding byte
+            raise _make_truncated_error("WebP")
+        has_pixels |= kind in _EXTENDED_PIXELS
+        if kind == b"EXIF":
+            orientation = _read_exif_orientation(
+                data[body : body + length].removeprefix(b"Exif\0\0")
+            )
+        elif kind in _WEBP_SIZES and not width:
+            if length < 10 and kind != b"VP8L":
+                raise _make_damaged_error("WebP", "a short header")
+            width, height, has_alpha = _WEBP_SIZES[kind](data[body : body + 10])
+    if not width or not has_pixels:
+        raise _make_damaged_error("WebP", "no picture in it")
+    return Header("WebP", width, height, orientation, has_alpha, data)
+
+
+def _read_webp_extended(body: bytes) -> tuple[int, int, bool]:
+    width = 1 + int.from_bytes(body[4:7], "little")
+    height = 1 + int.from_bytes(body[7:10], "little")
+    return width, height, bool(body[0] & _ALPHA_FLAG)
+
+
+def _read_webp_lossy(body: bytes) -> tuple[int, int, bool]:
+    if body[3:6] != b"\x9d\x01\x2a":
+        raise _make_damaged_error("WebP", "no start code")
+    width, height = struct.unpack_from("<HH", body, 6)
+    return width & 0x3FFF, height & 0x3FFF, False
+
+
+def _read_webp_lossless(body: bytes) -> tuple[int, int, bool]:
+    if len(body) < 5 or body[0] != 0x2F:
+        raise _make_damaged_error("WebP", "no start code")
+    bits = int.from_bytes(body[1:5], "little")
+    return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), bool(bits >> 28 & 1)
+
+
+_WEBP_SIZES: dict[bytes, Callable[[bytes], tuple[int, int, bool]]] = {
+    b"VP8X": _read_webp_extended,
+    b"VP8 ": _read_webp_lossy,
+    b"VP8L": _read_webp_lossless,
+}
+
+
+# ---------------------------------------------------------------- EXIF (CIPA DC-008, 4.6.2)
+
+_ORIENTATION_TAG = 0x0112
+
+
+def _read_exif_orientation(tiff: bytes) -> int:
+    """The orientation in a TIFF block; 1 where it has none or cannot be read."""
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1
+    try:
+        (directory,) = struct.unpack_from(order + "I", tiff, 4)
+        (count,) = struct.unpack_from(order + "H", tiff, directory)
+        for entry in range(directory + 2, directory + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(order + "HH", tiff, entry)
+            if tag == _ORIENTATION_TAG:
+                # SHORT by the standard, but some writers use LONG.
+                (value,) = struct.unpack_from(order + ("I" if kind == 4 else "H"), tiff, entry + 8)
+                return value if 1 <= value <= 8 else 1
+    except struct.error:
+        return 1
+    return 1
+
+
+# ---------------------------------------------------------------- anything else
+
+_READERS: dict[bytes, Callable[[bytes], Header]] = {
+    b"\xff\xd8\xff": _read_jpeg,
+    _PNG_SIGNATURE[:3]: _read_png,
+    b"RIF": _read_webp,
+}
+
+_OTHERS: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"GIF8", "a GIF image"),
+    (0, b"BM", "a BMP image"),
+    (0, b"II*\0", "a TIFF image"),
+    (0, b"MM\0*", "a TIFF image"),
+    (0, b"8BPS", "a Photoshop document"),
+    (0, b"\0\0\1\0", "an icon"),
+    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
+    (0, b"\xff\x0a", "a JPEG XL image"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL image"),
+    (0, b"RIFF", "a RIFF file (sound or video)"),
+    (0, b"PK\x03\x04", "a ZIP archive"),
+    (0, b"PK\x05\x06", "a ZIP archive"),
+    (0, b"\x1f\x8b", "a gzip archive"),
+    (0, b"7z\xbc\xaf", "a 7-Zip archive"),
+    (0, b"Rar!", "a RAR archive"),
+    (257, b"ustar", "a tar archive"),
+    (0, b"%PDF", "a PDF document"),
+    (0, b"\x7fELF", "a program"),
+    (0, b"MZ", "a program"),
+    (4, b"ftypavif", "an AVIF image"),
+    (4, b"ftypavis", "an AVIF image"),
+    *((4, b"ftyp" + brand, "a HEIC image") for brand in (b"heic", b"heix", b"mif1", b"msf1")),
+    (4, b"ftyp", "an MP4 video"),
+)
+_MARKUP: tuple[tuple[bytes, str], ...] = (
+    (b"<svg", "an SVG drawing"),
+    (b"<html", "an HTML page"),
+    (b"<!doctype html", "an HTML page"),
+    (b"<?xml", "an XML document"),
+    (b"{", "JSON text"),
+)
+
+
+def _has_signature(data: bytes) -> bool:
+    if data[:1] == b"R":
+        return data[:4] == b"RIFF" and data[8:12] == b"WEBP"
+    return data[:1] == b"\xff" or data[:8] == _PNG_SIGNATURE
+
+
+def _identify_other(data: bytes) -> tuple[Outcome, str]:
+    """Outcome and reason for bytes that do not begin as a JPEG, PNG or WebP."""
+    for name, signature in (("JPEG", b"\xff\xd8\xff"), ("PNG", _PNG_SIGNATURE)):
+        if signature.startswith(data):
+            return Outcome.UNREADABLE, f"{name} ends early"
+    if b"RIFF".startswith(data[:4]) and b"WEBP".startswith(data[8:12]) and len(data) < 12:
+        return Outcome.UNREADABLE, "WebP ends early"
+    for offset, signature, name in _OTHERS:
+        if data.startswith(signature, offset):
+            return _describe_unsupported(name)
+    text = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for start, name in _MARKUP:
+        if text.startswith(start):
+            return _describe_unsupported("an SVG drawing" if b"<svg" in text else name)
+    return _describe_unsupported("unknown content")
+
+
+def _describe_unsupported(name: str) -> tuple[Outcome, str]:
+    return Outcome.UNSUPPORTED, f"{name}, not JPEG, PNG or WebP"
+
+
+def _make_truncated_error(format_name: str) -> UndecodableImageError:
+    return UndecodableImageError(Outcome.UNREADABLE, f"{format_name} ends early")
+
+
+def _make_damaged_error(format_name: str, what: str) -> UndecodableImageError:
+    return UndecodableImageError(Outcome.UNREADABLE, f"{format_name} is damaged: {what}")
+
+
+def _make_unsupported_error(what: str) -> UndecodableImageError:
+    return UndecodableImageError(Outcome.UNSUPPORTED, f"{what} is not read")

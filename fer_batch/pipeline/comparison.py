@@ -1,0 +1,150 @@
+"""Compare two CNNs on the images of one capture day: the figures of each, and their agreement.
+
+The images are read from the bucket again, under the same permission as in a nightly run and
+without erased images, and cropped once; both CNNs get the same crops. Nothing is stored. Which CNNs
+are compared is decided in model/active_model.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from datetime import date, datetime
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from fer_batch.concurrency import group_chunks
+from fer_batch.deletion import erasure, retention
+from fer_batch.errors import PermanentError
+from fer_batch.facilities.registry import Facility
+from fer_batch.imaging.decoding import ImageLimits, Pixels, silence_decoders
+from fer_batch.imaging.faces import ExtractedFaces, FaceDetector, extract_faces
+from fer_batch.model import active_model
+from fer_batch.model.classifier import Classifier, Cnn, Probabilities, is_certain
+from fer_batch.records import Batch, FetchedImage, Image
+from fer_batch.satisfaction.figures import summarize_counts
+from fer_batch.settings import Settings
+from fer_batch.storage.reader import BucketReader
+
+_CHUNK_IMAGES = 256
+"""Images whose crops are held in memory at once."""
+
+
+def compare_cnns(
+    settings: Settings, first: Cnn, second: Cnn, facility: Facility, day: date, now_utc: datetime
+) -> dict[str, Any]:
+    """Score the day's images with both CNNs; returns plain values.
+
+    `images` is how many images were read, `faces` how many faces they have. `agreement` is the
+    share of faces with the same emotion from both, `mean_abs_difference` the mean of |Δp_happy|;
+    None without faces. `cnns` has a dictionary for each: `name`, `model_version`, `faces`, `happy`,
+    `sad`, `uncertain`, `happy_share` with the ends of its interval; counts and shares are None
+    where fewer than 30 faces count, as in a summary. Raises PermanentError where the facility may
+    not be read, ConfigurationError where the day was permanently deleted, ModelError for a CNN that
+    does not match its card, and the errors of S3 and the database.
+    """
+    if denial_reason := facility.get_denial_reason(day, now_utc):
+        raise PermanentError(f"{facility.facility_id} may not be read: {denial_reason}")
+    batch = Batch(facility.facility_id, day)
+    erased = _load_erased(settings, batch)
+    classifiers = Classifier(settings, first), Classifier(settings, second)
+    results: tuple[list[Probabilities], list[Probabilities]] = ([], [])
+    images = 0
+    with silence_decoders(), BucketReader(settings, facility) as reader:
+        crops = _read_crops(settings, facility, reader, batch, erased)
+        for chunk in group_chunks(crops, _CHUNK_IMAGES):
+            images += len(chunk)
+            faces = np.concatenate(chunk)
+            for classifier, rows in zip(classifiers, results, strict=True):
+                rows.append(classifier.classify(faces))
+    empty = [np.empty((0, 3), np.float32)]
+    p_first, p_second = (np.concatenate(rows or empty) for rows in results)
+    is_happy = [p[:, 0] >= p[:, 1] for p in (p_first, p_second)]
+    has_faces = len(p_first) > 0
+    return {
+        "facility_id": facility.facility_id,
+        "capture_day": day,
+        "images": images,
+        "faces": len(p_first),
+        "agreement": float((is_happy[0] == is_happy[1]).mean()) if has_faces else None,
+        "mean_abs_difference": (
+            float(np.abs(p_first[:, 0] - p_second[:, 0]).mean()) if has_faces else None
+        ),
+        "cnns": [
+            _summarize_cnn(classifier, probabilities, facility)
+            for classifier, probabilities in zip(classifiers, (p_first, p_second), strict=True)
+        ],
+    }
+
+
+def format_comparison(comparison: dict[str, Any]) -> str:
+    """The agreement of the two CNNs, as one line for people."""
+    if not comparison["faces"]:
+        return "No face was found."
+    return (
+        f"Of {comparison['faces']} faces, {comparison['agreement']:.1%} have the same emotion; "
+        f"p_happy differs by {comparison['mean_abs_difference']:.4f} on average."
+    )
+
+
+def _load_erased(settings: Settings, batch: Batch) -> frozenset[bytes]:
+    """The hashes of erased keys; none where no database is set."""
+    if settings.database_url is None:
+        return frozenset()
+    with active_model.connect(settings) as connection:
+        retention.filter_deleted(connection, [batch], batch.capture_day)
+        return erasure.load_erased_keys(connection, batch.facility_id)
+
+
+def _read_crops(
+    settings: Settings,
+    facility: Facility,
+    reader: BucketReader,
+    batch: Batch,
+    erased: frozenset[bytes],
+) -> Iterator[Pixels]:
+    """The crops of each image that can be read and was not erased."""
+    prefix = facility.build_prefix(batch.capture_day)
+    marker = prefix + facility.ready_marker if facility.ready_marker else None
+    images = (
+        Image(batch, listed.key, listed.etag, listed.size_bytes)
+        for listed in reader.list(prefix)
+        if listed.key != marker
+        and not listed.is_folder_marker
+        and hashlib.sha256(listed.key.encode(errors="surrogatepass")).digest() not in erased
+    )
+    cv2.setNumThreads(settings.threads)
+    limits = ImageLimits.from_settings(settings)
+    detector = FaceDetector(settings) if facility.image_kind == "frames" else None
+    for fetched in reader.fetch_many(images):
+        if isinstance(fetched, FetchedImage):
+            extracted = extract_faces(fetched, facility.image_kind, limits, detector)
+            if isinstance(extracted, ExtractedFaces):
+                yield extracted.crops
+
+
+def _summarize_cnn(
+    classifier: Classifier, probabilities: Probabilities, facility: Facility
+) -> dict[str, Any]:
+    certain = is_certain(probabilities, classifier.card.uncertain_below)
+    is_happy = probabilities[:, 0] >= probabilities[:, 1]
+    counts = {
+        "faces": len(probabilities),
+        "happy": int((certain & is_happy).sum()),
+        "sad": int((certain & ~is_happy).sum()),
+        "uncertain": int((~certain).sum()),
+        "neither": int((probabilities[:, 2] > probabilities[:, :2].max(axis=1)).sum()),
+    }
+    frame = pd.DataFrame([counts | {"target_share": facility.target_share}])
+    (summary,) = summarize_counts(frame).to_dict("records")
+    is_suppressed = summary["verdict"] == "suppressed"
+    shown = ("happy", "sad", "uncertain", "happy_share", "happy_share_low", "happy_share_high")
+    return {
+        "name": classifier.card.name,
+        "model_version": classifier.model_version[:12],
+        "faces": counts["faces"],
+        **{name: None if is_suppressed else summary[name] for name in shown},
+    }

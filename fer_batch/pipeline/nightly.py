@@ -1,0 +1,338 @@
+"""A run: the steps of the nightly job for selected facilities and days, in order.
+
+Airflow calls the steps one by one through the `fer-batch` command; `fer-batch run` calls all of
+them in one process. Both use `Run`, so each step is implemented once. A step reads its input from
+the tables, writes its result to them, and can be repeated at any time. How a step works is left to
+its module.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fer_batch.errors import ConfigurationError, ModelError, PermanentError, RetryableError
+from fer_batch.facilities import registry
+from fer_batch.facilities.registry import Facility
+from fer_batch.log import get_logger
+from fer_batch.pipeline.jobs import Job, ShardResult
+from fer_batch.records import Batch, Shard
+from fer_batch.settings import Settings, to_environment
+from fer_batch.testing.failpoints import failpoint
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+    from fer_batch.model.classifier import Cnn
+    from fer_batch.pipeline.listing import BatchListing
+
+log = get_logger(__name__)
+
+MAX_FACILITY_NAMES = 3
+"""A file name lists the ids of at most this many facilities."""
+
+SUMMARY_BATCH = 500
+"""Facility days that one transaction summarizes. Each takes a lock, and PostgreSQL has a few
+thousand locks for all sessions together."""
+IMAGE_DEADLINE_S = 60.0
+"""A scoring process that decodes one image for longer than this is killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The facilities and days of a run, and how it scores them.
+
+    `run_id` identifies the run. `Run.begin` records the CNN when it is first called; every later
+    step with the same id uses that CNN, in any process. `model_version` is the version that must be
+    active, or a prefix of it; None accepts any. With `rescore`, images whose results are older than
+    the run count as unfinished.
+    """
+
+    run_id: str
+    capture_day: date
+    facility_ids: tuple[str, ...] = ()
+    time_zone: str | None = None
+    lookback_days: int = 0
+    model_version: str | None = None
+    rescore: bool = False
+
+    def select_facilities(self, known: Mapping[str, Facility]) -> dict[str, Facility]:
+        """The selected facilities. Raises ConfigurationError for an unknown id."""
+        selected = registry.select_facilities(known, self.facility_ids)
+        if self.time_zone is not None:
+            selected = {i: f for i, f in selected.items() if f.time_zone == self.time_zone}
+        if not selected:
+            raise ConfigurationError(
+                "no facility is selected",
+                f"The registry has {', '.join(sorted(known)) or 'none'}",
+            )
+        return selected
+
+    def build_file_name(self) -> str:
+        """The name of a file about this selection; it differs for other facilities."""
+        names = sorted(set(self.facility_ids))
+        if len(names) > MAX_FACILITY_NAMES:
+            digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
+            names = [f"{len(names)}_facilities_{digest}"]
+        scope = ([self.time_zone] if self.time_zone else []) + names
+        text = f"{self.capture_day}-{'.'.join(scope)}" if scope else f"{self.capture_day}"
+        return re.sub("[^A-Za-z0-9._+-]+", "_", text)
+
+    def list_days(self) -> list[date]:
+        """The capture day and the lookback days before it, newest first."""
+        return [self.capture_day - timedelta(days=n) for n in range(self.lookback_days + 1)]
+
+
+class Run:
+    """The steps of one run. Each can be called alone."""
+
+    def __init__(self, settings: Settings, selection: Selection) -> None:
+        self.settings = settings
+        self.selection = selection
+        self.registry = registry.load_registry(settings.facilities_file, settings)
+        self.facilities = selection.select_facilities(self.registry)
+
+    @cached_property
+    def batches(self) -> list[Batch]:
+        """The selected facilities and days, without days whose rows were permanently deleted.
+
+        Raises ConfigurationError if that leaves no facility for the capture day.
+        """
+        selected = [Batch(f, day) for day in self.selection.list_days() for f in self.facilities]
+        if self.settings.database_url is None:
+            return selected
+        from fer_batch.database import connections
+        from fer_batch.deletion import retention
+
+        with connections.translate_errors(), self.engine.connect() as connection:
+            return retention.filter_deleted(connection, selected, self.selection.capture_day)
+
+    @cached_property
+    def engine(self) -> sa.Engine:
+        from fer_batch.database import connections, schema
+
+        engine = connections.create_engine(self.settings)
+        schema.check_migrated(engine)
+        return engine
+
+    @cached_property
+    def model_version(self) -> str:
+        """The model version of this run. Raises ModelError if it is not the requested one."""
+        from fer_batch.model import active_model
+
+        version = active_model.compute_version(self.settings, self.cnn.card)
+        requested = self.selection.model_version
+        if requested and not version.startswith(requested):
+            raise ModelError(
+                f"model version {requested} is not the one in use, which is {version[:12]}",
+                "Set FER_MODEL_CARD to its card, or promote it, for a new run; "
+                "see `fer-batch models`",
+            )
+        return version
+
+    @cached_property
+    def cnn(self) -> Cnn:
+        """The CNN that this run was planned with, otherwise the active one."""
+        from fer_batch.database import connections, ledger
+        from fer_batch.model import active_model
+
+        planned = None
+        if self.settings.database_url is not None:
+            with connections.translate_errors(), self.engine.connect() as connection:
+                planned = ledger.find_version_of_run(connection, self.selection.run_id)
+        if planned is not None:
+            return active_model.load_version(self.settings, planned)
+        return active_model.load_active(self.settings).cnn
+
+    def begin(self) -> datetime | None:
+        """Record this run with its model version and its CNN, unless it is already recorded.
+
+        From then on every other process of the run uses the recorded version and CNN.
+
+        Returns the start of the run by the database's clock if it rescores, otherwise None. A
+        retry gets the same time and does not rescore what the run has already scored.
+        """
+        from fer_batch.database import connections, ledger, results
+        from fer_batch.model import classifier, model_registry
+
+        manifest = classifier.build_manifest(self.cnn.card, self.settings)
+        card = self.cnn.card.model_dump(mode="json")
+        with connections.transaction(self.engine) as connection:
+            model_registry.register(connection, self.cnn)
+            results.register_model_version(connection, self.model_version, manifest, card)
+            began_at = ledger.begin_run(connection, self.selection.run_id, self.model_version)
+        return began_at if self.selection.rescore else None
+
+    def sync_facilities(self) -> None:
+        """Write the whole registry to the table `facility`."""
+        from fer_batch.database import connections, ledger
+
+        with connections.transaction(self.engine) as connection:
+            ledger.sync_facilities(connection, self.registry)
+
+    def count_finished(self) -> dict[Batch, int]:
+        """How many images of each batch have a final result; empty where no database is set."""
+        if self.settings.database_url is None:
+            return {}
+        from fer_batch.database import connections, results
+
+        with connections.translate_errors(), self.engine.connect() as connection:
+            return results.count_finished(connection, self.batches, self.model_version)
+
+    def list_images(self) -> list[BatchListing]:
+        """List every batch into the ledger; a facility that fails does not affect the others."""
+        from fer_batch.pipeline import listing
+
+        gc.freeze()  # what is loaded by now stays loaded: the collector need not visit it
+        return listing.list_images(
+            self.engine,
+            self.settings,
+            self.facilities,
+            self.batches,
+            self.selection.run_id,
+            datetime.now(UTC),
+        )
+
+    def plan_shards(self) -> list[Shard]:
+        """Plan shards of the images without a final result."""
+        from fer_batch.database import connections
+        from fer_batch.pipeline import planning
+
+        failpoint("plan.before")
+        rescore_before = self.begin()
+        with connections.transaction(self.engine) as connection:
+            shards = planning.plan_shards(
+                connection,
+                [batch for batch in self.batches if self._is_permitted(batch)],
+                self.facilities,
+                self.settings,
+                self.model_version,
+                rescore_before,
+            )
+        failpoint("plan.after")
+        return shards
+
+    def score_shard(self, shard: Shard) -> ShardResult:
+        """Score a shard in a separate process.
+
+        Raises RetryableError or PermanentError if a facility failed; the others are scored.
+        """
+        from fer_batch.pipeline import supervisor
+
+        job = Job(
+            shard,
+            self.selection.run_id,
+            self.model_version,
+            self.selection.capture_day,
+            self.begin(),
+        )
+        limits = supervisor.ProcessLimits(
+            deadline_s=self.settings.score_deadline_s,
+            memory_mb=self.settings.score_memory_mb,
+            image_s=IMAGE_DEADLINE_S,
+            threads=self.settings.threads,
+        )
+        failpoint("score.before")
+        result = supervisor.score_shard(job, limits, to_environment(self.settings))
+        failpoint("score.after")
+        if result.failures:
+            what = "; ".join(f"{name}: {reason}" for name, reason in result.failures.items())
+            kind = RetryableError if result.is_retryable else PermanentError
+            raise kind(f"shard {shard.name!r}: {what}")
+        return result
+
+    def summarize(self) -> list[dict[str, Any]]:
+        """Write a new revision of each summary that changed; returns the latest of each batch."""
+        from fer_batch.database import connections, schema
+        from fer_batch.satisfaction import revisions
+
+        failpoint("summary.before")
+        self.begin()
+        schema.analyze(self.engine, (batch.capture_day for batch in self.batches))
+        summaries: list[dict[str, Any]] = []
+        for begin in range(0, len(self.batches), SUMMARY_BATCH):
+            with connections.transaction(self.engine) as connection:
+                summaries += revisions.write_summaries(
+                    connection,
+                    self.batches[begin : begin + SUMMARY_BATCH],
+                    self.model_version,
+                    self.facilities,
+                    self.selection.run_id,
+                )
+                failpoint("summary.commit.before")
+            failpoint("summary.commit.after")
+        return summaries
+
+    def _is_permitted(self, batch: Batch) -> bool:
+        """Whether images may be read: not if the permission ended after they were listed."""
+        return not self.facilities[batch.facility_id].get_denial_reason(
+            batch.capture_day, datetime.now(UTC)
+        )
+
+    def check_data(self) -> list[dict[str, Any]]:
+        """The findings of the data checks, one dictionary each."""
+        from fer_batch.pipeline import checks
+
+        return checks.check_data(
+            self.engine, self.batches, self.model_version, self.selection.run_id
+        )
+
+    def report(self, findings: Sequence[Mapping[str, Any]] | None = None) -> Path:
+        """Write the report of the capture day and return its path.
+
+        `findings` are the result of `check_data`; None runs the checks again.
+        """
+        from fer_batch.reporting import report
+
+        if findings is None:
+            findings = self.check_data()
+        failpoint("report.before")
+        path = report.write_report(
+            self.engine, self.settings, self.batches, findings, self.selection.build_file_name()
+        )
+        failpoint("report.after")
+        return path
+
+
+def score_shards(
+    run: Run, shards: Iterable[Shard]
+) -> tuple[list[tuple[Shard, ShardResult]], RetryableError | PermanentError | None]:
+    """Score the shards one after another.
+
+    Returns those that succeeded with their results, and the error of the others: the first
+    retryable one, otherwise the first.
+    """
+    done: list[tuple[Shard, ShardResult]] = []
+    failure: RetryableError | PermanentError | None = None
+    for shard in shards:
+        try:
+            done.append((shard, run.score_shard(shard)))
+        except (RetryableError, PermanentError) as error:
+            log.error("shard failed", shard=shard.name, error=str(error))
+            # A retryable error takes precedence: a retry then completes that shard as well.
+            if not isinstance(failure, RetryableError):
+                failure = error if isinstance(error, RetryableError) else failure or error
+    return done, failure
+
+
+def run_night(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Run all steps in this process, scoring in a separate one; returns summaries and findings.
+
+    Raises the error of `score_shards` after all other steps have run, as Airflow would.
+    """
+    run.sync_facilities()
+    run.list_images()
+    _, failure = score_shards(run, run.plan_shards())
+    summaries = run.summarize()
+    findings = run.check_data()
+    run.report(findings)
+    if failure is not None:
+        raise failure
+    return summaries, findings

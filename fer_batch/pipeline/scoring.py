@@ -1,0 +1,309 @@
+"""Score the images of a shard: fetch, decode, crop, classify, write.
+
+One process with bounded memory: the reader prefetches a fixed number of bytes, a bounded number of
+micro-batches is decoded on a few threads, and one chunk is written while the next is computed. So
+a day of any size takes the same memory. Only the ledger records what is finished: each chunk is
+one transaction, and a shard that is started again finds only what is left.
+
+Starting and watching this process is left to supervisor.py, listing to the ledger (ledger.py),
+writing a chunk to results.py.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import cv2
+import numpy as np
+import sqlalchemy as sa
+
+from fer_batch.concurrency import group_chunks, map_in_order
+from fer_batch.database import connections, ledger, results
+from fer_batch.errors import FerError, PermanentError, RetryableError, StorageUnavailableError
+from fer_batch.facilities import registry
+from fer_batch.facilities.registry import Facility
+from fer_batch.imaging.decoding import ImageLimits
+from fer_batch.imaging.faces import ExtractedFaces, FaceDetector, ImageKind, extract_faces
+from fer_batch.log import get_logger
+from fer_batch.model import active_model
+from fer_batch.model.classifier import Classifier, score_faces
+from fer_batch.pipeline.in_flight import InFlightRegister
+from fer_batch.pipeline.jobs import JOB, RESULT, ShardResult
+from fer_batch.pipeline.progress import Progress
+from fer_batch.records import (
+    Batch,
+    FaceScore,
+    FetchedImage,
+    Image,
+    ImageScore,
+    KeyRange,
+    Outcome,
+    Shard,
+)
+from fer_batch.settings import Settings
+from fer_batch.storage.reader import BucketReader
+from fer_batch.testing.failpoints import failpoint
+
+log = get_logger(__name__)
+
+MICRO_BATCH_IMAGES, MICRO_BATCH_BYTES = 16, 64_000
+"""Images that a thread decodes per task. Handing over a crop costs more than decoding it; a frame
+is a micro-batch alone."""
+MICRO_BATCHES_PER_THREAD = 2
+RETRY_MIN_IMAGES, RETRY_MIN_SHARE = 10, 0.2
+"""If at least this many images of a key range of the capture day, and at least this share of it,
+could not be fetched, the shard is retried and fetches them alone; fewer wait for the next night."""
+
+
+class ShardScorer:
+    """Scores shards with two thread pools, for decoding and for writing; `with` ends them.
+
+    After an error, waiting images are not decoded any more; a chunk that is being written is
+    finished. `engine`, `classifier` and `in_flight` are not closed here.
+    """
+
+    def __init__(
+        self,
+        engine: sa.Engine,
+        settings: Settings,
+        facilities: Mapping[str, Facility],
+        classifier: Classifier,
+        run_id: str,
+        capture_day: date,
+        rescore_before: datetime | None,
+        in_flight: InFlightRegister,
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._facilities = facilities
+        self._classifier = classifier
+        self._run_id = run_id
+        self._capture_day = capture_day
+        self._rescore_before = rescore_before
+        self._in_flight = in_flight
+        self._limits = ImageLimits.from_settings(settings)
+        self._detectors = threading.local()
+        self._quarantined: set[Image] = set()
+        # The same threads for all ranges: each has its slot of the register and its detector.
+        self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+
+    def __enter__(self) -> ShardScorer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._decoders.shutdown(cancel_futures=True)
+        self._writer.shutdown()
+
+    def quarantine(self, images: Sequence[Image]) -> None:
+        """Write the outcome `decoder_crashed` for these images and never decode them."""
+        self._quarantined |= set(images)
+        reason = "ended the process that decoded it each time"
+        self._write([ImageScore(image, Outcome.DECODER_CRASHED, reason) for image in images])
+
+    def score(self, shard: Shard) -> ShardResult:
+        """Score what is left of a shard. A facility's failure does not stop the next facility."""
+        result = ShardResult()
+        with Progress(shard) as progress:
+            for key_range in shard.ranges:
+                facility_id = key_range.batch.facility_id
+                try:
+                    self._score_range(key_range, progress)
+                except FerError as error:
+                    day = key_range.batch.capture_day.isoformat()
+                    result.failures[f"{facility_id} on {day}"] = str(error)
+                    result.is_retryable |= isinstance(error, RetryableError)
+                    log.error(
+                        "facility failed",
+                        facility=facility_id,
+                        day=day,
+                        shard=shard.name,
+                        error=str(error),
+                    )
+        result.outcomes = progress.outcomes
+        result.seconds = progress.seconds
+        return result
+
+    def _score_range(self, key_range: KeyRange, progress: Progress) -> None:
+        facility = self._get_permitted_facility(key_range.batch)
+        with BucketReader(self._settings, facility) as reader:
+            extracted = map_in_order(
+                self._decoders,
+                lambda items: [self._extract(item, facility.image_kind) for item in items],
+                group_micro_batches(reader.fetch_many(self._list_unfinished(key_range))),
+                size=MICRO_BATCHES_PER_THREAD * self._settings.threads,
+            )
+            images = itertools.chain.from_iterable(extracted)
+            writing: Future[list[ImageScore]] | None = None
+            not_fetched = 0
+            for chunk in group_chunks(images, self._settings.chunk_images):
+                scores = self._classify(chunk)
+                not_fetched += sum(s.outcome is Outcome.FETCH_FAILED for s in scores)
+                if writing is not None:
+                    progress.add(writing.result())
+                writing = self._writer.submit(self._write, scores)
+            if writing is not None:
+                progress.add(writing.result())
+        # Relative to the planned range: a retry finds little more than what failed before.
+        threshold = max(RETRY_MIN_IMAGES, RETRY_MIN_SHARE * key_range.image_count)
+        if key_range.batch.capture_day == self._capture_day and not_fetched >= threshold:
+            raise StorageUnavailableError(
+                f"{not_fetched} of {key_range.image_count} images could not be fetched from "
+                f"{reader.location}",
+                "The others are written; a retry fetches these alone",
+            )
+
+    def _get_permitted_facility(self, batch: Batch) -> Facility:
+        facility = self._facilities.get(batch.facility_id)
+        if facility is None:
+            raise PermanentError(
+                f"{batch.facility_id} is not in the facility registry any more",
+                "Nothing of it is read; put it back, or start a new run",
+            )
+        if denial_reason := facility.get_denial_reason(batch.capture_day, datetime.now(UTC)):
+            raise PermanentError(f"{batch.facility_id} may not be read: {denial_reason}")
+        return facility
+
+    def _list_unfinished(self, key_range: KeyRange) -> Iterator[Image]:
+        """The images of the range that have no final result yet, page by page."""
+        after_key: str | None = None
+        while True:
+            with connections.translate_errors(), self._engine.connect() as connection:
+                page = ledger.list_unfinished(
+                    connection,
+                    key_range,
+                    self._classifier.model_version,
+                    limit=self._settings.chunk_images,
+                    after_key=after_key,
+                    rescore_before=self._rescore_before,
+                )
+            yield from (image for image in page if image not in self._quarantined)
+            if len(page) < self._settings.chunk_images:
+                return
+            after_key = page[-1].key
+
+    def _extract(
+        self, fetched: FetchedImage | ImageScore, kind: ImageKind
+    ) -> ExtractedFaces | ImageScore:
+        """Decode an image and crop its faces. An unexpected error ends the process.
+
+        So such an error costs one image and not the shard: the process dies with the image in the
+        in-flight register, as it does when a decoder crashes.
+        """
+        failpoint("fetch.after")
+        if isinstance(fetched, ImageScore):
+            return fetched
+        failpoint("decode.before")
+        detector = self._get_detector(kind)
+        image = fetched.image
+        with self._in_flight.track(image):
+            failpoint("decode.during")
+            try:
+                extracted = extract_faces(fetched, kind, self._limits, detector)
+            except Exception:
+                log.exception("decoding failed", facility=image.batch.facility_id, key=image.key)
+                signal.raise_signal(signal.SIGABRT)
+                raise
+        failpoint("decode.after")
+        return extracted
+
+    def _get_detector(self, kind: ImageKind) -> FaceDetector | None:
+        """This thread's face detector, as detectors are not thread-safe; None for crops."""
+        if kind == "crops":
+            return None
+        if not hasattr(self._detectors, "detector"):
+            self._detectors.detector = FaceDetector(self._settings)
+        detector: FaceDetector = self._detectors.detector
+        return detector
+
+    def _classify(self, chunk: list[ExtractedFaces | ImageScore]) -> list[ImageScore]:
+        """Classify all faces of a chunk at once; images that already have a score keep it."""
+        extracted = [item for item in chunk if isinstance(item, ExtractedFaces)]
+        scores: list[FaceScore] = []
+        failpoint("classify.before")
+        if extracted:
+            scores = score_faces(
+                self._classifier.classify(np.concatenate([item.crops for item in extracted])),
+                [face for item in extracted for face in item.faces],
+                self._classifier.card.uncertain_below,
+            )
+        failpoint("classify.after")
+        remaining = iter(scores)
+        return [
+            item
+            if isinstance(item, ImageScore)
+            else ImageScore.from_faces(
+                item.image,
+                item.width_px,
+                item.height_px,
+                tuple(itertools.islice(remaining, len(item.faces))),
+            )
+            for item in chunk
+        ]
+
+    def _write(self, scores: list[ImageScore]) -> list[ImageScore]:
+        """Write one chunk in one transaction; results that another process finished are kept."""
+        with connections.transaction(self._engine) as connection:
+            results.write_chunk(
+                connection,
+                scores,
+                self._classifier.model_version,
+                self._run_id,
+                self._rescore_before,
+            )
+            failpoint("commit.before")
+        failpoint("commit.after")
+        return scores
+
+
+def run_job(settings: Settings, text: str, register: Path) -> int:
+    """The work of a scoring process: read a job, do it, print the result as one JSON line.
+
+    `register` is the file of the in-flight register. Returns the exit code.
+    """
+    job = JOB.validate_json(text)
+    cv2.setNumThreads(1)  # decoding has its own threads; OpenCV's would be added to them
+    classifier = Classifier(settings, active_model.load_version(settings, job.model_version))
+    with ShardScorer(
+        connections.create_engine(settings),
+        settings,
+        registry.load_registry(settings.facilities_file, settings),
+        classifier,
+        job.run_id,
+        job.capture_day,
+        job.rescore_before,
+        InFlightRegister(register),
+    ) as scorer:
+        gc.freeze()  # what is loaded by now stays loaded: the collector need not visit it
+        if job.quarantined:
+            scorer.quarantine(job.quarantined)
+        for image in job.suspects:  # each alone, so that a crash can be attributed to it
+            scorer.score(Shard(image.key, (KeyRange(image.batch, image.key, image.key, 1),)))
+        result = scorer.score(job.shard)
+    sys.stdout.write(RESULT.dump_json(result).decode() + "\n")
+    return 0
+
+
+def group_micro_batches(
+    items: Iterable[FetchedImage | ImageScore],
+) -> Iterator[list[FetchedImage | ImageScore]]:
+    """Group items into lists of `MICRO_BATCH_IMAGES`, or fewer at `MICRO_BATCH_BYTES`."""
+    micro_batch: list[FetchedImage | ImageScore] = []
+    size_bytes = 0
+    for item in items:
+        micro_batch.append(item)
+        if isinstance(item, FetchedImage):
+            size_bytes += len(item.data)
+        if len(micro_batch) >= MICRO_BATCH_IMAGES or size_bytes >= MICRO_BATCH_BYTES:
+            yield micro_batch
+            micro_batch, size_bytes = [], 0
+    if micro_batch:
+        yield micro_batch

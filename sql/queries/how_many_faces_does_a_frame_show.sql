@@ -1,8 +1,0 @@
--- How many faces do the images of the newest day show, by facility?
-SELECT r.facility_id, r.face_count, count(*) AS images
-FROM fer.image_result AS r
-JOIN fer.satisfaction_daily AS d USING (facility_id, capture_day, model_version)
-WHERE r.capture_day = (SELECT max(capture_day) FROM fer.satisfaction_daily)
-    AND r.outcome IN ('scored', 'no_face')
-GROUP BY r.facility_id, r.face_count
-ORDER BY r.facility_id, r.face_count;

@@ -1,0 +1,14 @@
+-- What is the outcome of one image? Replace the facility, day and key.
+SELECT
+    r.outcome, r.reason, r.emotion, r.is_uncertain, r.face_count,
+    f.face_index, f.p_happy, f.p_sad, f.p_neither, f.emotion AS face_emotion,
+    f.box_x, f.box_y, f.box_width, f.box_height,
+    left(r.model_version, 12) AS model,
+    r.scored_at
+FROM fer.image_result AS r
+LEFT JOIN fer.face_result AS f
+    USING (facility_id, capture_day, image_key, member, model_version)
+WHERE r.facility_id = 'north-mall'
+    AND r.capture_day = DATE '2026-03-01'
+    AND r.image_key = 'north-mall/2026-03-01/000001.jpg'
+ORDER BY r.scored_at DESC, f.face_index;

@@ -1,1 +1,0 @@
-COPY pg_temp.listed_image (image_key, etag, size_bytes) FROM STDIN

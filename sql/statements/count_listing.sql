@@ -1,1 +1,0 @@
-SELECT count(DISTINCT image_key) FROM pg_temp.listed_image

@@ -1,1 +1,0 @@
-SELECT fer.ensure_partitions(:days)

@@ -1,1 +1,0 @@
-SELECT to_regclass('fer.schema_version') IS NOT NULL

@@ -1,1 +1,0 @@
-SELECT fer.is_day_deleted(:facility_id, :capture_day)

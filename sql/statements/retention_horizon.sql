@@ -1,1 +1,0 @@
-SELECT max(before_day) FROM fer.retention

@@ -1,1 +1,0 @@
-SELECT model_version FROM fer.run WHERE run_id = :run_id

@@ -1,0 +1,153 @@
+"""The diagnosis of `fer-batch check`: each failing part is reported with a hint."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.credentials import Credentials
+from pydantic import SecretStr
+
+from fer_batch.cli.doctor import Diagnosis, diagnose
+from fer_batch.settings import Settings
+from tests.fixtures.night import Night, format_facility
+from tests.support.faulty_s3 import Fault, running_proxy
+
+PARTS = ["database", "CNN", "face detector", "facility registry"]
+
+
+def found(settings: Settings, **changes: Any) -> dict[str, Diagnosis]:
+    findings = diagnose(settings.model_copy(update=changes))
+    by_part = {finding.part: finding for finding in findings}
+    assert len(by_part) == len(findings)
+    assert list(by_part)[:4] == PARTS
+    return by_part
+
+
+def test_working_parts_are_reported_with_their_location(night: Night) -> None:
+    night.write_registry(format_facility("a"))
+    parts = found(night.settings)
+    assert {part.is_ok for part in parts.values()} == {True}
+    assert list(parts) == [*PARTS, "facility a"]
+    assert parts["database"].detail.startswith("127.0.0.1:")
+    assert parts["facility registry"].detail == "a"
+    assert night.s3.bucket in parts["facility a"].detail
+    assert night.settings.database_url is not None
+    assert night.settings.database_url.get_secret_value() not in repr(parts)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part", "hint"),
+    [
+        ({"database_url": None}, "database", "Set FER_DATABASE_URL"),
+        ({"database_url": SecretStr("mysql://a:canary@b/c")}, "database", "FER_DATABASE_URL"),
+        ({"model_card": Path("gone.json")}, "CNN", "gone.json"),
+        ({"facilities_file": Path("gone.toml")}, "facility registry", "FER_FACILITIES_FILE"),
+        ({"s3_bucket": "no-such-bucket"}, "facility a", "FER_S3_BUCKET"),
+        ({"s3_access_key_id": "nobody"}, "facility a", "FER_S3_ACCESS_KEY_ID"),
+        ({"s3_endpoint": "no-url"}, "facility a", "FER_S3_ENDPOINT"),
+        ({"s3_ca_bundle": Path("gone.pem")}, "facility a", "FER_S3_CA_BUNDLE"),
+    ],
+)
+def test_a_failing_part_is_reported_with_a_hint(
+    night: Night, changes: dict[str, Any], part: str, hint: str
+) -> None:
+    night.write_registry(format_facility("a"))
+    parts = found(night.settings, **changes)
+    assert [name for name, finding in parts.items() if not finding.is_ok] == [part]
+    assert hint in parts[part].detail
+    assert "canary" not in repr(parts)
+
+
+def test_a_missing_face_detector(night: Night) -> None:
+    """It is part of the model version, so the CNN fails too."""
+    night.write_registry(format_facility("a"))
+    parts = found(night.settings, detector_file=Path("gone.onnx"))
+    failed = [name for name, finding in parts.items() if not finding.is_ok]
+    assert failed == ["CNN", "face detector"]
+    assert all("FER_DETECTOR_FILE" in parts[name].detail for name in failed)
+
+
+def test_a_database_that_is_down_or_not_migrated(night: Night, postgres_url: str) -> None:
+    night.write_registry(format_facility("a"))
+    empty = found(night.settings, database_url=SecretStr(postgres_url))
+    assert "Run `fer-batch db upgrade`" in empty["database"].detail
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound but not listening
+        url = SecretStr(f"postgresql://a:canary@127.0.0.1:{taken.getsockname()[1]}/b")
+        down = found(night.settings, database_url=url)
+    assert not down["database"].is_ok
+    assert "Check that it runs" in down["database"].detail
+    assert "canary" not in repr(down)
+    assert empty["facility a"].is_ok
+    assert down["facility a"].is_ok
+
+
+def test_an_altered_cnn(night: Night) -> None:
+    night.write_registry(format_facility("a"))
+    card = night.settings.model_card
+    assert card is not None
+    artifact = card.with_suffix(".onnx")
+    artifact.write_bytes(artifact.read_bytes() + b"\0")
+    parts = found(night.settings)
+    assert not parts["CNN"].is_ok
+    assert "SHA-256" in parts["CNN"].detail
+
+
+def test_without_a_permission_s3_is_not_contacted(
+    night: Night, sent_operations: Callable[[], list[str]]
+) -> None:
+    ended = """
+[facility.{name}.permission]
+purpose = "test"
+lawful_basis = "consent"
+approved_by = "the test"
+valid_until = 2020-01-31
+"""
+    night.write_registry(
+        format_facility("none", more='bucket = "no-such-bucket"\n', permission=""),
+        format_facility("ended", permission=ended),
+    )
+    parts = found(night.settings)
+    assert sent_operations() == []
+    assert parts["facility none"].is_ok
+    assert parts["facility none"].detail == "skipped: no permission is recorded"
+    assert parts["facility ended"].detail == "skipped: permission ended on 2020-01-31"
+    night.write_registry(format_facility("a"))
+    found(night.settings)
+    assert sent_operations() == ["ListObjectsV2", "GetObject"]
+
+
+def test_missing_read_access_is_reported(night: Night, s3: Any) -> None:
+    night.write_registry(format_facility("a"))
+    keys = Credentials(s3.access_key_id, s3.secret_access_key)
+    with running_proxy(s3.endpoint, s3.bucket, keys) as proxy:
+        proxy.faults = [Fault("403", of="")]
+        part = found(night.settings, s3_endpoint=proxy.endpoint)["facility a"]
+    assert not part.is_ok
+    assert "Allow listing and reading" in part.detail
+
+
+def test_all_failing_facilities_are_reported(night: Night) -> None:
+    night.write_registry(
+        format_facility("lost", more='bucket = "no-such-bucket"\n'), format_facility("a")
+    )
+    parts = found(night.settings)
+    assert not parts["facility lost"].is_ok
+    assert "the facility's `bucket`" in parts["facility lost"].detail
+    assert parts["facility a"].is_ok
+
+
+def test_facilities_with_overlapping_keys_are_reported(night: Night) -> None:
+    """One names the default bucket, the other names none: it is the same bucket."""
+    template = 'key_template = "shop/{{capture_day:%Y-%m-%d}}/"\n'
+    night.write_registry(
+        format_facility("a", more=template),
+        format_facility("b", more=f'{template}bucket = "{night.s3.bucket}"\n'),
+    )
+    parts = found(night.settings)
+    assert list(parts) == PARTS
+    assert "overlapping prefixes" in parts["facility registry"].detail

@@ -1,0 +1,344 @@
+"""Facilities, listings, batches, and the remaining work."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, date, datetime
+from itertools import count
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fer_batch.database import connections, ledger
+from fer_batch.errors import DatabaseError, StorageError
+from fer_batch.records import Batch, ImageScore, KeyRange, Outcome
+
+HOSTILE = [
+    "plain.jpg",
+    "with space.jpg",
+    "line\nbreak\tand\\backslash.jpg",
+    "\\N",
+    "\\.",
+    "a//b.jpg",
+    "../up.jpg",
+    "%2F%00.jpg",
+    "ключ/çédille/笑顔/😀.jpg",
+    "e\u0301.jpg",
+    "\u00e9.jpg",
+    "'; DROP TABLE fer.image; --",
+    ":key %s %(key)s {key}",
+    "\x01\x1f\x7f",
+    "/",
+    "x" * 1024,
+    "é" * 512,
+]
+keys = st.text(
+    st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=60
+) | st.sampled_from(HOSTILE)
+
+
+def in_bytes(key: str) -> bytes:
+    return key.encode()
+
+
+# Facilities
+
+
+def facility_rows(tables: Any) -> dict[str, Any]:
+    return {r.facility_id: r for r in tables.query("SELECT *, xmin::text FROM fer.facility")}
+
+
+def test_registry_is_written_to_the_table(tables: Any) -> None:
+    tables.add("outlet", name="Outlet", closed_weekdays=["sun"], permission=None, bucket="own")
+    row = facility_rows(tables)["outlet"]
+    assert (row.name, row.closed_weekdays, row.bucket) == ("Outlet", ["sun"], "own")
+    assert row.permission_valid_until is None
+    assert facility_rows(tables)["north-mall"].permission_valid_until == date(2030, 1, 1)
+
+
+def test_only_rows_that_changed_are_written(tables: Any) -> None:
+    tables.add("outlet")
+    before = facility_rows(tables)
+    tables.add("outlet", target_share=0.9)
+    after = facility_rows(tables)
+    assert after["north-mall"] == before["north-mall"]
+    assert after["outlet"].target_share == 0.9
+    assert after["outlet"].updated_at > before["outlet"].updated_at
+
+
+def test_facility_removed_from_the_registry_keeps_its_history(tables: Any) -> None:
+    tables.add("outlet")
+    gone = tables.facilities.pop("outlet")
+    tables.add("north-mall")
+    assert not facility_rows(tables)["outlet"].is_in_registry
+    tables.facilities["outlet"] = gone
+    tables.add("north-mall")
+    assert facility_rows(tables)["outlet"].is_in_registry
+
+
+# Listings
+
+
+def test_listed_images_become_work_once(tables: Any) -> None:
+    assert tables.list(["a.jpg", "b.jpg"]) == (2, 2)
+    first = tables.query("SELECT *, xmin::text FROM fer.image")
+    assert tables.list(["a.jpg", "b.jpg"]) == (2, 0)
+    assert tables.query("SELECT *, xmin::text FROM fer.image") == first
+    assert [image.key for image in tables.list_work()] == ["a.jpg", "b.jpg"]
+
+
+def test_new_and_changed_images_are_counted_and_known_ones_are_not(tables: Any) -> None:
+    tables.list({"a.jpg": "1", "b.jpg": "1"})
+    (before,) = tables.query("SELECT * FROM fer.image WHERE image_key = 'b.jpg'")
+    assert tables.list({"a.jpg": "1", "b.jpg": "2", "c.jpg": "1"}) == (3, 2)
+    (after,) = tables.query("SELECT * FROM fer.image WHERE image_key = 'b.jpg'")
+    assert after.etag == "2"
+    assert after.listed_at > before.listed_at
+    assert after.first_seen_at == before.first_seen_at
+
+
+def test_deleted_objects_keep_their_rows(tables: Any) -> None:
+    tables.list(["a.jpg", "b.jpg"])
+    assert tables.list(["a.jpg"]) == (1, 0)
+    assert tables.list([]) == (0, 0)
+    assert [image.key for image in tables.list_work()] == ["a.jpg", "b.jpg"]
+
+
+def test_key_that_is_listed_twice_counts_once_with_its_last_etag(tables: Any) -> None:
+    listed = [("a.jpg", "1", 5), ("b.jpg", "1", 5), ("a.jpg", "2", 7)]
+    with tables.transaction() as connection:
+        assert ledger.merge_listing(connection, tables.batch, listed) == (2, 2)
+    assert [(i.key, i.etag, i.size_bytes) for i in tables.list_work()] == [
+        ("a.jpg", "2", 7),
+        ("b.jpg", "1", 5),
+    ]
+
+
+def test_two_listings_in_one_transaction_stay_apart(tables: Any) -> None:
+    other = tables.add("outlet")
+    with tables.transaction() as connection:
+        ledger.merge_listing(connection, tables.batch, [("a.jpg", "1", 5)])
+        ledger.merge_listing(connection, other, [("b.jpg", "1", 5)])
+    assert [i.key for i in tables.list_work()] == ["a.jpg"]
+    assert [i.key for i in tables.list_work(other)] == ["b.jpg"]
+
+
+def test_interrupted_listing_changes_nothing(tables: Any) -> None:
+    def broken() -> Any:
+        yield from ((f"{n:06d}.jpg", "1", 5) for n in range(25_000))
+        raise StorageError("S3 is gone")
+
+    with pytest.raises(StorageError, match="gone"), tables.transaction() as connection:
+        ledger.merge_listing(connection, tables.batch, broken())
+    assert tables.query("SELECT * FROM fer.image") == []
+
+
+@pytest.mark.parametrize("key", ["nul\0.jpg", "half\ud83d.jpg"])
+def test_key_that_postgres_cannot_hold_is_named(tables: Any, key: str) -> None:
+    with (
+        pytest.raises(DatabaseError, match=r"(nul|half).*Rename"),
+        tables.transaction() as connection,
+    ):
+        ledger.merge_listing(connection, tables.batch, [(key, "1", 5)])
+
+
+def test_concurrent_listings_of_one_day_agree(tables: Any) -> None:
+    tables.list(["known.jpg"])  # so that the day has its partitions
+    with ThreadPoolExecutor(1) as pool, tables.transaction() as connection:
+        assert ledger.merge_listing(connection, tables.batch, [("a.jpg", "1", 5)]) == (1, 1)
+        waiting = pool.submit(tables.list, ["a.jpg", "b.jpg"])
+        while not tables.is_anyone_waiting():
+            assert not waiting.done()
+        connection.commit()
+        assert waiting.result(30) == (2, 2)  # a.jpg of the other listing has another ETag
+    assert len(tables.list_work()) == 3
+
+
+def test_large_listing_takes_bounded_memory(tables: Any) -> None:
+    import tracemalloc
+
+    def objects() -> Any:
+        return ((f"{n:0200d}.jpg", "1", 5) for n in range(60_000))
+
+    tracemalloc.start()
+    with tables.transaction() as connection:
+        assert ledger.merge_listing(connection, tables.batch, objects()) == (60_000, 60_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000  # the listing itself is 15 MB
+
+
+# Batches
+
+
+def batch_row(tables: Any) -> Any:
+    (row,) = tables.query("SELECT * FROM fer.batch")
+    return row
+
+
+def record(tables: Any, status: ledger.BatchStatus, day: int, **others: Any) -> None:
+    with tables.transaction() as connection:
+        ledger.record_batch(
+            connection,
+            tables.batch,
+            status,
+            run_id=f"run-{day}",
+            attempted_at=datetime(2026, 3, day, tzinfo=UTC),
+            **others,
+        )
+
+
+def test_failed_listing_never_overwrites_a_good_one(tables: Any) -> None:
+    record(tables, "listed", 2, images=5, size_bytes=50)
+    record(tables, "failed", 3, reason="S3 does not answer")
+    row = batch_row(tables)
+    assert (row.status, row.reason, row.run_id) == ("failed", "S3 does not answer", "run-3")
+    assert (row.images_listed, row.bytes_listed) == (5, 50)
+    assert (row.listed_at.day, row.attempted_at.day) == (2, 3)
+    record(tables, "listed", 4, images=6, size_bytes=60)
+    row = batch_row(tables)
+    assert (row.status, row.reason, row.images_listed, row.listed_at.day) == ("listed", "", 6, 4)
+
+
+@pytest.mark.parametrize("status", ["failed", "not_ready", "no_permission"])
+def test_batch_that_was_never_listed_has_no_listing_time(tables: Any, status: Any) -> None:
+    record(tables, status, 2, reason="because")
+    assert batch_row(tables).listed_at is None
+
+
+def test_run_begins_once(tables: Any) -> None:
+    with tables.transaction() as connection:
+        began = ledger.begin_run(connection, "run-1")
+    with tables.transaction() as connection:
+        assert ledger.begin_run(connection, "run-1") == began
+        assert ledger.begin_run(connection, "run-2") > began
+
+
+# Work
+
+
+def test_work_is_read_page_by_page_in_byte_order(tables: Any) -> None:
+    tables.list(HOSTILE)
+    ordered = sorted(HOSTILE, key=in_bytes)
+    key_range = KeyRange(tables.batch, ordered[0], ordered[-1], len(ordered))
+    seen: list[str] = []
+    with tables.transaction() as connection:
+        while page := ledger.list_unfinished(
+            connection, key_range, tables.version, limit=4, after_key=seen[-1] if seen else None
+        ):
+            assert len(page) <= 4
+            seen += [image.key for image in page]
+    assert seen == ordered
+
+
+_number = count()
+
+
+@settings(
+    max_examples=30,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(listed=st.sets(keys, min_size=1, max_size=12), data=st.data())
+def test_key_range_includes_its_ends_and_all_keys_between(
+    tables: Any, listed: set[str], data: st.DataObject
+) -> None:
+    batch = Batch(f"facility-{next(_number)}", tables.batch.capture_day)
+    with tables.transaction() as connection:
+        ledger.merge_listing(connection, batch, ((key, "1", 5) for key in listed))
+    first, last = sorted(
+        (data.draw(st.sampled_from(sorted(listed))) for _ in range(2)), key=in_bytes
+    )
+    expected = [
+        k for k in sorted(listed, key=in_bytes) if in_bytes(first) <= in_bytes(k) <= in_bytes(last)
+    ]
+    with tables.transaction() as connection:
+        page = ledger.list_unfinished(
+            connection, KeyRange(batch, first, last, 0), tables.version, limit=99
+        )
+    assert [image.key for image in page] == expected
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_only_images_without_a_final_outcome_are_work(tables: Any, outcome: Outcome) -> None:
+    tables.list(["a.jpg"])
+    (image,) = tables.list_work()
+    faces = (tables.build_face(),) if outcome is Outcome.SCORED else ()
+    assert tables.write(ImageScore(image, outcome, faces=faces)) == 1
+    assert tables.list_work() == (
+        [image] if outcome in (Outcome.CHANGED, Outcome.FETCH_FAILED) else []
+    )
+
+
+def test_each_model_version_has_its_own_work(tables: Any) -> None:
+    tables.list(["a.jpg"])
+    tables.write(*map(tables.build_score, tables.list_work()))
+    assert tables.list_work() == []
+    assert len(tables.list_work(model_version="b" * 64)) == 1
+
+
+def test_overwritten_image_is_work_again(tables: Any) -> None:
+    tables.list({"a.jpg": "1", "b.jpg": "1"})
+    tables.write(*map(tables.build_score, tables.list_work()))
+    tables.list({"a.jpg": "2", "b.jpg": "1"})
+    assert [(i.key, i.etag) for i in tables.list_work()] == [("a.jpg", "2")]
+    tables.list({"a.jpg": "1", "b.jpg": "1"})  # and back: the result belongs to that content
+    assert tables.list_work() == []
+
+
+def test_missing_image_is_work_again_once_it_is_listed_again(tables: Any) -> None:
+    tables.list(["a.jpg", "b.jpg"])
+    tables.write(*(ImageScore(image, Outcome.MISSING) for image in tables.list_work()))
+    tables.list(["b.jpg"])
+    assert [image.key for image in tables.list_work()] == ["b.jpg"]
+    assert tables.list(["b.jpg"]) == (1, 0)  # listed again, which is known already
+    tables.write(*map(tables.build_score, tables.list_work()))
+    assert tables.list(["b.jpg"]) == (1, 0)
+    assert tables.list_work() == []
+
+
+def test_rescoring_counts_older_results_as_work(tables: Any) -> None:
+    tables.list(["a.jpg", "b.jpg"])
+    a, b = tables.list_work()
+    tables.write(tables.build_score(a), tables.build_score(b))
+    with tables.transaction() as connection:
+        began = ledger.begin_run(connection, "rescore")
+    assert tables.list_work(rescore_before=began) == [a, b]
+    tables.write(tables.build_score(a), rescore_before=began)
+    assert tables.list_work(rescore_before=began) == [b]
+    assert tables.list_work() == []
+
+
+def test_work_of_an_unknown_day_is_none(tables: Any) -> None:
+    assert tables.list_work(replace(tables.batch, capture_day=date(1999, 1, 1))) == []
+
+
+def test_missing_database_tables_are_named(postgres_url: str) -> None:
+    engine = connections.create_engine(postgres_url)
+    with (
+        pytest.raises(DatabaseError, match="fer-batch db upgrade"),
+        connections.transaction(engine) as connection,
+    ):
+        ledger.sync_facilities(connection, {})
+
+
+def test_slow_listing_does_not_end_the_idle_session(tables: Any) -> None:
+    idle = "idle_in_transaction_session_timeout"
+    show = sa.text(f"SHOW {idle}")
+
+    def slow() -> Iterator[tuple[str, str, int]]:
+        time.sleep(1)  # as S3 may, page after page
+        yield "a.jpg", "etag-1", 1300
+
+    with tables.engine.connect() as connection:
+        usual = connection.execute(show).scalar_one()
+        connection.execute(sa.text(f"SET {idle} = '300ms'"))
+        assert ledger.merge_listing(connection, tables.batch, slow()) == (1, 1)
+        assert connection.execute(show).scalar_one() == usual
+        connection.rollback()
+        connection.invalidate()

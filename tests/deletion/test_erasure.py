@@ -1,0 +1,154 @@
+"""Erasure: rows of an image, a day or a facility are deleted for good, and never written again."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+from typing import Any
+
+import pytest
+
+from fer_batch.database import results
+from fer_batch.deletion import erasure, retention
+from fer_batch.deletion.erasure import Target
+from fer_batch.errors import ConfigurationError, RetryableError
+from fer_batch.records import Batch
+from tests.deletion.conftest import (
+    DAY,
+    NEXT,
+    check,
+    count_rows,
+    list_summaries,
+    read_newest,
+)
+
+
+def erase(tables: Any, *target: Any) -> list[erasure.ErasedDay]:
+    return erasure.erase(tables.engine, Target(*target))
+
+
+def test_erased_image_loses_all_its_rows(tables: Any, two_days: tuple[Batch, Batch]) -> None:
+    old, _ = two_days
+    before = list_summaries(tables)
+    assert erase(tables, "north-mall", None, "000000.jpg") == [
+        erasure.ErasedDay("north-mall", old.capture_day, 1, 1, 2),
+        erasure.ErasedDay("north-mall", NEXT, 1, 1, 2),
+    ]  # the same key on two days, which have no prefixes in this test
+    assert count_rows(tables, old) == (39, 39, 39)
+    after = read_newest(tables, old)
+    assert (after.images, after.images_scored, after.happy, after.sad) == (40, 39, 29, 10)
+    assert after.not_scored == {"erased": 1}
+    assert after.is_complete
+    assert [row for row in list_summaries(tables) if row.revision == 1] == before
+    assert check(tables, *two_days) == []
+    assert "000000" not in str(tables.query("SELECT * FROM fer.deletion"))
+
+
+def test_erased_image_is_not_listed_again_whatever_its_content(
+    tables: Any, two_days: tuple[Batch, Batch]
+) -> None:
+    old, _ = two_days
+    erase(tables, "north-mall", None, "000000.jpg")
+    assert tables.list({"000000.jpg": "etag-1", "000001.jpg": "etag-1"}, old) == (2, 0)
+    assert tables.list({"000000.jpg": "etag-2", "new.jpg": "etag-1"}, old) == (2, 1)
+    assert [image.key for image in tables.list_work(old)] == ["new.jpg"]
+    assert erase(tables, "north-mall", None, "000000.jpg") == []
+    other = tables.add("outlet")  # whose image of that key is another one
+    assert tables.list({"000000.jpg": "etag-1"}, other) == (1, 1)
+
+
+def test_chunk_in_progress_does_not_restore_an_erased_image(tables: Any) -> None:
+    tables.list(["a.jpg", "b.jpg"])
+    scores = [tables.build_score(image) for image in tables.list_work()]
+    erase(tables, "north-mall", None, "a.jpg")
+    assert tables.write(*scores) == 1
+    assert count_rows(tables, tables.batch) == (1, 1, 1)
+    tables.summarize()
+    assert read_newest(tables, tables.batch).not_scored == {"erased": 1}
+    assert check(tables, tables.batch) == []
+
+
+def test_summary_of_an_erased_day_counts_the_erased_images(
+    tables: Any, two_days: tuple[Batch, Batch]
+) -> None:
+    old, new = two_days
+    assert erase(tables, "north-mall", DAY) == [erasure.ErasedDay("north-mall", DAY, 40, 40, 2)]
+    assert count_rows(tables, old) == (0, 0, 0)
+    assert count_rows(tables, new) == (50, 50, 50)
+    after = read_newest(tables, old)
+    assert (after.images, after.images_scored, after.faces) == (40, 0, 0)
+    assert (after.verdict, after.not_scored) == ("suppressed", {"erased": 40})
+    assert check(tables, old, new) == []
+    with tables.transaction() as connection:
+        assert retention.filter_deleted(connection, [new, old], NEXT) == [new]
+        with pytest.raises(ConfigurationError, match="erased for every facility"):
+            retention.filter_deleted(connection, [old], DAY)
+    with pytest.raises(RetryableError):
+        tables.list(["000000.jpg"], old)
+    assert erase(tables, "north-mall", DAY) == []
+
+
+def test_erasing_a_facility_keeps_the_others(tables: Any, two_days: tuple[Batch, Batch]) -> None:
+    outlet = tables.add("outlet")
+    tables.fill(5, 5, outlet)
+    tables.execute("UPDATE fer.facility SET is_in_registry = false WHERE facility_id <> 'outlet'")
+    assert [day.capture_day for day in erase(tables, "north-mall")] == [DAY, NEXT]
+    assert {count_rows(tables, batch) for batch in two_days} == {(0, 0, 0)}
+    assert count_rows(tables, outlet) == (10, 10, 10)
+    later = Batch("north-mall", NEXT + timedelta(1))
+    assert tables.list(["a.jpg"], later) == (1, 1)  # images listed with a new permission are read
+
+
+def test_results_of_every_model_version_are_erased(
+    tables: Any, two_days: tuple[Batch, Batch]
+) -> None:
+    other = "b" * 64
+    with tables.transaction() as connection:
+        results.register_model_version(connection, other, {"format": 1}, {"name": "other"})
+    images = tables.list_work(two_days[0], model_version=other)
+    tables.write(*(tables.build_score(image) for image in images), model_version=other)
+    tables.summarize(two_days[0], model_version=other)
+    erased = erase(tables, "north-mall", DAY)
+    assert erased == [erasure.ErasedDay("north-mall", DAY, 40, 80, 3)]
+    assert read_newest(tables, two_days[0]).model_version == other
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (("north-mall", None, "000.jpg"), "no image with that key"),
+        (("north-mall", date(2026, 1, 1), None), "no image of that day"),
+        (("zoo", None, None), "no image of facility 'zoo'"),
+    ],
+)
+def test_unknown_target_is_rejected_and_not_reported_as_erased(
+    tables: Any, two_days: tuple[Batch, Batch], target: Any, message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        erase(tables, *target)
+    assert tables.query("SELECT * FROM fer.deletion") == []
+
+
+def test_concurrent_erasures_delete_once(tables: Any, two_days: tuple[Batch, Batch]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(erase, tables, "north-mall", DAY) for _ in range(2)]
+        images = [sum(day.images for day in one.result()) for one in both]
+    assert sorted(images) == [0, 40]
+    assert read_newest(tables, two_days[0]).not_scored == {"erased": 40}
+
+
+def test_days_and_images_in_dropped_partitions_count_once(
+    tables: Any, two_days: tuple[Batch, Batch]
+) -> None:
+    """Erasure of an image, then of its day, then retention: the counts stay correct."""
+    old, _ = two_days
+    tables.list({"extra.jpg": "1"}, old)
+    tables.write(tables.build_score(tables.build_image("extra.jpg", "1", old)))
+    tables.summarize(old)
+    erase(tables, "north-mall", None, "extra.jpg")
+    erase(tables, "north-mall", DAY)
+    assert read_newest(tables, old).not_scored == {"erased": 41}
+    before = list_summaries(tables)
+    retention.retain(tables.url, NEXT)
+    assert list_summaries(tables) == before
+    assert check(tables, *two_days) == []

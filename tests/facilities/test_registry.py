@@ -1,0 +1,314 @@
+"""The facility registry: accepted and rejected files, and the error messages."""
+
+import re
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer_batch.errors import ConfigurationError
+from fer_batch.facilities import registry
+from fer_batch.facilities.registry import Facility, Permission
+from fer_batch.settings import Settings
+
+GOOD = """
+[facility.mall]
+name = "Mall"
+time_zone = "Europe/Berlin"
+image_kind = "crops"
+"""
+PERMISSION = """
+[facility.mall.permission]
+purpose = "Satisfaction"
+lawful_basis = "Art. 6(1)(a) GDPR"
+approved_by = "The data protection officer"
+valid_until = 2026-06-30
+"""
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load_text(text, **settings):
+        file = tmp_path / "facilities.toml"
+        file.write_text(text, encoding="utf-8")
+        return registry.load_registry(file, Settings(_env_file=None, **settings))
+
+    return load_text
+
+
+@pytest.fixture
+def rejected(load, tmp_path):
+    def get_message(text, **settings):
+        with pytest.raises(ConfigurationError) as caught:
+            load(text, **settings)
+        assert str(tmp_path / "facilities.toml") in str(caught.value)
+        return str(caught.value)
+
+    return get_message
+
+
+def build_facility(name):
+    return Facility(facility_id="x", name="X", time_zone=name, image_kind="crops")
+
+
+def test_missing_fields_have_defaults(load):
+    mall = load(GOOD)["mall"]
+
+    assert mall.facility_id == "mall"
+    assert mall.build_prefix(date(2026, 3, 9)) == "mall/2026-03-09/"
+    assert (mall.bucket, mall.endpoint, mall.credentials) == (None, None, None)
+    assert (mall.expected_images_min, mall.closed_weekdays) == (0, ())
+    assert mall.target_share == 0.8
+
+
+def test_every_field_is_read(load):
+    mall = load(
+        GOOD
+        + """
+        key_template = "in/{capture_day:%Y%m%d}/"
+        bucket = "own-bucket"
+        endpoint = "https://s3.example.com/"
+        credentials = "mall_keys"
+        ready_marker = "_SUCCESS"
+        expected_images_min = 10
+        closed_weekdays = ["sun", "mon", "sun"]
+        target_share = 1
+        """
+        + PERMISSION
+    )["mall"]
+
+    assert mall == Facility(
+        facility_id="mall",
+        name="Mall",
+        time_zone="Europe/Berlin",
+        image_kind="crops",
+        key_template="in/{capture_day:%Y%m%d}/",
+        bucket="own-bucket",
+        endpoint="https://s3.example.com",
+        credentials="mall_keys",
+        ready_marker="_SUCCESS",
+        expected_images_min=10,
+        closed_weekdays=("mon", "sun"),
+        target_share=1.0,
+        permission=Permission(
+            purpose="Satisfaction",
+            lawful_basis="Art. 6(1)(a) GDPR",
+            approved_by="The data protection officer",
+            valid_until=date(2026, 6, 30),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('time_zone = "Europe/Berln"', "time_zone must be an IANA time zone .*Europe/Berlin"),
+        ('time_zone = "Europe"', "time_zone must be an IANA time zone"),
+        ('time_zone = "../../etc/passwd"', "time_zone must be an IANA time zone"),
+        ('time_zone = "localtime"', "localtime differs from machine to machine"),
+        ('image_kind = "faces"', "image_kind is 'faces': input should be 'crops' or 'frames'"),
+        ('name = "  "', "name is '  ': string should have at least 1"),
+        ('name = "a\\nb"', "name must not contain control characters"),
+        ('key_template = "{facility_id}/"', "key_template must contain the complete"),
+        ('bucket = "Mall"', "bucket must match .* not 'Mall'"),
+        ('endpoint = "s3.example.com"', "endpoint must be a URL"),
+        ('endpoint = "https://key:secret@s3.example.com"', "endpoint must be a URL"),
+        ('endpoint = "https://s3.example.com?x=1"', "endpoint must be a URL"),
+        ('endpoint = "http://s3.example.com:99999"', "endpoint must be a URL"),
+        ('credentials = "a__b"', "credentials must match"),
+        ('ready_marker = "/done"', "ready_marker must be a key below"),
+        ("settle_minutes = 0", "settle_minutes is 0: input should be greater"),
+        ("settle_minutes = 1.5", "settle_minutes is 1.5: input should be a valid integer"),
+        ("expected_images_min = -1", "expected_images_min is -1: input should be greater"),
+        ("expected_images_min = true", "expected_images_min is True: input should be a valid int"),
+        ('closed_weekdays = ["sunday"]', "closed_weekdays.0 is 'sunday': .* 'sat' or 'sun'"),
+        ('closed_weekdays = "sun"', "closed_weekdays is 'sun': input should be a valid tuple"),
+        ("target_share = 80", "target_share is 80: input should be less than or equal to 1"),
+        ("target_share = nan", "target_share is nan"),
+        ("targetshare = 0.8", r"unknown field targetshare \(did you mean target_share\?\)"),
+        ('wifi = "x"', r"unknown field wifi .known fields: facility_id, name"),
+        ("ready_marker = 'a'\nsettle_minutes = 5", "exclude each other"),
+        ('facility_id = "other"', "only the name of the table"),
+    ],
+)
+def test_an_invalid_field_is_reported_with_its_facility(rejected, line, problem):
+    name = line.split(" = ")[0]
+    text = "\n".join(old for old in GOOD.splitlines() if not old.startswith(f"{name} = "))
+
+    message = rejected(f"{text}\n{line}")
+
+    assert re.search(f"facility mall: .*{problem}", message), message
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('valid_until = "2026-06-30"', "permission.valid_until must be a date such as"),
+        ("valid_until = 2026-06-30T00:00:00", "permission.valid_until must be a date such as"),
+        ("", "permission.valid_until is missing"),
+        (
+            "valid_till = 2026-06-30",
+            "unknown field permission.valid_till .did you mean valid_until",
+        ),
+    ],
+)
+def test_an_invalid_permission_is_rejected(rejected, line, problem):
+    text = GOOD + PERMISSION.replace("valid_until = 2026-06-30", line)
+
+    assert re.search(problem, rejected(text))
+
+
+@pytest.mark.parametrize("facility_id", ["Mall", "-mall", "m" * 64, '"a.b"', '"a/b"', '""', '"é"'])
+def test_an_invalid_id_is_rejected(rejected, facility_id):
+    text = GOOD.replace("mall]", f"{facility_id}]")
+
+    assert "facility_id must match ^[a-z0-9][a-z0-9_-]{0,62}$" in rejected(text)
+
+
+def test_all_problems_are_reported_at_once(rejected):
+    message = rejected(
+        GOOD.replace('name = "Mall"', "name = 1") + GOOD.replace("mall", "shop") + "bucket = 'B'"
+    )
+
+    assert "facility mall: name" in message
+    assert "facility shop: bucket" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "contains no facility"),
+        ("[facility]", "contains no facility"),
+        ("facility = 3", "contains no facility"),
+        ("[facilities.mall]", "unknown table or key 'facilities'"),
+        ("[facility]\nname = 'x'", "facility name: must be a table"),
+        ("[facility.mall", "is not valid TOML"),
+    ],
+)
+def test_an_invalid_file_is_rejected(rejected, text, problem):
+    assert problem in rejected(text)
+
+
+def test_a_missing_file_has_a_hint(tmp_path):
+    with pytest.raises(
+        ConfigurationError, match=r"nowhere\.toml cannot be read.*FER_FACILITIES_FILE"
+    ):
+        registry.load_registry(tmp_path / "nowhere.toml")
+
+
+def test_a_file_that_is_not_utf8_is_rejected(tmp_path):
+    file = tmp_path / "facilities.toml"
+    file.write_bytes(GOOD.replace("Mall", "Maß").encode("latin-1"))
+
+    with pytest.raises(ConfigurationError, match="is not UTF-8"):
+        registry.load_registry(file)
+
+
+def test_overlapping_prefixes_are_rejected(rejected):
+    message = rejected(
+        GOOD + GOOD.replace("mall", "shop") + 'key_template = "mall/{capture_day:%Y-%m-%d}/"'
+    )
+
+    assert "facility mall and facility shop: key_template gives them overlapping" in message
+
+
+def test_the_default_bucket_equals_the_same_name(load, rejected):
+    twin = GOOD.replace("mall", "shop") + 'key_template = "mall/{capture_day}/"\nbucket = "b-b"'
+
+    assert "overlapping" in rejected(GOOD + twin, s3_bucket="b-b")
+    assert set(load(GOOD + twin, s3_bucket="other")) == {"mall", "shop"}
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "end"),
+    [
+        ("Europe/Berlin", date(2026, 1, 15), datetime(2026, 1, 15, 23, tzinfo=UTC)),
+        ("Europe/Berlin", date(2026, 3, 29), datetime(2026, 3, 29, 22, tzinfo=UTC)),  # 23 hours
+        ("Europe/Berlin", date(2026, 10, 25), datetime(2026, 10, 25, 23, tzinfo=UTC)),  # 25 hours
+        ("Asia/Kathmandu", date(2026, 1, 15), datetime(2026, 1, 15, 18, 15, tzinfo=UTC)),
+        # Midnight does not exist: the clock jumps from 24:00 to 1:00.
+        ("America/Santiago", date(2026, 9, 5), datetime(2026, 9, 6, 4, tzinfo=UTC)),
+        # The next day does not exist at all.
+        ("Pacific/Apia", date(2011, 12, 29), datetime(2011, 12, 30, 10, tzinfo=UTC)),
+    ],
+)
+def test_a_capture_day_ends_at_local_midnight(zone, day, end):
+    assert build_facility(zone).compute_day_end_utc(day) == end
+
+
+@given(
+    st.sampled_from(["Europe/Berlin", "America/Havana", "Asia/Beirut", "Australia/Lord_Howe"]),
+    st.dates(date(2000, 1, 1), date(2035, 12, 31)),
+)
+def test_a_day_ends_when_the_local_date_changes(zone, day):
+    facility = build_facility(zone)
+    end = facility.compute_day_end_utc(day)
+
+    assert facility.compute_local_day(end) > day
+    assert facility.compute_local_day(end - timedelta(microseconds=1)) == day
+
+
+def test_a_permission_is_valid_until_its_last_day(load):
+    mall = load(GOOD + PERMISSION)["mall"]
+
+    assert mall.find_permission_problem(date(2026, 6, 30)) is None
+    assert mall.find_permission_problem(date(2026, 7, 1)) == "permission ended on 2026-06-30"
+
+
+def test_without_a_permission_every_day_is_denied(load):
+    assert (
+        load(GOOD)["mall"].find_permission_problem(date(2026, 1, 1)) == "no permission is recorded"
+    )
+
+
+def test_closed_weekdays_are_recognized(load):
+    mall = load(GOOD + 'closed_weekdays = ["sun"]')["mall"]
+
+    assert mall.is_closed(date(2026, 3, 8))
+    assert not mall.is_closed(date(2026, 3, 9))
+
+
+def test_facilities_are_selected_by_id_in_the_registrys_order(load):
+    facilities = load(GOOD + GOOD.replace("mall", "shop") + GOOD.replace("mall", "branch"))
+
+    assert list(registry.select_facilities(facilities, [])) == ["mall", "shop", "branch"]
+    assert list(registry.select_facilities(facilities, ["branch", "mall"])) == ["mall", "branch"]
+
+
+def test_an_unknown_id_is_reported_with_close_matches(load):
+    facilities = load(GOOD + GOOD.replace("mall", "shop"))
+
+    with pytest.raises(ConfigurationError, match=r"no facility 'male'.*mean mall\?"):
+        registry.select_facilities(facilities, ["shop", "male"])
+    with pytest.raises(ConfigurationError, match="Known facilities: mall, shop"):
+        registry.select_facilities(facilities, ["zzz"])
+
+
+def test_the_shipped_registry_permits_no_reading(repo_root):
+    facilities = registry.load_registry(repo_root / "config" / "facilities.toml")
+
+    assert len({f.time_zone for f in facilities.values()}) >= 3
+    for facility in facilities.values():
+        assert facility.find_permission_problem(date(2026, 1, 1)) is not None
+
+
+def render_field_table(model):
+    """The fields of a table as Markdown, for docs/registry.md."""
+    lines = ["| field | default | meaning |", "|---|---|---|"]
+    for name, field in model.model_fields.items():
+        if field.is_required():
+            default = "required"
+        else:
+            default = "none" if field.default in (None, ()) else f"`{field.default}`"
+        lines.append(f"| `{name}` | {default} | {field.description} |")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("model", [Facility, Permission])
+def test_every_field_is_documented(repo_root, model):
+    page = (repo_root / "docs" / "registry.md").read_text(encoding="utf-8")
+
+    assert render_field_table(model) in page, (
+        f"put this into docs/registry.md:\n{render_field_table(model)}"
+    )

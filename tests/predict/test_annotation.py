@@ -1,0 +1,175 @@
+"""Annotated images: where the marks are drawn, and where the files are written."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from fer_batch.errors import ConfigurationError
+from fer_batch.predict.annotation import AnnotationWriter, annotate
+from fer_batch.records import Batch, Box, FaceScore, FetchedImage, Image
+from fer_batch.settings import Settings
+from tests.support import pictures as drawn
+
+GRAY = 40
+HAPPY = FaceScore(Box(1, 2, 30, 40), 0.9, 0.05, 0.05, False, 0.93)
+SAD = FaceScore(Box(300, 200, 100, 120), 0.1, 0.85, 0.05, False)
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(_env_file=None)
+
+
+def flat(width: int = 640, height: int = 480) -> bytes:
+    return drawn.encode(np.full((height, width, 3), GRAY, np.uint8), ".png")
+
+
+def fetched(source: str) -> FetchedImage:
+    return FetchedImage(Image(Batch("", date.min), source, "", 1), flat())
+
+
+def read(data: bytes) -> Any:
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+
+
+def test_marks_are_drawn_where_the_faces_are(settings: Settings) -> None:
+    marked = read(annotate(flat(), [HAPPY, SAD], settings))
+    assert marked.shape == (480, 640, 3)
+    changed = (marked != GRAY).any(axis=2)
+    assert changed[200, 300:400].all()
+    assert changed[200:320, 300].all()
+    assert not changed[230:310, 310:390].any()
+    assert not changed[400:].any()
+
+
+def test_the_colors_show_the_emotion(settings: Settings) -> None:
+    unsure = FaceScore(SAD.box, 0.1, 0.2, 0.7, True)
+    colors = {
+        tuple(read(annotate(flat(), [face], settings))[200, 350].tolist())
+        for face in (SAD, FaceScore(SAD.box, 0.9, 0.05, 0.05, False), unsure)
+    }
+    assert len(colors) == 3
+
+
+@pytest.mark.parametrize(
+    ("box", "size"),
+    [
+        (Box(0, 0, 640, 480), (640, 480)),
+        (Box(620, 0, 20, 20), (640, 480)),
+        (Box(0, 460, 20, 20), (640, 480)),
+        (Box(0, 0, 3000, 60), (3000, 60)),
+        (Box(0, 0, 16, 700), (16, 700)),
+        (Box(0, 0, 16, 16), (16, 16)),
+    ],
+)
+def test_a_face_at_any_edge_has_its_label_inside_the_image(
+    settings: Settings, box: Box, size: tuple[int, int]
+) -> None:
+    marked = read(annotate(flat(*size), [FaceScore(box, 0, 1, 0, False)], settings))
+    filled = (marked == (245, 170, 90)).all(axis=2)
+    assert filled.sum() > 100  # more than a line: the label
+
+
+def test_labels_of_adjacent_faces_are_all_visible(settings: Settings) -> None:
+    faces = [FaceScore(Box(100 + 34 * n, 200, 30, 36), 0.9, 0.1, 0, False) for n in range(2)]
+    one = (read(annotate(flat(), faces[:1], settings)) == (90, 210, 90)).all(axis=2)
+    two = (read(annotate(flat(), faces, settings)) == (90, 210, 90)).all(axis=2)
+    assert two.sum() > 1.9 * one.sum()
+
+
+def test_a_small_image_is_enlarged_so_that_its_label_is_legible(settings: Settings) -> None:
+    face = FaceScore(Box(0, 0, 48, 48), 0.9, 0.05, 0.05, False)
+    assert read(annotate(flat(48, 48), [face], settings)).shape == (480, 480, 3)
+    assert read(annotate(flat(480, 270), [face], settings)).shape == (540, 960, 3)
+
+
+# ---------------------------------------------------------------- files
+
+
+def write(target: Path, source: str, names: list[str], settings: Settings) -> list[Path | None]:
+    writer = AnnotationWriter(target, source, settings)
+    return [writer.write(fetched(name), [HAPPY]) for name in names]
+
+
+def test_one_image_is_written_to_the_named_file(tmp_path: Path, settings: Settings) -> None:
+    for name, signature in (("a.png", b"\x89PNG"), ("a.JPG", b"\xff\xd8\xff")):
+        assert write(tmp_path / name, "b.jpg", ["b.jpg"], settings) == [tmp_path / name]
+        assert (tmp_path / name).read_bytes().startswith(signature)
+
+
+@pytest.mark.parametrize("name", ["a", "a.webp", "missing/a.png"])
+def test_an_invalid_target_is_rejected_before_anything_is_read(
+    tmp_path: Path, settings: Settings, name: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"neither a folder|no folder"):
+        AnnotationWriter(tmp_path / name, "b.jpg", settings)
+
+
+def test_a_folder_is_written_with_the_same_relative_paths(
+    tmp_path: Path, settings: Settings
+) -> None:
+    source = tmp_path / "day"
+    source.mkdir()
+    names = ["a.jpg", "a.png", "sub/a.webp", "without"]
+    written = write(tmp_path / "marked", str(source), [f"{source}/{n}" for n in names], settings)
+    expected = ["a.png", "a.png.png", "sub/a.png", "without.png"]
+    assert written == [tmp_path / "marked" / name for name in expected]
+    assert all(path.is_file() for path in written if path)
+
+
+def test_one_image_is_written_into_an_existing_folder(tmp_path: Path, settings: Settings) -> None:
+    for source, name in (
+        ("x/b.jpg", "b.png"),
+        ("https://host.example/p/c%20d.webp?size=1", "c d.png"),
+        ("https://host.example", "image.png"),
+        ("s3://bucket/day/e.jpg", "e.png"),
+    ):
+        assert write(tmp_path, source, [source], settings) == [tmp_path / name]
+
+
+def test_no_key_leads_out_of_the_folder(tmp_path: Path, settings: Settings) -> None:
+    target = tmp_path / "in" / "marked"
+    keys = ["../../a.jpg", "//b.jpg", "./c.jpg", "x/../../../../d.jpg", ".."]
+    written = write(target, "s3://bucket/day/", [f"s3://bucket/day/{k}" for k in keys], settings)
+    assert all(path is not None and path.resolve().is_relative_to(target) for path in written)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
+
+
+def test_an_image_without_a_face_is_not_written(tmp_path: Path, settings: Settings) -> None:
+    writer = AnnotationWriter(tmp_path / "a.png", "b.jpg", settings)
+    assert writer.write(fetched("b.jpg"), []) is None
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_no_image_is_overwritten(tmp_path: Path, settings: Settings) -> None:
+    (tmp_path / "day" / "sub").mkdir(parents=True)
+    image = tmp_path / "day" / "a.png"
+    image.write_bytes(flat())
+    with pytest.raises(ConfigurationError, match="the image itself"):
+        write(image, str(image), [str(image)], settings)
+    with pytest.raises(ConfigurationError, match="the image itself"):
+        write(image.parent, str(image), [str(image)], settings)
+    (tmp_path / "day" / "b.png").write_bytes(b"another image")
+    with pytest.raises(ConfigurationError, match="already exists"):
+        write(image.parent, "b.jpg", ["b.jpg"], settings)
+    assert (tmp_path / "day" / "b.png").read_bytes() == b"another image"
+    for target in (image.parent, image.parent / "sub", image.parent / "new"):
+        with pytest.raises(ConfigurationError, match="in the folder that is read"):
+            write(target, str(image.parent), [], settings)
+    assert image.read_bytes() == flat()
+
+
+@pytest.mark.parametrize("name", ["marked.png", "marked.jpg", "there"])
+def test_several_images_need_a_folder(tmp_path: Path, settings: Settings, name: str) -> None:
+    (tmp_path / "day").mkdir()
+    (tmp_path / "there").touch()
+    for source in (str(tmp_path / "day"), "s3://bucket/day/", "s3://bucket"):
+        with pytest.raises(ConfigurationError, match="several images") as caught:
+            write(tmp_path / name, source, [], settings)
+        assert "folder" in caught.value.hint

@@ -1,0 +1,345 @@
+"""Summaries of the stored results, and when a new revision is written."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from fer_batch.database import ledger, results
+from fer_batch.errors import DatabaseError
+from fer_batch.records import Batch, ImageScore, Outcome
+from fer_batch.satisfaction import revisions
+
+DAILY = "SELECT * FROM fer.satisfaction_daily ORDER BY facility_id, capture_day"
+
+
+def test_summary_holds_all_figures_of_a_day(tables: Any) -> None:
+    tables.fill(happy=60, sad=20, uncertain=20)
+    tables.list(["broken.jpg", "empty.jpg", "lost.jpg", *(f"{n:06d}.jpg" for n in range(100))])
+    outcomes = [Outcome.UNREADABLE, Outcome.EMPTY, Outcome.FETCH_FAILED]
+    tables.write(*(ImageScore(i, o) for i, o in zip(tables.list_work(), outcomes, strict=True)))
+    (summary,) = tables.summarize(run_id="run-9")
+    expected = {
+        "facility_id": "north-mall",
+        "capture_day": date(2026, 3, 1),
+        "revision": 1,
+        "model_version": tables.version,
+        "target_share": 0.8,
+        "time_zone": "Europe/Berlin",
+        "images": 103,
+        "images_scored": 100,
+        "images_pending": 1,
+        "not_scored": {"unreadable": 1, "empty": 1},
+        "faces": 100,
+        "happy": 60,
+        "sad": 20,
+        "uncertain": 20,
+        "neither": 20,
+        "happy_share": 0.75,
+        "happy_share_low": 0.645153,
+        "happy_share_high": 0.831938,
+        "interval_method": "wilson",
+        "confidence": 0.95,
+        "uncertain_share": 0.2,
+        "neither_share": 0.2,
+        "verdict": "inconclusive",
+        "is_complete": False,
+        "is_below_expected": False,
+        "run_id": "run-9",
+        "is_new_revision": True,
+    }
+    assert {name: summary[name] for name in expected} == expected
+    assert set(summary) == {*expected, "created_at"}
+    (row,) = tables.query(DAILY)
+    assert row.facility_name == "North-Mall"
+    assert {n: v for n, v in row._mapping.items() if n in expected} == {
+        n: v for n, v in expected.items() if n != "is_new_revision"
+    }
+    assert tables.query(
+        "SELECT outcome, images, all_images FROM fer.not_scored_daily ORDER BY 1"
+    ) == [
+        ("empty", 1, 103),
+        ("unreadable", 1, 103),
+    ]
+
+
+def test_equal_summary_is_not_written_again(tables: Any) -> None:
+    tables.fill(happy=40, sad=10)
+    (first,) = tables.summarize(run_id="run-1")
+    (second,) = tables.summarize(run_id="run-2")
+    assert second == first | {"is_new_revision": False}
+    assert tables.query("SELECT count(*) FROM fer.satisfaction_summary") == [(1,)]
+
+
+def test_equal_suppressed_summary_is_not_written_again(tables: Any) -> None:
+    tables.fill(happy=29, sad=0)
+    (first,) = tables.summarize()
+    assert first["verdict"] == "suppressed"
+    assert first["happy_share"] is first["happy_share_low"] is first["neither_share"] is None
+    assert tables.summarize()[0]["is_new_revision"] is False
+
+
+def test_view_shows_only_the_number_of_faces_of_a_suppressed_day(tables: Any) -> None:
+    tables.fill(happy=17, sad=4, uncertain=2)
+    tables.summarize()
+    (row,) = tables.query(DAILY)
+    assert (row.faces, row.verdict) == (23, "suppressed")
+    hidden = ("happy", "sad", "uncertain", "neither", "happy_share", "happy_share_low",
+              "happy_share_high", "uncertain_share", "neither_share")  # fmt: skip
+    assert {name: row._mapping[name] for name in hidden} == dict.fromkeys(hidden)
+
+
+def test_late_image_creates_a_second_revision(tables: Any) -> None:
+    tables.fill(happy=30, sad=0)
+    tables.summarize()
+    tables.list([*(f"{n:06d}.jpg" for n in range(30)), "late.jpg"])
+    tables.write(*map(tables.build_score, tables.list_work()))
+    (summary,) = tables.summarize()
+    assert (summary["revision"], summary["images"], summary["happy"]) == (2, 31, 31)
+    assert [row.revision for row in tables.query(DAILY)] == [2]
+    kept = tables.query("SELECT revision, images FROM fer.satisfaction_summary ORDER BY revision")
+    assert kept == [(1, 30), (2, 31)]
+
+
+def test_deleted_objects_never_shrink_a_day(tables: Any) -> None:
+    tables.fill(happy=30, sad=10)
+    tables.summarize()
+    tables.list(["000000.jpg"])
+    assert tables.summarize()[0]["is_new_revision"] is False
+
+
+def test_changed_target_creates_a_revision_with_another_verdict(tables: Any) -> None:
+    tables.fill(happy=180, sad=20)
+    assert tables.summarize()[0]["verdict"] == "satisfied"
+    tables.add("north-mall", target_share=0.99)
+    (summary,) = tables.summarize()
+    assert (summary["revision"], summary["verdict"]) == (2, "not satisfied")
+
+
+def test_model_versions_are_counted_separately(tables: Any) -> None:
+    tables.fill(happy=40, sad=0)
+    tables.summarize()
+    other = "b" * 64
+    with tables.transaction() as connection:
+        results.register_model_version(connection, other, {}, {})
+    work = tables.list_work(model_version=other)
+    tables.write(
+        *(tables.build_score(i, tables.build_face(0, 1)) for i in work), model_version=other
+    )
+    (summary,) = tables.summarize(model_version=other)
+    assert (summary["revision"], summary["happy"], summary["sad"]) == (2, 0, 40)
+    assert summary["model_version"] == other
+
+
+def test_faces_of_an_overwritten_image_do_not_count_until_it_is_scored(tables: Any) -> None:
+    tables.fill(happy=40, sad=0)
+    tables.list({f"{n:06d}.jpg": "etag-1" if n else "etag-2" for n in range(40)})
+    (summary,) = tables.summarize()
+    assert (summary["images_scored"], summary["images_pending"], summary["faces"]) == (39, 1, 39)
+    assert not summary["is_complete"]
+
+
+def test_faces_of_one_frame_are_counted_separately(tables: Any) -> None:
+    tables.list(["a.jpg"])
+    faces = [tables.build_face(0.75, 0.125)] * 3 + [tables.build_face(0.125, 0.75)] * 2
+    tables.write(tables.build_score(*tables.list_work(), *faces))
+    (summary,) = tables.summarize()
+    assert (summary["images"], summary["faces"], summary["happy"], summary["sad"]) == (1, 5, 3, 2)
+
+
+OTHER = "b" * 64
+
+
+def day_of_two_versions(tables: Any, outcome: Outcome) -> Any:
+    """A published day, and a run of another version that gets `outcome` for its last image."""
+    tables.fill(happy=40, sad=0)
+    with tables.transaction() as connection:
+        ledger.begin_run(connection, "run-1", tables.version)
+    (published,) = tables.summarize()
+    with tables.transaction() as connection:
+        results.register_model_version(connection, OTHER, {}, {})
+        ledger.begin_run(connection, "run-2", OTHER)
+    *work, last = tables.list_work(model_version=OTHER)
+    tables.write(*map(tables.build_score, work), model_version=OTHER)
+    faces = (tables.build_face(),) if outcome is Outcome.SCORED else ()
+    tables.write(ImageScore(last, outcome, faces=faces), model_version=OTHER)
+    return published
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FETCH_FAILED, Outcome.MISSING])
+def test_version_that_could_not_read_all_images_does_not_replace_the_summary(
+    tables: Any, outcome: Outcome
+) -> None:
+    published = day_of_two_versions(tables, outcome)
+    (summary,) = tables.summarize(model_version=OTHER, run_id="run-2")
+    assert summary == published | {"is_new_revision": False}
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FETCH_FAILED, Outcome.MISSING])
+def test_day_with_more_images_is_summarized_although_one_cannot_be_read(
+    tables: Any, outcome: Outcome
+) -> None:
+    """The published summary does not count that image, nor many others."""
+    tables.fill(happy=40, sad=0)
+    tables.summarize()
+    with tables.transaction() as connection:
+        results.register_model_version(connection, OTHER, {}, {})
+    tables.list([f"{n:06d}.jpg" for n in range(50)])
+    *work, last = tables.list_work(model_version=OTHER)
+    tables.write(*map(tables.build_score, work), ImageScore(last, outcome), model_version=OTHER)
+    (summary,) = tables.summarize(model_version=OTHER, run_id="run-2")
+    assert (summary["model_version"], summary["images_scored"]) == (OTHER, 49)
+    assert summary["is_complete"] is (outcome is Outcome.MISSING)
+
+
+def test_undecodable_image_does_not_prevent_a_summary(tables: Any) -> None:
+    day_of_two_versions(tables, Outcome.UNREADABLE)
+    (summary,) = tables.summarize(model_version=OTHER, run_id="run-2")
+    assert (summary["model_version"], summary["revision"]) == (OTHER, 2)
+
+
+def test_older_run_of_another_version_does_not_replace_the_summary(tables: Any) -> None:
+    day_of_two_versions(tables, Outcome.SCORED)
+    (later,) = tables.summarize(model_version=OTHER, run_id="run-2")
+    assert tables.summarize(run_id="run-1") == [later | {"is_new_revision": False}]
+    with tables.transaction() as connection:
+        ledger.begin_run(connection, "after the rollback", tables.version)
+    (back,) = tables.summarize(run_id="after the rollback")
+    assert (back["model_version"], back["revision"]) == (tables.version, 3)
+
+
+def test_unregistered_model_version_is_rejected(tables: Any) -> None:
+    with pytest.raises(DatabaseError, match="not registered"):
+        tables.summarize(model_version="c" * 64)
+
+
+# Which days have a summary
+
+
+@pytest.mark.parametrize(
+    ("status", "has_summary"), [("failed", True), ("not_ready", False), ("no_permission", False)]
+)
+def test_day_that_was_never_listed(tables: Any, status: Any, has_summary: bool) -> None:
+    with tables.transaction() as connection:
+        ledger.record_batch(
+            connection, tables.batch, status, run_id="r", attempted_at=datetime.now(UTC)
+        )
+    summaries = tables.summarize()
+    assert [(s["images"], s["is_complete"], s["verdict"]) for s in summaries] == (
+        [(0, False, "suppressed")] if has_summary else []
+    )
+
+
+def test_day_that_was_never_handled_has_no_summary(tables: Any) -> None:
+    assert tables.summarize() == []
+
+
+def test_failure_of_one_facility_does_not_affect_another(tables: Any) -> None:
+    other = tables.add("outlet")
+    tables.fill(happy=40, sad=0)
+    with tables.transaction() as connection:
+        ledger.record_batch(connection, other, "failed", run_id="r", attempted_at=datetime.now(UTC))
+    mall, outlet = tables.summarize(other, tables.batch)
+    assert (mall["facility_id"], mall["is_complete"], mall["verdict"]) == (
+        "north-mall",
+        True,
+        "satisfied",
+    )
+    assert (outlet["facility_id"], outlet["is_complete"]) == ("outlet", False)
+
+
+def test_later_failed_listing_does_not_change_the_summary(tables: Any) -> None:
+    tables.fill(happy=40, sad=0)
+    tables.summarize()
+    with tables.transaction() as connection:
+        ledger.record_batch(
+            connection, tables.batch, "failed", run_id="r", attempted_at=datetime.now(UTC)
+        )
+    assert tables.summarize()[0]["is_new_revision"] is False
+
+
+# Complete, and as many as expected
+
+
+@pytest.mark.parametrize(
+    ("listed_at", "is_complete"),
+    [
+        (datetime(2026, 3, 1, 22, 59, 59, tzinfo=UTC), False),  # Berlin's midnight is 23:00 UTC
+        (datetime(2026, 3, 1, 23, 0, 0, tzinfo=UTC), True),
+    ],
+)
+def test_day_is_complete_if_it_was_listed_after_its_end(
+    tables: Any, listed_at: datetime, is_complete: bool
+) -> None:
+    tables.list(["a.jpg"], attempted_at=listed_at)
+    tables.write(*map(tables.build_score, tables.list_work()))
+    assert tables.summarize()[0]["is_complete"] is is_complete
+
+
+@pytest.mark.parametrize(
+    ("closed", "images", "attempted", "expected"),
+    [
+        ((), 9, 2, True),
+        ((), 10, 2, False),
+        ((), 0, 2, True),
+        (("sun",), 0, 2, False),  # 1 March 2026 is a Sunday
+        (("sat",), 0, 2, True),
+        ((), 9, 1, False),  # the day is not over yet
+    ],
+)
+def test_open_day_with_few_images_is_marked(
+    tables: Any, closed: tuple[str, ...], images: int, attempted: int, expected: bool
+) -> None:
+    tables.add("north-mall", expected_images_min=10, closed_weekdays=closed)
+    at = datetime(2026, 3, attempted, 12, tzinfo=UTC)
+    tables.list([f"{n}.jpg" for n in range(images)], attempted_at=at)
+    assert tables.summarize()[0]["is_below_expected"] is expected
+
+
+def test_empty_day_is_a_result(tables: Any) -> None:
+    tables.list([])
+    (summary,) = tables.summarize()
+    assert (summary["images"], summary["is_complete"], summary["not_scored"]) == (0, True, {})
+
+
+# At once
+
+
+def test_concurrent_runs_write_one_revision(tables: Any) -> None:
+    tables.fill(happy=40, sad=0)
+    with ThreadPoolExecutor(1) as pool, tables.transaction() as first:
+        arguments = [tables.batch], tables.version, tables.facilities
+        (summary,) = revisions.write_summaries(first, *arguments, "run-1")
+        waiting = pool.submit(tables.summarize, run_id="run-2")
+        while not tables.is_anyone_waiting():
+            assert not waiting.done()
+        first.commit()
+        assert waiting.result(30) == [summary | {"is_new_revision": False}]
+
+
+# What others read
+
+
+def test_load_daily_reads_a_range_of_days(tables: Any) -> None:
+    other = tables.add("outlet", name="Aaa")
+    days = [tables.batch.capture_day + timedelta(n) for n in range(3)]
+    for day in days:
+        tables.fill(40, 0, replace(tables.batch, capture_day=day))
+    tables.fill(5, 0, other)
+    tables.summarize(other, *(Batch("north-mall", day) for day in days))
+    with tables.transaction() as connection:
+        frame = revisions.load_daily(connection, ["north-mall", "outlet"], days[0], days[1])
+        assert revisions.load_daily(connection, ["north-mall"], days[2], days[2]).shape[0] == 1
+        nothing = revisions.load_daily(connection, [], days[0], days[1])
+    assert frame[["facility_id", "capture_day"]].to_numpy().tolist() == [
+        ["outlet", days[0]],
+        ["north-mall", days[0]],
+        ["north-mall", days[1]],
+    ]
+    assert frame["happy_share"].isna().tolist() == [True, False, False]
+    assert nothing.empty
+    assert nothing["happy_share"].dtype == frame["happy_share"].dtype == "float64"

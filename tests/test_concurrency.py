@@ -1,0 +1,177 @@
+"""Bounded concurrency: every item is returned once, and no more are read ahead than allowed."""
+
+import threading
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer_batch.concurrency import group_chunks, map_bounded, map_in_order, prefetch
+
+
+def run_bounded(function, items, threads=4, ahead_bytes=1_000_000, bytes_of=lambda _: 1):
+    return map_bounded(function, items, threads=threads, ahead_bytes=ahead_bytes, bytes_of=bytes_of)
+
+
+class Counted:
+    """An iterator that counts the items read from it."""
+
+    def __init__(self, items):
+        self._items = iter(items)
+        self.read = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        item = next(self._items)
+        self.read += 1
+        return item
+
+
+@given(st.lists(st.integers(1, 50)), st.integers(1, 8), st.integers(1, 100))
+def test_each_item_is_returned_once(items, threads, ahead_bytes):
+    done = run_bounded(lambda n: n + 1, items, threads, ahead_bytes, bytes_of=lambda n: n)
+
+    assert sorted(done) == sorted(n + 1 for n in items)
+
+
+def test_items_are_processed_concurrently():
+    barrier = threading.Barrier(4, timeout=30)
+
+    assert list(run_bounded(lambda n: barrier.wait() * 0 + n, [1, 1, 1, 1])) == [1, 1, 1, 1]
+
+
+def test_no_more_items_are_read_than_four_per_thread():
+    source = Counted(range(1, 1000))
+    results = run_bounded(lambda n: n, source, threads=3)
+    next(results)
+
+    # One that was consumed, twelve ahead, and one that did not fit.
+    assert source.read <= 1 + 12 + 1
+    assert isinstance(results, Generator)
+    results.close()
+
+
+def test_no_more_bytes_are_read_than_allowed():
+    source = Counted([40] * 100)
+    results = run_bounded(lambda n: n, source, ahead_bytes=100, bytes_of=lambda n: n)
+    next(results)
+
+    assert source.read <= 1 + 2 + 1
+    assert isinstance(results, Generator)
+    results.close()
+
+
+def test_an_item_larger_than_the_bound_is_processed_alone():
+    assert list(run_bounded(lambda n: n, [500, 500], ahead_bytes=100, bytes_of=lambda n: n)) == [
+        500,
+        500,
+    ]
+
+
+def test_an_exception_is_raised_to_the_consumer():
+    def fail(n):
+        if n == 3:
+            raise KeyError(n)
+        return n
+
+    with pytest.raises(KeyError):
+        list(run_bounded(fail, range(1, 1000)))
+
+
+def test_closing_the_iterator_early_ends_the_threads():
+    hold = threading.Event()
+    started = threading.Semaphore(0)
+    done = []
+
+    def wait(n):
+        if n > 1:
+            started.release()
+            hold.wait(30)
+        done.append(n)
+        return n
+
+    others = set(threading.enumerate())  # such as threads of an earlier test
+    results = run_bounded(wait, range(1, 1000), threads=2)
+    assert next(results) == 1
+    started.acquire(timeout=30)
+    workers = set(threading.enumerate()) - others
+    assert len(workers) == 2
+    assert isinstance(results, Generator)
+    results.close()
+    hold.set()
+    for thread in workers:
+        thread.join(timeout=30)
+        assert not thread.is_alive()
+
+    assert len(done) <= 3  # the one that was consumed and those in progress
+
+
+# In order
+
+
+@given(st.lists(st.integers()), st.integers(1, 3), st.integers(1, 5))
+def test_a_map_over_a_pool_keeps_the_order(items, threads, size):
+    with ThreadPoolExecutor(threads) as pool:
+        assert list(map_in_order(pool, lambda n: n + 1, items, size)) == [n + 1 for n in items]
+
+
+def test_no_more_items_are_mapped_ahead_than_allowed():
+    source = Counted(range(1000))
+    with ThreadPoolExecutor(2) as pool:
+        results = map_in_order(pool, lambda n: n, source, size=3)
+        for consumed in range(1, 20):
+            next(results)
+            assert source.read <= consumed + 3
+
+
+def test_an_error_of_a_map_is_raised_at_its_item():
+    with ThreadPoolExecutor(2) as pool:
+        results = map_in_order(pool, lambda n: 1 // n, [1, 1, 0, 1], size=4)
+        assert [next(results), next(results)] == [1, 1]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_chunks_hold_every_item_in_order(items, size):
+    chunks = list(group_chunks(iter(items), size))
+    assert [item for chunk in chunks for item in chunk] == items
+    assert all(len(chunk) == size for chunk in chunks[:-1])
+    assert all(chunks)
+
+
+# Prefetching
+
+
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_prefetching_keeps_the_order(items, count):
+    assert list(prefetch(items, count)) == items
+
+
+def test_no_more_items_are_prefetched_than_allowed():
+    items = Counted(range(1000))
+    results = prefetch(items, 3)
+
+    for consumed in range(1, 20):
+        next(results)
+        assert items.read <= consumed + 3
+
+    assert isinstance(results, Generator)
+    results.close()
+    assert items.read <= 22
+
+
+def test_an_error_is_raised_at_the_position_of_its_item():
+    def raise_after_five():
+        yield from range(5)
+        raise ValueError("no more")
+
+    results: list[int] = []
+    with pytest.raises(ValueError, match="no more"):
+        results.extend(prefetch(raise_after_five(), 2))
+
+    assert results == list(range(5))

@@ -27,11 +27,11 @@ help: ## List the targets
 demo: $(MADE) ## Run a day of synthetic faces through Airflow; IMAGES=folder uses your photographs
 	@$(BIN)/fer-batch demo $(if $(IMAGES),--images "$(IMAGES)")
 
-check: lint ## Run lint and the unit tests, which need no server, Airflow or TensorFlow
-	@$(BIN)/pytest $(PARALLEL) -m unit
+check: lint ## Run lint and the unit tests: no server, no Airflow, no TensorFlow; COVERAGE=1 measures coverage
+	@$(BIN)/pytest $(PARALLEL) -m unit $(if $(COVERAGE),--cov --cov-report=term)
 
-test: lint lint-sql ## Run lint and every test; COVERAGE=1 measures branch coverage, as in CI
-	@$(BIN)/pytest $(PARALLEL) $(if $(COVERAGE),--cov --cov-report=term)
+test: lint lint-sql ## Run lint and every test
+	@$(BIN)/pytest $(PARALLEL)
 
 test-faults: $(MADE) ## Run the long tests: 20 seeds for each kill, 10,000 hostile images, fuzzing
 	@FER_FAULT_SEEDS=20 FER_FUZZ_IMAGES=10000 FER_FUZZ_SECONDS=600 FER_MANY_KEYS=100000 \

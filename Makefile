@@ -19,10 +19,10 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help demo check test test-faults lint lint-sql bench bench-model up down status lock clean
+.PHONY: help demo check test test-faults lint lint-sql bench bench-model bench-coverage up down status lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(MADE) ## Run a day of synthetic faces through Airflow; IMAGES=folder uses your photographs
 	@$(BIN)/fer-batch demo $(if $(IMAGES),--images "$(IMAGES)")
@@ -43,12 +43,14 @@ bench: $(MADE) ## Compare the speed of fer-batch with simpler programs, on one d
 bench-model: $(MADE) ## Compare the speed of the CNN with Keras and the network of the package fer
 	@$(BIN)/python -m benchmarks.model
 
+bench-coverage: $(MADE) ## Simulate how often the published intervals contain the true rates
+	@$(BIN)/python -m benchmarks.coverage
+
 lint: $(MADE) ## Check style, types, spelling and import rules
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
-	@$(BIN)/codespell
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/codespell & spelling=$$!; $(BIN)/lint-imports --no-logo & imports=$$!; \
+	$(BIN)/mypy; types=$$?; wait $$spelling && wait $$imports && exit $$types
 
 lint-sql: $(MADE) ## Check the syntax and style of all SQL
 	@$(BIN)/sqlfluff lint --processes 0 --disable-progress-bar sql fer_batch

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import numpy as np
-import pandas as pd
 import psycopg.sql
 import sqlalchemy as sa
 
 from benchmarks.measuring import count_usable_cores
 from fer_batch.database import connections, ledger, results, schema, tables
 from fer_batch.facilities.registry import Facility, Permission
-from fer_batch.satisfaction import figures
+from fer_batch.records import Batch
+from fer_batch.satisfaction import revisions
 
 SEED = 4
 VERSION = "a" * 64
@@ -35,6 +35,12 @@ LARGEST = "north-mall"
 """The id of the largest facility; the files of sql/queries use it as their example."""
 FACES_OF_FRAME = 2.5
 BROKEN_SHARE = 1 / 500
+CARD = {
+    "name": "benchmark",
+    "confusions": {
+        "PublicTest": {"plurality": {"48": [[784, 11, 84], [14, 364, 216], [93, 344, 1679]]}}
+    },
+}
 _REVISED = 10
 """One summary in ten has an earlier revision."""
 
@@ -94,7 +100,7 @@ def make_facility(facility_id: str, number: int) -> Facility:
         name=facility_id,
         time_zone="UTC",
         image_kind="frames" if number % 4 else "crops",
-        target_share=0.75,
+        target_rate=0.25,
         permission=permission,
     )
 
@@ -120,7 +126,7 @@ def register(engine: sa.Engine, sizes: Sequence[Size]) -> dict[str, Facility]:
     facilities = {size.facility.facility_id: size.facility for size in sizes}
     with connections.transaction(engine) as connection:
         ledger.sync_facilities(connection, facilities)
-        results.register_model_version(connection, VERSION, {"format": 1}, {"name": "benchmark"})
+        results.register_model_version(connection, VERSION, {"format": 1}, CARD)
         ledger.begin_run(connection, RUN, VERSION)
     return facilities
 
@@ -171,8 +177,18 @@ def _fill_day(engine: sa.Engine, sizes: Sequence[Size], day: date) -> None:
         for name in ("fill_images", "fill_faces", "fill_results", "fill_batches"):
             _run(connection, name, params)
         execute(connection, "ANALYZE {}", *leaves)
-        counts = connection.execute(load_statement("count_day"), params).mappings().all()
-        connection.execute(sa.insert(tables.satisfaction_summary), _make_summaries(counts, day))
+        facilities = {size.facility.facility_id: size.facility for size in sizes}
+        batches = [Batch(facility_id, day) for facility_id in facilities]
+        summaries = revisions.write_summaries(connection, batches, VERSION, facilities, RUN)
+        revised = [
+            {**summary, "revision": 2}
+            for n, summary in enumerate(summaries)
+            if n % _REVISED == day.toordinal() % _REVISED
+        ]
+        for summary in revised:
+            del summary["is_new_revision"]
+        if revised:
+            connection.execute(sa.insert(tables.satisfaction_summary), revised)
 
 
 def _run(connection: sa.Connection, name: str, params: Mapping[str, object]) -> None:
@@ -192,27 +208,3 @@ def _make_params(sizes: Sequence[Size], day: date) -> dict[str, object]:
         "model_version": VERSION,
         "run_id": RUN,
     }
-
-
-def _make_summaries(counts: Sequence[sa.RowMapping], day: date) -> list[dict[str, Any]]:
-    frame = pd.DataFrame(counts).assign(target_share=0.75)
-    rows = figures.summarize_counts(frame).to_dict("records")
-    summaries: list[dict[str, Any]] = []
-    for n, row in enumerate(rows):
-        summary = {
-            str(name): None if isinstance(value, float) and pd.isna(value) else value
-            for name, value in row.items()
-        }
-        summary |= {
-            "model_version": VERSION,
-            "time_zone": "UTC",
-            "is_complete": True,
-            "is_below_expected": False,
-            "run_id": RUN,
-            "created_at": compute_listed_at(day),
-            "revision": 1,
-        }
-        summaries.append(summary)
-        if n % _REVISED == day.toordinal() % _REVISED:
-            summaries.append(summary | {"revision": 2})
-    return summaries

@@ -71,7 +71,7 @@ def make_fer_batch(count: int, threads: int) -> Work:
                 score_faces(
                     classifier.classify(chunk),
                     [face] * len(chunk),
-                    classifier.card.uncertain_below,
+                    classifier.rule,
                 )
             )
         return done
@@ -140,7 +140,7 @@ def measure_differences() -> dict[str, float]:
         classifier.Classifier(settings.model_copy(update={"threads": threads}), cnn)
         for threads in (1, 2)
     )
-    expected = single_threaded.classify(crops)
+    expected = single_threaded.classify(crops).probabilities
 
     def compute_difference(
         probabilities: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]
@@ -150,15 +150,18 @@ def measure_differences() -> dict[str, float]:
     by_size = []
     for size in BATCH_SIZES:
         with mock.patch.object(classifier, "BATCH_SIZE", size):
-            by_size.append(compute_difference(single_threaded.classify(crops), expected))
+            by_size.append(
+                compute_difference(single_threaded.classify(crops).probabilities, expected)
+            )
     rng = np.random.default_rng(SEED)
     orders = [rng.permutation(len(crops)) for _ in range(10)]
     return {
         "batch_size_1_to_256": max(by_size),
         "batch_composition": max(
-            compute_difference(single_threaded.classify(crops[o]), expected[o]) for o in orders
+            compute_difference(single_threaded.classify(crops[o]).probabilities, expected[o])
+            for o in orders
         ),
-        "threads_1_and_2": compute_difference(two_threads.classify(crops), expected),
+        "threads_1_and_2": compute_difference(two_threads.classify(crops).probabilities, expected),
     }
 
 

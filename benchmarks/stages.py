@@ -142,7 +142,11 @@ class Stages:
             for one, pixels, (detected, _) in chunk:
                 own, faces = faces[: len(detected)], faces[len(detected) :]
                 height, width = pixels.shape[:2]
-                scores.append(ImageScore.from_faces(one.image, width, height, tuple(own)))
+                scores.append(
+                    ImageScore.from_faces(
+                        one.image, width, height, tuple(own), self._classifier.rule
+                    )
+                )
         return scores
 
     def _score_faces(
@@ -155,7 +159,7 @@ class Stages:
         return score_faces(
             self._classifier.classify(np.stack(crops)),
             detected,
-            self._classifier.card.uncertain_below,
+            self._classifier.rule,
         )
 
     def _write(self, scores: list[ImageScore]) -> None:

@@ -25,7 +25,16 @@ from fer_batch.database import connections, ledger, results
 from fer_batch.deletion import retention
 from fer_batch.facilities.registry import Facility
 from fer_batch.pipeline import checks, planning
-from fer_batch.records import Batch, Box, FaceScore, Image, ImageScore, Outcome, Shard
+from fer_batch.records import (
+    Batch,
+    Box,
+    CalledClass,
+    CallingRule,
+    FaceScore,
+    Image,
+    ImageScore,
+    Shard,
+)
 from fer_batch.satisfaction import revisions
 from fer_batch.settings import Settings
 
@@ -297,8 +306,10 @@ class _Stopwatch:
 
 def _make_score(image: Image, number: int) -> ImageScore:
     p_happy = 0.5 + number % 5 / 20
-    face = FaceScore(Box(0, 0, 48, 48), p_happy, 0.25, 0.75 - p_happy, False, 0.9)
-    return ImageScore(image, Outcome.SCORED, "", 48, 48, (face,))
+    face = FaceScore(
+        Box(0, 0, 48, 48), p_happy, 0.25, 0.75 - p_happy, 0.1, CalledClass.HAPPY, 0.9
+    )
+    return ImageScore.from_faces(image, 48, 48, (face,), CallingRule(0.5, 0.4))
 
 
 def _compute_work(shard: Shard, facilities: dict[str, Facility]) -> int:

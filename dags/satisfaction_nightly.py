@@ -107,7 +107,7 @@ def build_dag(dag_id: str, time_zone: str | None) -> DAG:
     """Build the nightly DAG of a time zone's facilities, or, if it is None, of any facility."""
     dag = DAG(
         dag_id,
-        description=f"Happy or Sad, facility by facility{f', {time_zone}' if time_zone else ''}",
+        description=f"Happy expressions by facility{f', {time_zone}' if time_zone else ''}",
         doc_md=__doc__,
         schedule=CronTriggerTimetable(LOCAL_HOUR, timezone=time_zone) if time_zone else None,
         start_date=datetime(2025, 1, 1, tzinfo=UTC),

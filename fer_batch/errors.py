@@ -3,6 +3,7 @@
     FerError                          every error says what happened and what to do (`hint`)
     ├── PermanentError                fails again until somebody changes something
     │   ├── ConfigurationError        a setting, the facility registry or an argument is wrong
+    │   │   └── FormerTargetError     the registry has target_share instead of target_rate
     │   ├── ModelError                a model file is missing, altered, or does not match its card
     │   ├── StorageError              S3 refuses: no such bucket, wrong keys, access denied
     │   └── DatabaseError             not migrated, login refused, or a statement rejected
@@ -17,6 +18,8 @@ retry or an immediate failure. A problem of a single image is not an error but a
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 EXIT_PERMANENT = 2
 """Exit code of a `PermanentError`: a retry without a change will not help."""
@@ -52,6 +55,17 @@ class RetryableError(FerError):
 
 class ConfigurationError(PermanentError):
     """A setting, the facility registry or a command's argument is wrong."""
+
+
+class FormerTargetError(ConfigurationError):
+    """The registry has `target_share`, which was about another figure than `target_rate`.
+
+    `facility_ids` are the facilities that have it.
+    """
+
+    def __init__(self, what: str, hint: str, facility_ids: Sequence[str]) -> None:
+        super().__init__(what, hint)
+        self.facility_ids = tuple(facility_ids)
 
 
 class ModelError(PermanentError):

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
+from statistics import fmean
 
 
 class Outcome(StrEnum):
@@ -34,10 +35,36 @@ class Outcome(StrEnum):
 
 
 class Emotion(StrEnum):
-    """The larger of p_happy and p_sad of a face."""
+    """The forced choice between two expressions, by the CNN's own probabilities."""
 
     HAPPY = "Happy"
     SAD = "Sad"
+
+
+class CalledClass(StrEnum):
+    """What a face is called and counted as, by a `CallingRule`."""
+
+    HAPPY = "happy"
+    SAD = "sad"
+    NEITHER = "neither"
+
+
+@dataclass(frozen=True, slots=True)
+class CallingRule:
+    """Thresholds, 0 to 1, for the shares of people who would call a face happy or sad.
+
+    They are part of the manifest. `happy_from` is 0.5, the majority; `sad_from` comes from the
+    card.
+    """
+
+    happy_from: float
+    sad_from: float
+
+    def call(self, p_happy: float, p_sad: float) -> CalledClass:
+        """Happy from `happy_from` on, else sad from `sad_from` on, else neither."""
+        if p_happy >= self.happy_from:
+            return CalledClass.HAPPY
+        return CalledClass.SAD if p_sad >= self.sad_from else CalledClass.NEITHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +106,30 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class FaceScore:
-    """The CNN's result for one face. The three probabilities sum to 1."""
+    """The result for one face.
+
+    `p_happy`, `p_sad` and `p_neither` (0 to 1, their sum is 1) estimate which shares of people
+    would call the face happy, sad, or anything else. `happy_margin` (-1 to 1) is the CNN's own
+    probability of happy minus that of sad, as trained on the labels of FER2013: it decides the
+    forced choice `emotion`.
+    """
 
     box: Box
     p_happy: float
     p_sad: float
     p_neither: float
-    is_uncertain: bool
+    happy_margin: float
+    called_class: CalledClass
     detector_score: float | None = None
 
     @property
     def emotion(self) -> Emotion:
-        return Emotion.HAPPY if self.p_happy >= self.p_sad else Emotion.SAD
+        return choose_emotion(self.happy_margin)
+
+
+def choose_emotion(happy_margin: float) -> Emotion:
+    """Happy unless the CNN finds sad more probable."""
+    return Emotion.HAPPY if happy_margin >= 0 else Emotion.SAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +137,8 @@ class ImageScore:
     """The outcome of one image, with its faces if it was scored.
 
     `reason` states briefly why an image was not scored ("JPEG ends early"); it has at most
-    200 characters and holds nothing of the image's content.
+    200 characters and holds nothing of the image's content. `called_class` is that of the means
+    over its faces; it is None without faces.
     """
 
     image: Image
@@ -107,15 +147,31 @@ class ImageScore:
     width_px: int | None = None
     height_px: int | None = None
     faces: tuple[FaceScore, ...] = ()
+    called_class: CalledClass | None = None
 
     @classmethod
     def from_faces(
-        cls, image: Image, width_px: int, height_px: int, faces: tuple[FaceScore, ...]
+        cls,
+        image: Image,
+        width_px: int,
+        height_px: int,
+        faces: tuple[FaceScore, ...],
+        rule: CallingRule,
     ) -> ImageScore:
         """The score of an image that was decoded: `scored`, or `no_face` without faces."""
-        if faces:
-            return cls(image, Outcome.SCORED, "", width_px, height_px, faces)
-        return cls(image, Outcome.NO_FACE, "no face was found", width_px, height_px)
+        if not faces:
+            return cls(image, Outcome.NO_FACE, "no face was found", width_px, height_px)
+        called_class = rule.call(
+            fmean(face.p_happy for face in faces), fmean(face.p_sad for face in faces)
+        )
+        return cls(image, Outcome.SCORED, "", width_px, height_px, faces, called_class)
+
+    @property
+    def emotion(self) -> Emotion | None:
+        """The forced choice by the mean margin of its faces; None without faces."""
+        if not self.faces:
+            return None
+        return choose_emotion(fmean(face.happy_margin for face in self.faces))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import hypothesis
 import pytest
 
 # Before they are imported, also by each other, so that their assertions are explained.
@@ -17,17 +16,33 @@ pytest.register_assert_rewrite("tests.fixtures", "tests.plugins", "tests.support
 pytest_plugins = [
     "tests.plugins.isolation",
     "tests.plugins.kinds",
+    "tests.plugins.memory",
     "tests.plugins.schedule",
+]
+FIXTURES = (
     "tests.fixtures.servers",
     "tests.fixtures.s3",
     "tests.fixtures.tables",
     "tests.fixtures.night",
+    "tests.fixtures.fork_server",
     "tests.fixtures.command",
     "tests.fixtures.airflow",
-]
+)
 
-hypothesis.settings.register_profile("no deadline", deadline=None)  # the machine may be busy
-hypothesis.settings.load_profile("no deadline")
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The workers of pytest-xdist wait for their controller. It collects and runs no test itself,
+    # and importing what the fixtures need takes seconds.
+    is_controller = config.getoption("tx", None) and not config.getoption("collectonly")
+    if not is_controller or hasattr(config, "workerinput"):
+        for name in FIXTURES:
+            config.pluginmanager.import_plugin(name)
+        import hypothesis
+
+        hypothesis.settings.register_profile(
+            "no deadline", deadline=None
+        )  # the machine may be busy
+        hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

@@ -228,7 +228,7 @@ def test_a_picture_is_predicted_with_the_shipped_cnn(installed: Installed, tmp_p
     (tmp_path / "picture.png").write_bytes(encode_crop(True))
     result = installed("fer-batch", "predict", "picture.png", folder=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "Prediction: [[" in result.stdout
+    assert "Prediction: p_happy " in result.stdout
     assert "Image Emotion is: " in result.stdout
     models = installed("fer-batch", "models", folder=tmp_path)
     assert (models.returncode, models.stderr) == (0, "")

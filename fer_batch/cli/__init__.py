@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 
 from fer_batch import __version__, log
 from fer_batch.cli import admin, dags, deletion, demo, model, models, nightly, stack
-from fer_batch.cli.common import DEFAULTS
+from fer_batch.cli.common import DEFAULTS, explain_error
 from fer_batch.errors import EXIT_PERMANENT, FerError
 
 EXIT_INTERRUPTED = 128 + 2
@@ -64,7 +64,7 @@ def main() -> None:
         code: int = app.meta(result_action="return_value") or 0
         sys.stdout.flush()
     except FerError as error:
-        _fail(str(error), error.exit_code)
+        _fail(explain_error(error), error.exit_code)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:  # `fer-batch config | head`

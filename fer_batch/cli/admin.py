@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from datetime import date
+from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Group
+from cyclopts import App, Group, Parameter
 
 from fer_batch.cli.common import DEFAULTS, Json, load_settings, show
 from fer_batch.cli.psql import PsqlArguments, open_psql
-from fer_batch.errors import EXIT_FINDINGS
+from fer_batch.errors import EXIT_FINDINGS, ConfigurationError
 
 if TYPE_CHECKING:
     from fer_batch.settings import Settings
@@ -18,7 +20,7 @@ GROUP = Group("Setup and maintenance", sort_key=3)
 
 db = App(
     name="db",
-    help="The database: upgrade the schema, delete old days, open psql.",
+    help="The database: upgrade the schema, fill in capture times, delete old days, open psql.",
     group=GROUP,
     default_parameter=DEFAULTS,
 )
@@ -65,6 +67,47 @@ def upgrade() -> None:
 
 
 @db.command
+def backfill_times(
+    *,
+    facility: Annotated[
+        tuple[str, ...], Parameter(help="A facility id; may be repeated. Default: all.")
+    ] = (),
+    first_day: Annotated[
+        date | None, Parameter(name="--from", help="The first capture day, as YYYY-MM-DD.")
+    ] = None,
+    last_day: Annotated[
+        date | None, Parameter(name="--to", help="The last capture day, as YYYY-MM-DD.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compute camera and capture time of the stored images anew from their keys.
+
+    For use after a facility's `name_template` or `name_clock` was set or changed: listings do the
+    same for the days that they list. Reads nothing from S3; safe to repeat. Images without a time
+    have a key that does not match the template, or a time that is far from the capture day.
+    """
+    from fer_batch.database import connections, ledger, schema
+    from fer_batch.facilities import registry
+    from fer_batch.pipeline import capture_times
+
+    if first_day is not None and last_day is not None and first_day > last_day:
+        raise ConfigurationError(
+            f"--from {first_day} is after --to {last_day}", "Exchange the two days"
+        )
+    loaded = load_settings()
+    facilities_by_id = registry.load_registry(loaded.facilities_file, loaded)
+    selected = registry.select_facilities(facilities_by_id, facility)
+    engine = connections.create_engine(loaded)
+    schema.check_migrated(engine)
+    with connections.transaction(engine) as connection:
+        # So that the templates in the table are those that the images are read by.
+        ledger.sync_facilities(connection, facilities_by_id)
+    results = capture_times.backfill_times(engine, selected, first_day, last_day)
+    rows = [asdict(result) for result in results]
+    show("Capture times", [{"facility": row.pop("facility_id"), **row} for row in rows], json)
+
+
+@db.command
 def psql(*arguments: PsqlArguments) -> None:
     """Open psql on the database."""
     open_psql(load_settings(), arguments)
@@ -86,7 +129,7 @@ def list_facilities(*, json: Json = False) -> None:
             "time_zone": facility.time_zone,
             "images": facility.image_kind,
             "keys": facility.key_template,
-            "target_share": facility.target_share,
+            "target_rate": facility.target_rate,
             "problem": facility.get_denial_reason(facility.compute_local_day(now), now),
         }
         for facility in registry.load_registry(loaded.facilities_file, loaded).values()

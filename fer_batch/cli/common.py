@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fer_batch import log
+from fer_batch.errors import FerError, FormerTargetError
 
 if TYPE_CHECKING:
     from fer_batch.settings import Settings
@@ -66,3 +67,28 @@ def show(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         print_json(rows)
     else:
         print_table(title, rows)
+
+
+def explain_error(error: FerError) -> str:
+    """The text of an error for the user, with facts that the place that raised it cannot know.
+
+    A registry with a former target is answered with the rates that a new target can be set by.
+    """
+    if not isinstance(error, FormerTargetError):
+        return str(error)
+    from fer_batch.database import connections
+    from fer_batch.satisfaction import revisions
+
+    try:
+        engine = connections.create_engine(load_settings())
+        with connections.transaction(engine) as connection:
+            rates = revisions.load_recent_rates(connection, error.facility_ids)
+    except FerError:
+        rates = {}
+    quoted = [
+        f"{facility_id}: happy rate {row['happy_rate']:.2f} ({row['happy_rate_low']:.2f} to "
+        f"{row['happy_rate_high']:.2f}), {row['period']} until {row['capture_day']}"
+        for facility_id, row in sorted(rates.items())
+    ]
+    advice = "; ".join(quoted) or "no rate is published yet: run a night without a target first"
+    return f"{error}. Recent figures: {advice}"

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 
 from fer_batch.cli.common import load_settings
 from fer_batch.cli.stack import GROUP
+from fer_batch.errors import ConfigurationError
+
+MAX_DAYS = 28
 
 
 def register(app: App) -> None:
@@ -18,6 +21,14 @@ def register(app: App) -> None:
 
 def demo(
     *,
+    days: Annotated[
+        int,
+        Parameter(
+            help="Draw this many days, which one run of the DAG processes, and print how many "
+            "intervals contain the rate that was drawn; at most 28.",
+            validator=validators.Number(gte=1, lte=MAX_DAYS),
+        ),
+    ] = 1,
     images: Annotated[
         Path | None,
         Parameter(help="A folder of photographs to use instead, with one subfolder per facility."),
@@ -26,15 +37,31 @@ def demo(
         Path | None,
         Parameter(
             help="Use the Happy and Sad faces of FER2013's PrivateTest instead, and compare each "
-            "result with its label: fer2013.tar.gz, fer2013.csv or icml_face_data.csv."
+            "result with its label: fer2013.tar.gz, fer2013.csv, icml_face_data.csv, or a folder "
+            "with fer2013.tar.gz."
         ),
     ] = None,
+    shop: Annotated[
+        bool,
+        Parameter(
+            help="With `--fer2013`: mix faces of all expressions, by the FER+ votes in "
+            "fer2013new.csv beside the archive, as in 200 shops of about 300 faces, and print how "
+            "many intervals contain the true rate.",
+            negative="",
+        ),
+    ] = False,
 ) -> int:
     """Run a day through Airflow on this machine and print the result.
 
-    Starts PostgreSQL, an S3 server and Airflow, draws a day of synthetic faces, runs the DAG
-    satisfaction_nightly on it and compares the tables with what was drawn.
+    Starts PostgreSQL, an S3 server and Airflow, draws a day of synthetic faces in four shops, runs
+    the DAG satisfaction_nightly on it and compares the tables with what was drawn.
     """
     from fer_batch.local.demo import run
 
-    return run.run_demo(load_settings(), images=images, fer2013=fer2013)
+    if images is not None and fer2013 is not None:
+        raise ConfigurationError("--images and --fer2013 exclude each other", "Use one of them")
+    if shop and fer2013 is None:
+        raise ConfigurationError("--shop requires --fer2013", "Say where FER2013 is")
+    if days > 1 and (images is not None or fer2013 is not None):
+        raise ConfigurationError("--days is for drawn faces only", "Leave it out")
+    return run.run_demo(load_settings(), images=images, fer2013=fer2013, shop=shop, days=days)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
+from fer_batch.cli.common import explain_error
 from fer_batch.errors import FerError
 from fer_batch.facilities import registry
 from fer_batch.facilities.registry import Facility
@@ -37,7 +38,7 @@ def _run_checks(settings: Settings) -> Iterator[Diagnosis]:
     try:
         facilities = registry.load_registry(settings.facilities_file, settings)
     except FerError as error:
-        yield Diagnosis("facility registry", False, str(error))
+        yield Diagnosis("facility registry", False, explain_error(error))
         return
     yield Diagnosis("facility registry", True, ", ".join(facilities))
     for facility in facilities.values():

@@ -186,7 +186,8 @@ def evaluate(
     faces: Annotated[
         Path | None,
         Parameter(
-            help="An npz file instead of FER2013, with x (N×48×48 uint8) and y (0 Happy, 1 Sad)."
+            help="An npz file instead of FER2013, with x (N×48×48 uint8) and y (0 Happy, 1 Sad, "
+            "2 neither)."
         ),
     ] = None,
     card: Annotated[
@@ -233,23 +234,29 @@ def evaluate(
 def _print_figures(figures: Mapping[str, Any], title: str = "Figures") -> None:
     """Print the metrics of one split, or of several by name.
 
-    Calibration bins and conditions are only in --json and the card.
+    Calibration bins, conditions and the confusion matrices of reduced crops are only in --json and
+    the card.
     """
     from fer_batch.model.fer2013 import CLASSES
+    from fer_batch.model.probabilities import CALLED_CLASSES
 
     if "PrivateTest" in figures:
         for split, part in figures.items():
             _print_figures(part, split)
         return
     print_table(title, [{"figure": k, "value": _format_value(v)} for k, v in _flatten(figures)])
-    for name, labels in (("three", ("happy", "sad", "neither")), ("seven", CLASSES)):
+    for name, labels, table in (
+        ("votes", CALLED_CLASSES, "What voters chose (rows) and called classes (columns)"),
+        ("three", CALLED_CLASSES, "Labels (rows) and predicted classes (columns)"),
+        ("seven", CLASSES, "Labels (rows) and predicted classes (columns)"),
+    ):
         counts = figures.get(name, {}).get("confusion")
-        if counts:
+        if counts and any(map(any, counts)):
             rows = [
-                {"label": label, **dict(zip(labels, row, strict=True))}
+                {"label": str(label), **dict(zip(map(str, labels), row, strict=True))}
                 for label, row in zip(labels, counts, strict=True)
             ]
-            print_table("Labels (rows) and predicted classes (columns)", rows)
+            print_table(table, rows)
     corrupted = [
         {key: _format_value(value) for key, value in one.items()} for one in figures["robustness"]
     ]

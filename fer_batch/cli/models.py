@@ -129,7 +129,8 @@ def register_cnn(
     with active_model.connect(loaded) as connection:
         name = module.register(connection, cnn)
     version = active_model.compute_version(loaded, cnn.card)
-    existing = "" if name == cnn.card.name else f" as {name}, with the same artifact and threshold"
+    same = "with the same artifact, calibration and calling rule"
+    existing = "" if name == cnn.card.name else f" as {name}, {same}"
     sys.stdout.write(f"{cnn.card.name} is registered{existing}, model version {version[:12]}\n")
 
 

@@ -70,6 +70,24 @@ class Selected:
         )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class SelectedDays(Selected):
+    """As `Selected`, or a range of days whose summaries are estimated anew."""
+
+    capture_day: Annotated[
+        date, Parameter(name=("--capture-day", "--to"), help="The capture day, as YYYY-MM-DD.")
+    ]
+    from_day: Annotated[
+        date | None,
+        Parameter(
+            name="--from",
+            help="Estimate the days from this one to --to anew, each from the stored results of "
+            "the model version of its newest summary.",
+        ),
+    ] = None
+
+
 def register(app: App) -> None:
     """Add the steps of the nightly job, `run`, `plan` and the hidden `worker`."""
     app.command(run, group=GROUP)
@@ -199,11 +217,20 @@ def _parse_shard(text: str) -> Shard:
         ) from None
 
 
-def summarize(selected: Selected, *, json: Json = False) -> None:
-    """Write the summaries that changed; print the latest one of each facility and day."""
+def summarize(selected: SelectedDays, *, json: Json = False) -> None:
+    """Write the summaries that changed; print the latest one of each facility and day.
+
+    With --from and --to, old days are estimated anew from the faces that are still stored, for
+    example after an upgrade that changed the method. Images are not read.
+    """
     from fer_batch.reporting import report
 
-    summaries = selected.open_run().summarize()
+    night_run = selected.open_run()
+    summaries = (
+        night_run.summarize()
+        if selected.from_day is None
+        else night_run.estimate_anew(selected.from_day)
+    )
     if json:
         print_json(_hide_suppressed(summaries))
     else:
@@ -250,8 +277,8 @@ def worker(*, in_flight: Path, parent: int) -> int:
 
 def _hide_suppressed(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return summaries without the class counts of suppressed ones, as analysts may see them."""
-    counts = dict.fromkeys(("happy", "sad", "uncertain", "neither"))
-    return [{**row, **(counts if row["verdict"] == "suppressed" else {})} for row in summaries]
+    hidden = dict.fromkeys(("called_happy", "called_sad", "called_neither", "totals"))
+    return [{**row, **(hidden if row["method"] == "suppressed" else {})} for row in summaries]
 
 
 def _compute_exit_code(findings: Sequence[Mapping[str, object]]) -> int:

@@ -20,6 +20,7 @@ from sqlalchemy.dialects.postgresql import insert
 from fer_batch.database import connections, schema, tables
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import DatabaseError, RetryableError
+from fer_batch.facilities.name_template import NO_CAPTURE_INFO, NameParser
 from fer_batch.facilities.registry import Facility
 from fer_batch.records import Batch, Image, KeyRange
 from fer_batch.testing.failpoints import failpoint
@@ -77,8 +78,13 @@ def _make_facility_row(facility: Facility) -> dict[str, Any]:
         "time_zone": facility.time_zone,
         "image_kind": facility.image_kind,
         "key_template": facility.key_template,
+        "name_template": facility.name_template,
+        "name_clock": facility.name_clock,
         "bucket": facility.bucket,
-        "target_share": facility.target_share,
+        "target_rate": facility.target_rate,
+        "publish_period": facility.publish_period,
+        "key_order": facility.key_order,
+        "design_effect": facility.design_effect,
         "expected_images_min": facility.expected_images_min,
         "closed_weekdays": list(facility.closed_weekdays),
         "permission_purpose": permission.purpose if permission else None,
@@ -129,15 +135,20 @@ def find_version_of_run(connection: sa.Connection, run_id: str) -> str | None:
 
 
 def merge_listing(
-    connection: sa.Connection, batch: Batch, objects: Iterable[tuple[str, str, int]]
+    connection: sa.Connection,
+    batch: Batch,
+    objects: Iterable[tuple[str, str, int]],
+    parse_name: NameParser = lambda _: NO_CAPTURE_INFO,
 ) -> tuple[int, int]:
     """Write a listing, as (key, ETag, size in bytes), into `image` in bounded memory.
 
-    Returns how many images were listed, and how many of them became work: new ones, those with
-    another ETag, and those that are listed again after the outcome `missing`. Images that are not
-    in the listing stay as they are, and erased ones are left out. An exception of `objects` is
-    passed on; the caller's rollback then undoes everything. Raises DatabaseError for a key that
-    PostgreSQL cannot hold, RetryableError for a day that was deleted concurrently.
+    `parse_name` gives camera and capture time of a key; where they differ from the stored ones,
+    after a change of the name template, the row is updated but is no work. Returns how many images
+    were listed, and how many of them became work: new ones, those with another ETag, and those
+    that are listed again after the outcome `missing`. Images that are not in the listing stay as
+    they are, and erased ones are left out. An exception of `objects` is passed on; the caller's
+    rollback then undoes everything. Raises DatabaseError for a key that PostgreSQL cannot hold,
+    RetryableError for a day that was deleted concurrently.
     """
     connection.execute(_STATEMENTS["create_listing_table"])
     connection.execute(_TRUNCATE_LISTING)
@@ -149,7 +160,7 @@ def merge_listing(
     while rows := list(islice(remaining, _COPY_ROWS)):
         with driver.cursor() as cursor, cursor.copy(copy_listing) as copy:
             for key, etag, size_bytes in rows:
-                copy.write_row((_check_storable(key), etag, size_bytes))
+                copy.write_row((_check_storable(key), etag, size_bytes, *parse_name(key)))
             failpoint("list.copy.during")
     connection.execute(_RESTORE_IDLE_TIMEOUT)
     failpoint("list.copy.after")
@@ -161,6 +172,7 @@ def merge_listing(
     _check_not_deleted(connection, batch)
     connection.execute(_STATEMENTS["discard_erased"], asdict(batch))
     connections.prefer_hash_joins(connection)
+    connection.execute(_STATEMENTS["update_capture_info"], asdict(batch))
     merged = connection.execute(_STATEMENTS["merge_listing"], asdict(batch))
     failpoint("list.upsert.after")
     return int(listed), merged.rowcount

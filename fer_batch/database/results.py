@@ -157,6 +157,8 @@ def _make_image_row(score: ImageScore) -> tuple[object, ...]:
         score.image.etag,
         score.outcome.value,
         _make_storable(score.reason),
+        score.emotion and score.emotion.value,
+        score.called_class and score.called_class.value,
         score.width_px,
         score.height_px,
         score.image.size_bytes,
@@ -172,7 +174,8 @@ def _make_face_rows(score: ImageScore) -> Iterator[tuple[object, ...]]:
             *(box.x, box.y, box.width, box.height),
             face.detector_score,
             *(face.p_happy, face.p_sad, face.p_neither),
-            face.is_uncertain,
+            face.emotion.value,
+            face.called_class.value,
         )
 
 

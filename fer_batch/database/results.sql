@@ -25,6 +25,8 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_image (
     etag text NOT NULL,
     outcome text NOT NULL,
     reason text NOT NULL,
+    emotion text,
+    called_class text,
     width_px integer,
     height_px integer,
     size_bytes bigint NOT NULL,
@@ -47,20 +49,21 @@ CREATE TEMPORARY TABLE IF NOT EXISTS staged_face (
     p_happy real NOT NULL,
     p_sad real NOT NULL,
     p_neither real NOT NULL,
-    is_uncertain boolean NOT NULL,
+    emotion text NOT NULL,
+    called_class text NOT NULL,
     PRIMARY KEY (facility_id, capture_day, image_key, member, face_index)
 ) ON COMMIT DELETE ROWS;
 
 -- name: copy_images
 COPY pg_temp.staged_image (
-    facility_id, capture_day, image_key, member, etag, outcome, reason, width_px, height_px,
-    size_bytes
+    facility_id, capture_day, image_key, member, etag, outcome, reason, emotion, called_class,
+    width_px, height_px, size_bytes
 ) FROM STDIN;
 
 -- name: copy_faces
 COPY pg_temp.staged_face (
     facility_id, capture_day, image_key, member, face_index, box_x, box_y, box_width, box_height,
-    detector_score, p_happy, p_sad, p_neither, is_uncertain
+    detector_score, p_happy, p_sad, p_neither, emotion, called_class
 ) FROM STDIN;
 
 -- name: keep_decoded
@@ -118,13 +121,15 @@ WHERE NOT EXISTS (
 
 -- name: merge_images
 INSERT INTO fer.image_result (
-    facility_id, capture_day, image_key, member, model_version, etag, outcome, reason, p_happy,
-    p_sad, p_neither, is_uncertain, face_count, width_px, height_px, size_bytes, run_id, scored_at
+    facility_id, capture_day, image_key, member, model_version, etag, outcome, reason, emotion,
+    called_class, p_happy, p_sad, p_neither, face_count, width_px, height_px, size_bytes, run_id,
+    scored_at
 )
 SELECT
     s.facility_id, s.capture_day, s.image_key, s.member, :model_version, s.etag, s.outcome,
-    s.reason, f.p_happy, f.p_sad, f.p_neither, f.is_uncertain, coalesce(f.face_count, 0),
-    s.width_px, s.height_px, s.size_bytes, :run_id, statement_timestamp()
+    s.reason, s.emotion, s.called_class, f.p_happy, f.p_sad, f.p_neither,
+    coalesce(f.face_count, 0), s.width_px, s.height_px, s.size_bytes, :run_id,
+    statement_timestamp()
 FROM pg_temp.staged_image AS s
 LEFT JOIN (
     SELECT
@@ -132,8 +137,7 @@ LEFT JOIN (
         count(*) AS face_count,
         avg(p_happy) AS p_happy,
         avg(p_sad) AS p_sad,
-        avg(p_neither) AS p_neither,
-        bool_and(is_uncertain) AS is_uncertain
+        avg(p_neither) AS p_neither
     FROM pg_temp.staged_face
     GROUP BY facility_id, capture_day, image_key, member
 ) AS f USING (facility_id, capture_day, image_key, member)
@@ -141,10 +145,11 @@ ON CONFLICT (facility_id, capture_day, image_key, member, model_version) DO UPDA
     etag = excluded.etag,
     outcome = excluded.outcome,
     reason = excluded.reason,
+    emotion = excluded.emotion,
+    called_class = excluded.called_class,
     p_happy = excluded.p_happy,
     p_sad = excluded.p_sad,
     p_neither = excluded.p_neither,
-    is_uncertain = excluded.is_uncertain,
     face_count = excluded.face_count,
     width_px = excluded.width_px,
     height_px = excluded.height_px,
@@ -169,10 +174,11 @@ WHERE f.capture_day = ANY (:capture_days)
 -- name: merge_faces
 INSERT INTO fer.face_result (
     facility_id, capture_day, image_key, member, model_version, face_index, box_x, box_y,
-    box_width, box_height, detector_score, p_happy, p_sad, p_neither, is_uncertain
+    box_width, box_height, detector_score, p_happy, p_sad, p_neither, emotion, called_class
 )
 SELECT
-    facility_id, capture_day, image_key, member, :model_version, face_index, box_x, box_y,
-    box_width, box_height, detector_score, p_happy, p_sad, p_neither, is_uncertain
-FROM pg_temp.staged_face
+    f.facility_id, f.capture_day, f.image_key, f.member, :model_version, f.face_index, f.box_x,
+    f.box_y, f.box_width, f.box_height, f.detector_score, f.p_happy, f.p_sad, f.p_neither,
+    f.emotion, f.called_class
+FROM pg_temp.staged_face AS f
 JOIN pg_temp.staged_image USING (facility_id, capture_day, image_key, member);

@@ -29,8 +29,8 @@ WHERE c.relnamespace = 'fer'::regnamespace
 ORDER BY
     c.relkind <> 'v',
     array_position(ARRAY[
-        'satisfaction_daily', 'not_scored_daily', 'facility', 'cnn', 'cnn_promotion',
-        'model_version', 'batch', 'run', 'image',
+        'satisfaction_daily', 'satisfaction_period', 'not_scored_daily', 'facility', 'cnn',
+        'cnn_promotion', 'model_version', 'batch', 'run', 'image',
         'image_result', 'face_result', 'satisfaction_summary']::name[], c.relname) NULLS LAST,
     c.relname,
     a.attnum;

@@ -19,7 +19,7 @@ from fer_batch.database.statements import load_statements
 from fer_batch.errors import ConfigurationError
 from fer_batch.log import get_logger
 from fer_batch.records import Batch
-from fer_batch.satisfaction import revisions
+from fer_batch.satisfaction import comparisons, periods, revisions
 
 log = get_logger(__name__)
 
@@ -150,8 +150,10 @@ def _write_summary(connection: sa.Connection, batch: Batch, run_id: str) -> int 
     newest = revisions.find_newest(connection, batch)
     if newest is None:
         return None
-    facility = ledger.load_facility(connection, batch.facility_id)
+    facilities = {batch.facility_id: ledger.load_facility(connection, batch.facility_id)}
     summaries = revisions.write_summaries(
-        connection, [batch], newest["model_version"], {batch.facility_id: facility}, run_id
+        connection, [batch], newest["model_version"], facilities, run_id
     )
+    periods.write_period_summaries(connection, [batch], facilities, run_id)
+    comparisons.write_changes(connection, [batch], facilities, run_id)
     return int(summaries[0]["revision"]) if summaries else None

@@ -2,9 +2,10 @@
 
 `load_registry` reads the TOML file and rejects unknown fields, so that a typo is not silently
 replaced by a default. The key template is the only source of an image's capture day; the time zone
-only determines when that day is over. Templates are validated in key_template.py. The copy of the
-registry in the database is left to database/ledger.py, enforcing permissions before anything is
-read to pipeline/listing.py and pipeline/scoring.py.
+only determines when that day is over, and by which clock names tell the time. Templates are
+validated in key_template.py and name_template.py. The copy of the registry in the database is left
+to database/ledger.py, enforcing permissions before anything is read to pipeline/listing.py and
+pipeline/scoring.py.
 """
 
 from __future__ import annotations
@@ -31,12 +32,18 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from fer_batch.errors import ConfigurationError
+from fer_batch.errors import ConfigurationError, FormerTargetError
 from fer_batch.facilities.key_template import (
     DEFAULT_TEMPLATE,
     check_template,
     expand_template,
     find_overlaps,
+)
+from fer_batch.facilities.name_template import (
+    NameClock,
+    NameParser,
+    build_name_parser,
+    check_name_template,
 )
 from fer_batch.settings import Settings
 
@@ -128,6 +135,15 @@ class Facility(_Table):
     key_template: Annotated[str, AfterValidator(check_template)] = Field(
         default=DEFAULT_TEMPLATE, description="The prefix of one capture day's keys; see below"
     )
+    name_template: Annotated[str, AfterValidator(check_name_template)] | None = Field(
+        default=None,
+        description="Where the rest of a key names camera and capture time, such as "
+        "`{camera}/{captured_at:%H%M%S}-{*}.jpg`; see below. Without it, images have no times",
+    )
+    name_clock: NameClock = Field(
+        default="local",
+        description="The clock of these times: `local`, in `time_zone`, or `UTC`",
+    )
     bucket: Annotated[str | None, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = Field(
         default=None, description="The facility's bucket; default `FER_S3_BUCKET`"
     )
@@ -164,8 +180,29 @@ class Facility(_Table):
         default=(),
         description="Weekdays without customers, of mon, tue, wed, thu, fri, sat, sun",
     )
-    target_share: float = Field(
-        default=0.8, ge=0, le=1, description="The target of the happy share, from 0 to 1"
+    target_rate: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="The target of the happy rate, the share of all faces that show a happy "
+        "expression, from 0 to 1; without it summaries have no verdict",
+    )
+    publish_period: Literal["day", "week"] = Field(
+        default="day",
+        description="The shortest period whose rates are published: `week` suits a facility with "
+        "few faces a day",
+    )
+    key_order: Literal["time", "none"] = Field(
+        default="time",
+        description="`time` if sorting a day's keys as text sorts the images by camera or time, "
+        "`none` if names are random; used where keys carry no readable time",
+    )
+    design_effect: float = Field(
+        default=6.0,
+        ge=1,
+        le=1000,
+        description="With `key_order` `none`: how many faces count as one independent face, for "
+        "faces of one visit are alike (1 to 1000)",
     )
     permission: Permission | None = Field(
         default=None, description="The recorded permission; without it nothing is listed or read"
@@ -177,9 +214,21 @@ class Facility(_Table):
             raise ValueError("ready_marker and settle_minutes exclude each other; set only one")
         return self
 
+    @model_validator(mode="after")
+    def _check_name_fields(self) -> Facility:
+        if self.name_clock != "local" and self.name_template is None:
+            raise ValueError("name_clock is the clock of name_template; set name_template too")
+        return self
+
     def build_prefix(self, day: date) -> str:
         """The prefix of all keys of the capture day."""
         return expand_template(self.key_template, self.facility_id, day)
+
+    def build_name_parser(self, day: date) -> NameParser:
+        """The function that reads camera and capture time from a key of the capture day."""
+        return build_name_parser(
+            self.name_template, self.build_prefix(day), day, self.time_zone, self.name_clock
+        )
 
     def compute_day_end_utc(self, day: date) -> datetime:
         """The time (UTC) at which the capture day ends in the facility's time zone."""
@@ -215,11 +264,13 @@ def load_registry(path: Path, settings: Settings | None = None) -> dict[str, Fac
 
     With `settings`, a facility that names the default bucket or endpoint and one that omits it
     are treated as sharing it when prefixes are compared. Raises ConfigurationError that names the
-    file and, for every problem, the facility, the field and what is allowed.
+    file and, for every problem, the facility, the field and what is allowed; it is a
+    FormerTargetError if a facility has `target_share`.
     """
     problems: list[str] = []
     facilities: dict[str, Facility] = {}
-    for facility_id, table in _read_tables(path).items():
+    tables = _read_tables(path)
+    for facility_id, table in tables.items():
         if not isinstance(table, dict) or "facility_id" in table:
             problems.append(
                 f"facility {facility_id}: must be a table [facility.its-id]; the id is only the "
@@ -232,9 +283,11 @@ def load_registry(path: Path, settings: Settings | None = None) -> dict[str, Fac
             problems += [_describe_error(facility_id, e) for e in error.errors(include_url=False)]
     problems += _find_overlaps(facilities.values(), settings)
     if problems:
-        raise ConfigurationError(
-            f"{path}: {'; '.join(problems)}", "docs/registry.md describes every field"
-        )
+        what, hint = f"{path}: {'; '.join(problems)}", "docs/registry.md describes every field"
+        former = [i for i, t in tables.items() if isinstance(t, dict) and "target_share" in t]
+        if former:
+            raise FormerTargetError(what, hint, former)
+        raise ConfigurationError(what, hint)
     return facilities
 
 
@@ -293,6 +346,11 @@ def _describe_error(facility_id: str, error: ErrorDetails) -> str:
     if not fields:
         return f"{facility}: {_describe_allowed(error)}"
     if error["type"] == "extra_forbidden":
+        if fields == "target_share":
+            return (
+                f"{facility}: target_share is no longer a field: it was a share of the happy and "
+                "sad faces; set target_rate, a share of all faces, or remove it"
+            )
         names = Permission.model_fields if "." in fields else Facility.model_fields
         near = difflib.get_close_matches(fields.rpartition(".")[2], names, n=1)
         hint = f"did you mean {near[0]}?" if near else f"known fields: {', '.join(names)}"

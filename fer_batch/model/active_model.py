@@ -126,7 +126,7 @@ def find_cnn(settings: Settings, query: str) -> Cnn:
     matches = [cnn for cnn in candidates if cnn.name == query]
     if not matches and re.fullmatch("[0-9a-f]{6,64}", query):
         matches = [cnn for cnn in candidates if cnn.model_version.startswith(query)]
-    if len({cnn.cnn_sha256 for cnn in matches}) != 1:
+    if len({cnn.model_version for cnn in matches}) != 1:
         raise ModelError(
             f"{'several CNNs are' if matches else 'no CNN is'} called {query}",
             "Name one by its model version: "
@@ -136,7 +136,11 @@ def find_cnn(settings: Settings, query: str) -> Cnn:
 
 
 def _list_named(settings: Settings) -> list[_NamedCnn]:
-    """The CNNs of the card files and of the registry, each once; a card file takes precedence."""
+    """The CNNs of the card files and of the registry, each once; a card file takes precedence.
+
+    They are told apart by their model versions: a CNN that an earlier release registered has
+    another SHA-256 there.
+    """
     named = []
     for path in (settings.model_card, find_shipped_card()):
         if path is not None:
@@ -151,7 +155,7 @@ def _list_named(settings: Settings) -> list[_NamedCnn]:
                 _NamedCnn(row.card.name, compute_version(settings, row.card), row.cnn_sha256)
                 for row in model_registry.list_registered(connection)
             ]
-    return list({cnn.cnn_sha256: cnn for cnn in reversed(named)}.values())
+    return list({cnn.model_version: cnn for cnn in reversed(named)}.values())
 
 
 def _load_named(settings: Settings, named: _NamedCnn) -> Cnn:

@@ -1,7 +1,9 @@
-"""Calibration of p = p_happy / (p_happy + p_sad): calibration error and reliability diagram.
+"""Calibration errors of probabilities, and a reliability diagram of Happy against Sad.
 
-A calibrated probability p is right in a share p of the cases. Calibrating a CNN is left to
-training/platt_scaling.py, selecting the rows to evaluation.py.
+A calibrated probability p is right in a share p of the cases. Two kinds are measured: the CNN's own
+p = happy / (happy + sad) against labels, and p_happy, p_sad and p_neither against shares of voters.
+Calibrating a CNN is left to training/platt_scaling.py and training/vote_calibration.py, selecting
+the rows to evaluation.py.
 """
 
 from __future__ import annotations
@@ -71,6 +73,20 @@ def measure_calibration(
         ],
         "method": METHOD,
     }
+
+
+def measure_share_error(p: NDArray[Any], share: NDArray[Any]) -> float | None:
+    """The expected calibration error (0 to 1) of probabilities `p` [N] against the shares of voters
+    `share` [N] that they estimate, each 0 to 1; None without rows.
+
+    The mean over rows of the distance between a bin's mean p and its mean share, over `BINS` bins
+    of equal count by p.
+    """
+    if len(p) == 0:
+        return None
+    order = np.argsort(p, kind="stable")
+    sorted_p, sorted_share = p[order].astype(np.float64), share[order].astype(np.float64)
+    return _compute_error(sorted_p, sorted_share, _find_bin_starts(len(p)))
 
 
 def _find_bin_starts(rows: int) -> NDArray[np.intp]:

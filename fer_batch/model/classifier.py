@@ -1,10 +1,10 @@
 """The CNN: its card, its model version, and the probabilities that it computes for crops.
 
 The CNN is an ONNX file, pinned by the SHA-256 in the card beside it and rejected before it is
-opened if the hash does not match. Its seven class probabilities (the expressions of FER2013) are
-merged into p_happy, p_sad and p_neither. The manifest holds everything that decides a result, and
-its hash is the model version; both are known without loading the CNN. Which crops exist is decided
-in imaging/faces.py, which CNN is used in active_model.py.
+opened if the hash does not match. probabilities.py turns its seven class probabilities (the
+expressions of FER2013) into p_happy, p_sad and p_neither. The manifest holds everything that
+decides a result, and its hash is the model version; both are known without loading the CNN. Which
+crops exist is decided in imaging/faces.py, which CNN is used in active_model.py.
 """
 
 from __future__ import annotations
@@ -14,12 +14,20 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from fer_batch.errors import ModelError
 from fer_batch.imaging.decoding import Pixels
@@ -31,8 +39,16 @@ from fer_batch.imaging.faces import (
     DetectedFace,
     read_detector,
 )
+from fer_batch.model.confusion import Confusion, read_confusion
 from fer_batch.model.fer2013 import CLASSES, HAPPY, SAD
-from fer_batch.records import FaceScore
+from fer_batch.model.probabilities import (
+    MAJORITY_RULE,
+    ClassProbabilities,
+    Probabilities,
+    VoteCalibration,
+    estimate_probabilities,
+)
+from fer_batch.records import CallingRule, FaceScore
 from fer_batch.resources import find_artifacts_dir
 from fer_batch.settings import Settings
 
@@ -41,9 +57,6 @@ DEFAULT_CARD = "fer48.json"
 
 BATCH_SIZE = 32
 """Crops in one inference call: larger batches are not faster, and the size bounds memory."""
-
-Probabilities = npt.NDArray[np.float32]
-"""[N,3] p_happy, p_sad, p_neither, each 0 to 1. Rows sum to 1."""
 
 _RESTORE_HINT = "Restore the artifact and its card together, or name another card in FER_MODEL_CARD"
 
@@ -67,10 +80,19 @@ class CardOutput(_CardPart):
     classes: tuple[str, ...] = Field(strict=False)
 
 
+class CardRule(_CardPart):
+    """The calling rule: from which p_happy a face is called happy, from which p_sad sad."""
+
+    happy_from: Annotated[float, Field(ge=0, le=1)]
+    sad_from: Annotated[float, Field(ge=0, le=1)]
+
+
 class Card(BaseModel):
     """The card of a CNN. Further keys (recipe, data, metrics, …) are informative only.
 
-    The spelling of the keys is fixed: they are part of registered model versions.
+    The spelling of the keys is fixed: they are part of registered model versions. A CNN that was
+    trained without the FER+ votes has no calibration, no calling rule and no confusion matrix by
+    votes.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")
@@ -82,7 +104,28 @@ class Card(BaseModel):
     artefact_bytes: Annotated[int, Field(gt=0)]
     input: CardInput
     output: CardOutput
-    uncertain_below: Annotated[float, Field(ge=0, le=1)]
+    vote_calibration: VoteCalibration | None = None
+    calling_rule: CardRule | None = None
+    confusions: dict[str, dict[str, dict[str, Confusion]]] | None = None
+    """By split, kind of truth (`plurality`, `kaggle`) and size of the crops in pixels."""
+
+    @property
+    def rule(self) -> CallingRule:
+        """The calling rule of the card, or `MAJORITY_RULE`."""
+        if self.calling_rule is None:
+            return MAJORITY_RULE
+        return CallingRule(self.calling_rule.happy_from, self.calling_rule.sad_from)
+
+    @property
+    def confusion(self) -> npt.NDArray[np.float64] | None:
+        """The matrix with which rates are corrected, see `read_confusion`."""
+        return read_confusion({"confusions": self.confusions})
+
+    @model_serializer(mode="wrap")
+    def _omit_absent_keys(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The keys that the card was read with: a default is not written."""
+        keys = self.model_fields_set
+        return {key: value for key, value in serialize(self).items() if key in keys}
 
 
 class Cnn(NamedTuple):
@@ -94,7 +137,7 @@ class Cnn(NamedTuple):
     @property
     def cnn_sha256(self) -> str:
         """The identity of the CNN: the SHA-256 (64 hexadecimal digits) of its part of the
-        manifest, which holds the artifact's hash and the threshold."""
+        manifest, which holds the artifact's hash, the calibration and the calling rule."""
         return hash_manifest(_build_cnn_part(self.card))
 
 
@@ -198,12 +241,14 @@ def build_manifest(card: Card, settings: Settings) -> dict[str, Any]:
 
 
 def _build_cnn_part(card: Card) -> dict[str, Any]:
+    calibration = card.vote_calibration
     return {
         "sha256": card.artefact_sha256,
-        "p_happy": "happy",
-        "p_sad": "sad",
-        "p_neither": "sum of the others",
-        "uncertain_below": card.uncertain_below,
+        "emotion": "the larger of happy and sad",
+        "probabilities": "happy, sad, sum of the others"
+        if calibration is None
+        else calibration.model_dump(mode="json"),
+        "calling_rule": {"happy_from": card.rule.happy_from, "sad_from": card.rule.sad_from},
     }
 
 
@@ -217,60 +262,63 @@ def hash_manifest(manifest: Mapping[str, Any]) -> str:
 # ---------------------------------------------------------------- classification
 
 
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The results for N crops, before they are combined with their faces."""
+
+    probabilities: Probabilities
+    """float32 [N,3]"""
+    happy_margins: npt.NDArray[np.float32]
+    """[N], -1 to 1: the CNN's own probability of happy minus that of sad."""
+
+
 class Classifier:
     """A CNN, loaded into ONNX Runtime with `settings.threads` threads.
 
-    `model_version`, `manifest` and `card` describe it. Raises ModelError as `open_artifact` and
-    `build_manifest` do.
+    `model_version`, `manifest` and `card` describe it; `rule` calls its faces. Raises ModelError as
+    `open_artifact` and `build_manifest` do.
     """
 
     def __init__(self, settings: Settings, cnn: Cnn) -> None:
         self.card, artifact = cnn
+        self.rule = self.card.rule
         self.manifest = build_manifest(self.card, settings)
         self.model_version = hash_manifest(self.manifest)
         self._classify = open_artifact(artifact, self.card.artefact, settings.threads)
 
-    def classify(self, crops: Pixels) -> Probabilities:
-        """Crops uint8 [N,48,48] to probabilities float32 [N,3]; N may be 0.
+    def classify(self, crops: Pixels) -> Scores:
+        """Crops uint8 [N,48,48] to their scores; N may be 0.
 
         The other crops of the call change a probability by at most 1e-4. Raises ValueError for
         crops of another dtype or shape.
         """
         if crops.dtype != np.uint8 or crops.shape[1:] != (CROP_PX, CROP_PX):
             raise ValueError(f"crops must be uint8 N×48×48, not {crops.dtype} {crops.shape}")
-        return merge_classes(self._classify(crops))
+        class_probabilities = self._classify(crops)
+        return Scores(
+            estimate_probabilities(class_probabilities, self.card.vote_calibration),
+            class_probabilities[:, HAPPY] - class_probabilities[:, SAD],
+        )
 
 
 def score_faces(
-    probabilities: Probabilities, faces: Sequence[DetectedFace], uncertain_below: float
+    scores: Scores, faces: Sequence[DetectedFace], rule: CallingRule
 ) -> list[FaceScore]:
-    """Combine N rows of probabilities with their N faces, in order.
-
-    A face is uncertain where the larger of p_happy and p_sad is below the threshold.
-    """
-    is_uncertain = ~is_certain(probabilities, uncertain_below)
+    """Combine the scores of N crops with their N faces, in order."""
     return [
-        FaceScore(face.box, p_happy, p_sad, p_neither, uncertain, face.detector_score)
-        for face, (p_happy, p_sad, p_neither), uncertain in zip(
-            faces, probabilities.tolist(), is_uncertain.tolist(), strict=True
+        FaceScore(
+            face.box,
+            p_happy,
+            p_sad,
+            p_neither,
+            margin,
+            rule.call(p_happy, p_sad),
+            face.detector_score,
+        )
+        for face, (p_happy, p_sad, p_neither), margin in zip(
+            faces, scores.probabilities.tolist(), scores.happy_margins.tolist(), strict=True
         )
     ]
-
-
-def is_certain(probabilities: Probabilities, uncertain_below: float) -> npt.NDArray[np.bool_]:
-    """bool [N]: whether the larger of p_happy and p_sad is at least `uncertain_below`."""
-    larger = probabilities[:, :2].max(axis=1)
-    certain: npt.NDArray[np.bool_] = larger >= np.float32(uncertain_below)
-    return certain
-
-
-def merge_classes(class_probabilities: npt.NDArray[np.float32]) -> Probabilities:
-    """Class probabilities [N,7] to [N,3]: p_happy, p_sad and the sum of the other five classes,
-    each clipped to 0 to 1."""
-    happy, sad = class_probabilities[:, HAPPY], class_probabilities[:, SAD]
-    neither = class_probabilities.sum(axis=1) - happy - sad
-    merged: Probabilities = np.stack([happy, sad, neither], axis=1)
-    return merged.clip(0, 1)
 
 
 _TRIAL_CROPS = np.linspace(0, 255, 2 * CROP_PX**2).astype(np.uint8).reshape(2, CROP_PX, CROP_PX)
@@ -278,7 +326,7 @@ _TRIAL_CROPS = np.linspace(0, 255, 2 * CROP_PX**2).astype(np.uint8).reshape(2, C
 
 def open_artifact(
     content: bytes, name: str, threads: int
-) -> Callable[[Pixels], npt.NDArray[np.float32]]:
+) -> Callable[[Pixels], ClassProbabilities]:
     """Load an artifact as a function: crops uint8 [N,48,48] to class probabilities float32 [N,7].
 
     `threads` 0 means one per core. Two trial crops are classified first. Raises ModelError if the
@@ -300,10 +348,10 @@ def open_artifact(
     pool = ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="classify")
     hint = "Use a CNN made by `fer-batch train`"
 
-    def classify_batch(crops: Pixels) -> npt.NDArray[np.float32]:
+    def classify_batch(crops: Pixels) -> ClassProbabilities:
         return np.asarray(session.run(["probabilities"], {"crops": crops})[0], np.float32)
 
-    def classify(crops: Pixels) -> npt.NDArray[np.float32]:
+    def classify(crops: Pixels) -> ClassProbabilities:
         batches = [crops[start : start + BATCH_SIZE] for start in range(0, len(crops), BATCH_SIZE)]
         if not batches:
             return np.empty((0, len(CLASSES)), np.float32)

@@ -20,10 +20,37 @@ from fer_batch.errors import ConfigurationError
 from fer_batch.imaging.faces import FaceDetector
 from fer_batch.log import get_logger
 from fer_batch.model import fer2013
-from fer_batch.model.calibration import measure_calibration
-from fer_batch.model.classifier import Cnn, is_certain, merge_classes, open_artifact
+from fer_batch.model.calibration import measure_calibration, measure_share_error
+from fer_batch.model.classifier import Cnn, open_artifact
+from fer_batch.model.confusion import (
+    count_confusion,
+    find_labeled,
+    find_plurality,
+    measure_confusions,
+)
 from fer_batch.model.corruptions import measure_corruptions
-from fer_batch.model.fer2013 import CLASSES, CROP_PX, HAPPY, NEUTRAL, SAD, Split
+from fer_batch.model.fer2013 import (
+    CLASSES,
+    CONSENSUS_VOTES,
+    CROP_PX,
+    HAPPY,
+    NEUTRAL,
+    SAD,
+    VOTES_OF_CLASS,
+    Split,
+)
+from fer_batch.model.probabilities import (
+    CALLED_CLASSES,
+    MAJORITY_RULE,
+    ClassProbabilities,
+    Probabilities,
+    VoteCalibration,
+    call_classes,
+    compute_vote_shares,
+    estimate_probabilities,
+    merge_classes,
+)
+from fer_batch.records import CallingRule
 from fer_batch.settings import Settings
 
 log = get_logger(__name__)
@@ -31,20 +58,12 @@ log = get_logger(__name__)
 BORDER_PX = 40
 """Width of the gray border around an enlarged crop, for the detector."""
 
-ClassProbabilities = NDArray[np.float32]
-"""[N,7] probabilities (0 to 1) in the order of `fer2013.CLASSES`, rows sum to 1."""
 Classify = Callable[[NDArray[np.uint8]], ClassProbabilities]
 """Crops uint8 [N,48,48] to class probabilities."""
 
-MIN_CERTAIN_ACCURACY = 0.98
-"""`choose_uncertain_below`: minimum accuracy on the certain Happy and Sad faces."""
-MAX_CERTAIN_NEUTRAL_SHARE = 0.2
-"""`choose_uncertain_below`: maximum share of certain faces among the neutral ones, which are
-frequent in a shop."""
-CONSENSUS_VOTES = 6
-"""A consensus row is one whose label at least this many of ten FER+ voters chose."""
-_METRICS_OF_ALL_CLASSES = ("seven", "three", "neutral", "others")
-"""Metrics that are meaningless if all rows are Happy or Sad."""
+_METRICS_OF_SEVEN_LABELS = ("seven", "neutral", "others")
+"""Metrics that are meaningless if the labels do not tell the seven expressions apart."""
+_FACES_HINT = "Give an npz file with x (N×48×48, uint8) and y (N; 0 Happy, 1 Sad, 2 neither)"
 
 
 def load_split(data: Path, votes: Path | None, split: str) -> Split:
@@ -64,50 +83,59 @@ def load_split(data: Path, votes: Path | None, split: str) -> Split:
 
 def load_faces(path: Path) -> Split:
     """Labeled faces of another data set: an npz file with `x` uint8 [N,48,48] and `y` [N], where 0
-    is Happy and 1 is Sad.
+    is Happy, 1 is Sad and 2 is neither.
 
     Raises ConfigurationError that names the problem of an invalid file. Nothing is unpickled.
     """
-    hint = "Give an npz file with x (N×48×48, uint8) and y (N; 0 is Happy, 1 is Sad)"
     try:
         saved = np.load(path, allow_pickle=False)
         if isinstance(saved, np.ndarray):  # an npy file holds one array
-            raise ConfigurationError(f"{path} is not an npz file", hint)
+            raise ConfigurationError(f"{path} is not an npz file", _FACES_HINT)
         with saved:
-            crops, emotions = saved["x"], saved["y"]
+            crops, true = saved["x"], saved["y"]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}", hint) from error
+        raise ConfigurationError(f"{path} cannot be read: {error}", _FACES_HINT) from error
     if crops.dtype != np.uint8 or crops.shape[1:] != (CROP_PX, CROP_PX) or len(crops) == 0:
-        raise ConfigurationError(f"{path}: x is {crops.dtype} {crops.shape}", hint)
-    if emotions.shape != (len(crops),) or not np.isin(emotions, (0, 1)).all():
-        raise ConfigurationError(f"{path}: y is not 0 or 1 for each face", hint)
-    labels = np.where(emotions == 0, HAPPY, SAD).astype(np.int8)
-    return Split(crops, labels, np.arange(len(crops), dtype=np.int32))
+        raise ConfigurationError(f"{path}: x is {crops.dtype} {crops.shape}", _FACES_HINT)
+    if true.shape != (len(crops),) or not np.isin(true, (0, 1, 2)).all():
+        raise ConfigurationError(f"{path}: y is not 0, 1 or 2 for each face", _FACES_HINT)
+    true = true.astype(np.intp)
+    labels = np.take((HAPPY, SAD, -1), true).astype(np.int8)
+    rows = np.arange(len(crops), dtype=np.int32)
+    return Split(crops, labels, rows, true_classes=true)
 
 
 def evaluate(cnn: Cnn, rows: Split, threads: int = 2) -> dict[str, Any]:
-    """Evaluate a CNN on labeled rows: as `measure`, plus `card`, `artefact_sha256` and `rows`.
+    """Evaluate a CNN on labeled rows: as `measure`, plus `card`, `artefact_sha256`, `rows` and
+    `confusions` (see `measure_confusions`).
 
-    If all rows are Happy or Sad, metrics that need the other expressions are left out. Raises
-    ModelError as `open_artifact` does.
+    For faces of another data set, metrics that need the labels of seven expressions are left out,
+    and `three` as well if all rows are Happy or Sad. Raises ModelError as `open_artifact` does.
     """
     log.info("evaluating", card=cnn.card.name, rows=len(rows))
     classify = open_artifact(cnn.artifact, cnn.card.artefact, threads)
-    metrics = measure(classify, rows, cnn.card.uncertain_below)
-    if np.isin(rows.labels, (HAPPY, SAD)).all():
-        for name in _METRICS_OF_ALL_CLASSES:
-            del metrics[name]
-    return {
+    how = (cnn.card.vote_calibration, cnn.card.rule)
+    figures = {
         "card": cnn.card.name,
         "artefact_sha256": cnn.card.artefact_sha256,
         "rows": len(rows),
-        **metrics,
+        **measure(classify, rows, *how),
+        "confusions": measure_confusions(classify, rows, *how),
     }
+    is_polar = bool(np.isin(rows.labels, (HAPPY, SAD)).all())
+    if is_polar or rows.true_classes is not None:
+        for name in _METRICS_OF_SEVEN_LABELS:
+            del figures[name]
+    if is_polar:
+        del figures["three"]
+    return figures
 
 
-def measure(classify: Classify, rows: Split, uncertain_below: float) -> dict[str, Any]:
+def measure(
+    classify: Classify, rows: Split, calibration: VoteCalibration | None, rule: CallingRule
+) -> dict[str, Any]:
     """All metrics of one split: `compute_metrics`, and `measure_corruptions` under `robustness`."""
-    metrics = compute_metrics(classify(rows.pixels), rows, uncertain_below)
+    metrics = compute_metrics(classify(rows.pixels), rows, calibration, rule)
     return metrics | {"robustness": measure_corruptions(classify, rows)}
 
 
@@ -131,69 +159,52 @@ def count_detected_faces(rows: Split, settings: Settings) -> dict[str, Any]:
 
 
 def compute_metrics(
-    probabilities: ClassProbabilities, split: Split, uncertain_below: float
+    class_probabilities: ClassProbabilities,
+    split: Split,
+    calibration: VoteCalibration | None = None,
+    rule: CallingRule = MAJORITY_RULE,
 ) -> dict[str, Any]:
     """The metrics of N rows as plain numbers in nested dicts; None where no row qualifies.
 
-    `probabilities` is float32 [N,7]. Shares and accuracies are 0 to 1. `happy_sad`: rows labeled
-    Happy or Sad, decided by the larger of p_happy and p_sad. `certain`: those of them whose larger
-    probability is at least `uncertain_below`. `happy_sad_consensus`: those whose label at least 6
-    of 10 FER+ voters chose (None without votes). `seven`: all classes, decided by the largest.
-    `three`: Happy, Sad, neither, decided by the largest of the merged probabilities. `neutral`,
-    `others`: how faces with another label are called. `calibration`: `measure_calibration` of
-    p_happy / (p_happy + p_sad). `conditions`: accuracy on Happy and Sad by thirds of brightness,
+    `class_probabilities` is float32 [N,7]. Shares and accuracies are 0 to 1. By the CNN's own
+    class probabilities: `happy_sad`: rows labeled Happy or Sad, decided by the larger of the two.
+    `happy_sad_consensus`: those whose label at least 6 of 10 FER+ voters chose (None without
+    votes). `seven`: all classes, decided by the largest. `three`: Happy, Sad, neither, decided by
+    the largest of the merged probabilities. `calibration`: `measure_calibration` of
+    happy / (happy + sad). `conditions`: accuracy on Happy and Sad by thirds of brightness,
     contrast and sharpness of the crop.
+
+    By p_happy, p_sad, p_neither and the called class: `votes`: called classes against the voters,
+    see `_measure_votes`. `probabilities`: the errors of the three against the voters' shares. For
+    faces of another data set their true classes take the place of the voters. `neutral`, `others`:
+    what faces with another label are called.
     """
     labels = split.labels
     is_polar = np.isin(labels, (HAPPY, SAD))
-    predicts_happy = probabilities[:, HAPPY] >= probabilities[:, SAD]
+    predicts_happy = class_probabilities[:, HAPPY] >= class_probabilities[:, SAD]
     is_correct = predicts_happy == (labels == HAPPY)
-    merged = merge_classes(probabilities)
-    certain = is_certain(merged, uncertain_below)
-    pair = probabilities[is_polar].astype(np.float64)[:, [HAPPY, SAD]]
+    pair = class_probabilities[is_polar].astype(np.float64)[:, [HAPPY, SAD]]
     p_happy_of_pair = pair[:, 0] / np.maximum(pair.sum(axis=1), 1e-12)
+    probabilities = estimate_probabilities(class_probabilities, calibration)
+    called = call_classes(probabilities, rule)
     return {
         "happy_sad": _measure_happy_sad(is_correct, is_polar, split),
-        "certain": {
-            "uncertain_below": float(uncertain_below),
-            "share": _compute_share(certain, is_polar),
-            "accuracy": _compute_share(is_correct, is_polar & certain),
-        },
         "happy_sad_consensus": _measure_consensus(is_correct, split),
+        "votes": _measure_votes(called, split),
+        "probabilities": _measure_probabilities(probabilities, split),
         "calibration": measure_calibration(p_happy_of_pair, labels[is_polar] == HAPPY),
-        "seven": _measure_seven(probabilities.argmax(axis=1), labels),
-        "three": _measure_three(merged.argmax(axis=1), _merge_labels(labels)),
-        "neutral": _count_called(certain, predicts_happy, labels == NEUTRAL),
+        "seven": _measure_seven(class_probabilities.argmax(axis=1), labels),
+        "three": _measure_three(
+            merge_classes(class_probabilities).argmax(axis=1), find_labeled(labels)
+        ),
+        "neutral": _count_called(called, labels == NEUTRAL),
         "others": {
-            CLASSES[label]: _count_called(certain, predicts_happy, labels == label)
+            CLASSES[label]: _count_called(called, labels == label)
             for label in range(len(CLASSES))
             if label not in (HAPPY, SAD, NEUTRAL)
         },
         "conditions": _measure_conditions(is_correct[is_polar], split.pixels[is_polar]),
     }
-
-
-def choose_uncertain_below(probabilities: ClassProbabilities, labels: NDArray[np.int8]) -> float:
-    """The threshold of the card, chosen on PublicTest.
-
-    It is the smallest one, in steps of 0.005, at which the certain Happy and Sad faces have an
-    accuracy of at least `MIN_CERTAIN_ACCURACY` and at most `MAX_CERTAIN_NEUTRAL_SHARE` of the
-    neutral faces are certain; 0.95 if no smaller one meets both. `probabilities` is [N,7],
-    `labels` is [N].
-    """
-    merged = merge_classes(probabilities)
-    is_polar = np.isin(labels, (HAPPY, SAD))
-    is_correct = (merged[:, 0] >= merged[:, 1])[is_polar] == (labels[is_polar] == HAPPY)
-    for step in range(190):
-        threshold = step * 0.005
-        certain = is_certain(merged, threshold)
-        certain_correct = is_correct[certain[is_polar]]
-        certain_neutral = certain[labels == NEUTRAL]
-        if len(certain_correct) == 0 or certain_correct.mean() < MIN_CERTAIN_ACCURACY:
-            continue
-        if len(certain_neutral) == 0 or certain_neutral.mean() <= MAX_CERTAIN_NEUTRAL_SHARE:
-            return round(threshold, 3)
-    return 0.95
 
 
 def _measure_happy_sad(
@@ -210,25 +221,62 @@ def _measure_happy_sad(
     }
 
 
-def _measure_three(predicted: NDArray[np.intp], merged_labels: NDArray[np.int64]) -> dict[str, Any]:
+def _measure_votes(called: NDArray[np.intp], split: Split) -> dict[str, Any]:
+    """Called classes of the rows with a consensus: at least 6 of 10 votes for one column.
+
+    Keys: `rows`, `accuracy` of the three classes, the shares `neutral_called_sad`,
+    `sad_called_sad` and `happy_called_happy`, and `confusion` (rows of the matrix are the voters'
+    class, columns the called class: happy, sad, neither). All faces of another data set count;
+    which of them are neutral is unknown.
+    """
+    true, is_neutral = split.true_classes, np.zeros(len(split), np.bool_)
+    if true is None:
+        votes = np.zeros((len(split), 10), np.float32) if split.votes is None else split.votes
+        true = find_plurality(votes)
+        has_consensus = votes.max(axis=1) >= CONSENSUS_VOTES
+        is_neutral = votes[:, VOTES_OF_CLASS[NEUTRAL]] >= CONSENSUS_VOTES
+        called, true, is_neutral = (a[has_consensus] for a in (called, true, is_neutral))
+    happy, sad = (CALLED_CLASSES.index(name) for name in ("happy", "sad"))
     return {
-        "accuracy": _compute_accuracy(predicted, merged_labels),
-        # Rows are the labels, columns the predictions: Happy, Sad, neither.
-        "confusion": [
-            [int(((merged_labels == row) & (predicted == column)).sum()) for column in range(3)]
-            for row in range(3)
-        ],
+        "rows": len(true),
+        "accuracy": _compute_accuracy(called, true),
+        "neutral_called_sad": _compute_share(called == sad, is_neutral),
+        "sad_called_sad": _compute_share(called == sad, true == sad),
+        "happy_called_happy": _compute_share(called == happy, true == happy),
+        "confusion": count_confusion(true, called),
     }
 
 
-def _count_called(
-    certain: NDArray[np.bool_], predicts_happy: NDArray[np.bool_], among: NDArray[np.bool_]
-) -> dict[str, Any]:
+def _measure_probabilities(probabilities: Probabilities, split: Split) -> dict[str, float | None]:
+    """`ece_happy`, `ece_sad` and `ece_neither`: `measure_share_error` against the votes."""
+    names = [f"ece_{called_class}" for called_class in CALLED_CLASSES]
+    if split.true_classes is not None:
+        shares = np.eye(3)[split.true_classes]
+    elif split.votes is not None:
+        shares = compute_vote_shares(split.votes)
+    else:
+        return dict.fromkeys(names)
+    return {
+        name: measure_share_error(probabilities[:, column], shares[:, column])
+        for column, name in enumerate(names)
+    }
+
+
+def _measure_three(predicted: NDArray[np.intp], true: NDArray[np.intp]) -> dict[str, Any]:
+    return {
+        "accuracy": _compute_accuracy(predicted, true),
+        # Rows are the labels, columns the predictions: Happy, Sad, neither.
+        "confusion": count_confusion(true, predicted),
+    }
+
+
+def _count_called(called: NDArray[np.intp], among: NDArray[np.bool_]) -> dict[str, Any]:
     return {
         "rows": int(among.sum()),
-        "uncertain": _compute_share(~certain, among),
-        "called_happy": _compute_share(certain & predicts_happy, among),
-        "called_sad": _compute_share(certain & ~predicts_happy, among),
+        **{
+            f"called_{called_class}": _compute_share(called == index, among)
+            for index, called_class in enumerate(CALLED_CLASSES)
+        },
     }
 
 
@@ -237,7 +285,7 @@ def _measure_consensus(is_correct: NDArray[np.bool_], split: Split) -> dict[str,
         return {"rows": 0, "accuracy": None}
     has_consensus = np.zeros(len(split), np.bool_)
     for label in (HAPPY, SAD):
-        votes = split.votes[:, fer2013.VOTES_OF_CLASS[label]]
+        votes = split.votes[:, VOTES_OF_CLASS[label]]
         has_consensus |= (split.labels == label) & (votes >= CONSENSUS_VOTES)
     return {
         "rows": int(has_consensus.sum()),
@@ -250,7 +298,7 @@ def _count_contradicting(is_wrong: NDArray[np.bool_], split: Split) -> int | Non
     happiness and sadness. None without votes."""
     if split.votes is None:
         return None
-    happy, sad = (split.votes[:, fer2013.VOTES_OF_CLASS[label]] for label in (HAPPY, SAD))
+    happy, sad = (split.votes[:, VOTES_OF_CLASS[label]] for label in (HAPPY, SAD))
     is_contradicted = np.where(split.labels == HAPPY, sad > happy, happy > sad)
     return int((is_wrong & is_contradicted).sum())
 
@@ -297,11 +345,6 @@ def _measure_conditions(is_correct: NDArray[np.bool_], crops: NDArray[np.uint8])
         ]
         for name, measure in measures.items()
     }
-
-
-def _merge_labels(labels: NDArray[np.int8]) -> NDArray[np.int64]:
-    """Labels of seven classes to 0 Happy, 1 Sad, 2 neither."""
-    return np.where(labels == HAPPY, 0, np.where(labels == SAD, 1, 2))
 
 
 def _compute_share(is_true: NDArray[np.bool_], among: NDArray[np.bool_]) -> float | None:

@@ -45,6 +45,8 @@ VOTE_COLUMNS = (
 """The ten columns of `votes`, as the FER+ file orders them. NF means "no face"."""
 VOTES_OF_CLASS = (4, 5, 6, 1, 3, 2, 0)
 """For each of `CLASSES` its column of `votes`; contempt, unknown and NF have no class."""
+CONSENSUS_VOTES = 6
+"""A consensus is at least this many of ten FER+ votes for one column."""
 
 _FORMAT_HINT = (
     "Give Kaggle's fer2013.tar.gz, a fer2013.csv (emotion,pixels,Usage) or an "
@@ -59,11 +61,13 @@ class Split:
     pixels: NDArray[np.uint8]
     """[N,48,48] gray values."""
     labels: NDArray[np.int8]
-    """[N], indices into `CLASSES`."""
+    """[N], indices into `CLASSES`; -1 where only the true class "neither" is known."""
     rows: NDArray[np.int32]
     """[N], row numbers in the file; the first row after the header is 0."""
     votes: NDArray[np.float32] | None = None
     """[N,10], the number of FER+ voters for each of `VOTE_COLUMNS`; None without the file."""
+    true_classes: NDArray[np.intp] | None = None
+    """[N], 0 happy, 1 sad, 2 neither: for faces of another data set, which has only these."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,7 +75,8 @@ class Split:
     def select(self, mask: NDArray[np.bool_]) -> Split:
         """The rows where `mask` [N] is true."""
         votes = None if self.votes is None else self.votes[mask]
-        return Split(self.pixels[mask], self.labels[mask], self.rows[mask], votes)
+        true = None if self.true_classes is None else self.true_classes[mask]
+        return Split(self.pixels[mask], self.labels[mask], self.rows[mask], votes, true)
 
 
 def read(data: Path, votes: Path | None = None) -> dict[str, Split]:

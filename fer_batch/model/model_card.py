@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from fer_batch.model.confusion import SIZES_PX
 from fer_batch.model.fer2013 import CLASSES
+from fer_batch.model.probabilities import CALLED_CLASSES
 
 _PURPOSE = """\
 The CNN classifies 48×48 gray crops of faces and returns the probabilities of seven expressions.
-fer-batch reports Happy or Sad, whichever is more probable; the other five classes are merged into
-`neither`.
+From these, fer-batch estimates which shares of ten people would call a face happy, sad or neither
+(`p_happy`, `p_sad`, `p_neither`), and calls it one of the three. The result per image, Happy or
+Sad, is a forced choice: whichever of the two the CNN finds more probable.
 
 It describes visible expressions and never more than "a happy expression was seen". It does not
 measure what a person feels, and a smile does not prove that a customer was satisfied.
@@ -30,8 +33,10 @@ _LIMITS = """\
   performance across groups must not be assumed.
 - The label Sad is noisy: FER+ voters call two in five of the faces labeled Sad sad, and most of the
   others neutral.
-- The threshold and the calibration were fitted on PublicTest, and the int8 quantization was chosen
-  on it, so the figures on PublicTest are slightly optimistic."""
+- The calibrations and the calling rule were fitted on PublicTest, and the int8 quantization was
+  chosen on it, so the figures on PublicTest are slightly optimistic.
+- The confusion matrices count pictures of image searches. Faces in a shop differ from them in
+  light, size and pose, so the matrix of a shop differs as well."""
 
 
 def render_markdown(card: dict[str, Any]) -> str:
@@ -44,6 +49,9 @@ def render_markdown(card: dict[str, Any]) -> str:
         figures = card.get("metrics", {}).get(usage)
         if figures:
             parts += [f"## Figures on {usage}", *_render_metrics(figures)]
+        matrices = list(_render_calling_confusions((card.get("confusions") or {}).get(usage, {})))
+        if matrices:
+            parts += [f"## Confusion matrices of the called class on {usage}", *matrices]
     if "detector" in card:
         parts.append(
             "## Faces detected in enlarged crops of PrivateTest\n\n"
@@ -68,9 +76,9 @@ def _render_origin(card: dict[str, Any]) -> Iterator[str]:
         ("parameters", card.get("parameters")),
         ("bytes", card.get("artefact_bytes")),
         ("SHA-256", card.get("artefact_sha256")),
-        ("uncertain below", card.get("uncertain_below")),
     ]
     yield "## The artifact\n\n" + _render_table(("", card["artefact"]), size)
+    yield from _render_calling(card)
     eight_bits = card.get("eight_bits")
     if eight_bits:
         yield "## Int8 quantization compared with float32 on PublicTest\n\n" + _render_table(
@@ -91,15 +99,65 @@ def _render_origin(card: dict[str, Any]) -> Iterator[str]:
         )
 
 
+def _render_calling(card: dict[str, Any]) -> Iterator[str]:
+    """How the class probabilities become p_happy, p_sad and p_neither and a called class."""
+    rule = card.get("calling_rule")
+    if rule:
+        yield (
+            "## Called class\n\n"
+            f"A face is called happy from p_happy {_format_value(rule['happy_from'])} on, else sad "
+            f"from p_sad {_format_value(rule['sad_from'])} on, else neither."
+        )
+    calibration = card.get("vote_calibration")
+    if calibration:
+        yield (
+            "## Calibration to the votes\n\n"
+            "p_happy, p_sad and p_neither are the softmax of a score of happy, a score of sad, and "
+            f"0. The features of a score are {calibration['features']}.\n\n"
+            + _render_table(
+                ("score", "intercept", *CLASSES),
+                (
+                    (name, intercept, *weights)
+                    for name, intercept, weights in zip(
+                        ("happy", "sad"),
+                        calibration["intercepts"],
+                        calibration["weights"],
+                        strict=True,
+                    )
+                ),
+            )
+        )
+
+
+def _render_calling_confusions(by_truth: dict[str, Any]) -> Iterator[str]:
+    """The confusion matrices of the called class on one split."""
+    for truth, title in (
+        ("plurality", "the class that most FER+ voters chose (a tie is neither)"),
+        ("kaggle", "the label of FER2013"),
+    ):
+        rows = [
+            (f"{size_px} px", name, *counts)
+            for size_px in SIZES_PX
+            for name, counts in zip(
+                CALLED_CLASSES, by_truth.get(truth, {}).get(str(size_px), []), strict=False
+            )
+        ]
+        if rows:
+            yield f"True class: {title}. Columns are called classes, counts are faces:\n\n" + (
+                _render_table(("crop", "true class", *CALLED_CLASSES), rows)
+            )
+
+
 def _render_metrics(figures: dict[str, Any]) -> Iterator[str]:
     rows = []
     for name, title in (
         ("happy_sad", "Happy against Sad"),
         ("happy_sad_consensus", "Happy against Sad, 6 of 10 voters agree"),
-        ("certain", "Happy against Sad, certain faces alone"),
+        ("votes", "called class, at least 6 of 10 votes for one answer"),
+        ("probabilities", "p_happy, p_sad, p_neither against the shares of voters"),
         ("seven", "seven expressions"),
         ("three", "Happy, Sad, neither"),
-        ("calibration", "calibration of p_happy / (p_happy + p_sad)"),
+        ("calibration", "calibration of happy / (happy + sad)"),
         ("neutral", "neutral faces"),
     ):
         for key, value in (figures.get(name) or {}).items():
@@ -112,8 +170,8 @@ def _render_metrics(figures: dict[str, Any]) -> Iterator[str]:
     yield from _render_confusions(figures)
     others = figures.get("others")
     if others:
-        keys = ("rows", "uncertain", "called_happy", "called_sad")
-        yield "Predictions for faces with another label:\n\n" + _render_table(
+        keys = ("rows", "called_happy", "called_sad", "called_neither")
+        yield "Called classes of faces with another label:\n\n" + _render_table(
             ("label", *(key.replace("_", " ") for key in keys)),
             ((name, *(shares[key] for key in keys)) for name, shares in others.items()),
         )
@@ -147,6 +205,18 @@ def _list_failures(card: dict[str, Any]) -> Iterator[str]:
             f"For {polar['wrong_contradicting_votes']:,} of these, more FER+ voters chose the "
             "opposite than the label."
         )
+    votes = figures.get("votes", {}).get("confusion")
+    if votes and any(map(any, votes)):
+        for row, true in enumerate(CALLED_CLASSES):
+            mistakes = " and ".join(
+                f"{votes[row][column]:,} {called}"
+                for column, called in enumerate(CALLED_CLASSES)
+                if called is not true
+            )
+            yield (
+                f"Of {sum(votes[row]):,} faces that at least 6 of 10 voters call {true}, fer-batch "
+                f"calls {mistakes}."
+            )
     worst_first = sorted(figures.get("robustness", ()), key=lambda result: -int(result["wrong"]))
     for result in worst_first[:3]:
         yield (
@@ -176,11 +246,15 @@ def _list_failures(card: dict[str, Any]) -> Iterator[str]:
 
 
 def _render_confusions(figures: dict[str, Any]) -> Iterator[str]:
-    for name, labels in (("three", ("Happy", "Sad", "neither")), ("seven", CLASSES)):
+    for name, labels, title in (
+        ("votes", CALLED_CLASSES, "rows are what at least 6 of 10 voters chose, columns called"),
+        ("three", ("Happy", "Sad", "neither"), "rows are labels, columns are predictions"),
+        ("seven", CLASSES, "rows are labels, columns are predictions"),
+    ):
         table = figures.get(name, {}).get("confusion")
         if table:
             yield (
-                "Confusion matrix (rows are labels, columns are predictions):\n\n"
+                f"Confusion matrix ({title}):\n\n"
                 + _render_table(
                     ("label", *labels),
                     ((label, *row) for label, row in zip(labels, table, strict=True)),

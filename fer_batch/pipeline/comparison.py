@@ -1,4 +1,5 @@
-"""Compare two CNNs on the images of one capture day: the figures of each, and their agreement.
+"""Compare two CNNs on the images of one capture day: what each calls the faces, and how often they
+agree.
 
 The images are read from the bucket again, under the same permission as in a nightly run and
 without erased images, and cropped once; both CNNs get the same crops. Nothing is stored. Which CNNs
@@ -14,7 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
 from fer_batch.concurrency import group_chunks
 from fer_batch.deletion import erasure, retention
@@ -23,9 +24,10 @@ from fer_batch.facilities.registry import Facility
 from fer_batch.imaging.decoding import ImageLimits, Pixels, silence_decoders
 from fer_batch.imaging.faces import ExtractedFaces, FaceDetector, extract_faces
 from fer_batch.model import active_model
-from fer_batch.model.classifier import Classifier, Cnn, Probabilities, is_certain
+from fer_batch.model.classifier import Classifier, Cnn
+from fer_batch.model.probabilities import CALLED_CLASSES, Probabilities, call_classes
 from fer_batch.records import Batch, FetchedImage, Image
-from fer_batch.satisfaction.figures import summarize_counts
+from fer_batch.satisfaction.figures import MIN_FACES
 from fer_batch.settings import Settings
 from fer_batch.storage.reader import BucketReader
 
@@ -39,10 +41,11 @@ def compare_cnns(
     """Score the day's images with both CNNs; returns plain values.
 
     `images` is how many images were read, `faces` how many faces they have. `agreement` is the
-    share of faces with the same emotion from both, `mean_abs_difference` the mean of |Δp_happy|;
-    None without faces. `cnns` has a dictionary for each: `name`, `model_version`, `faces`, `happy`,
-    `sad`, `uncertain`, `happy_share` with the ends of its interval; counts and shares are None
-    where fewer than 30 faces count, as in a summary. Raises PermanentError where the facility may
+    share of faces with the same called class from both, `mean_abs_difference` the mean of
+    |Δp_happy|; None without faces. `cnns` has a dictionary for each: `name`, `model_version`,
+    `faces`, the counts `called_happy`, `called_sad` and `called_neither`, and `called_happy_rate`
+    and `called_sad_rate`, the uncorrected shares of all faces; counts and rates are None for fewer
+    than 30 faces, as in a summary. Raises PermanentError where the facility may
     not be read, ConfigurationError where the day was permanently deleted, ModelError for a CNN that
     does not match its card, and the errors of S3 and the database.
     """
@@ -59,23 +62,26 @@ def compare_cnns(
             images += len(chunk)
             faces = np.concatenate(chunk)
             for classifier, rows in zip(classifiers, results, strict=True):
-                rows.append(classifier.classify(faces))
+                rows.append(classifier.classify(faces).probabilities)
     empty = [np.empty((0, 3), np.float32)]
     p_first, p_second = (np.concatenate(rows or empty) for rows in results)
-    is_happy = [p[:, 0] >= p[:, 1] for p in (p_first, p_second)]
+    called = [
+        call_classes(p, classifier.rule)
+        for classifier, p in zip(classifiers, (p_first, p_second), strict=True)
+    ]
     has_faces = len(p_first) > 0
     return {
         "facility_id": facility.facility_id,
         "capture_day": day,
         "images": images,
         "faces": len(p_first),
-        "agreement": float((is_happy[0] == is_happy[1]).mean()) if has_faces else None,
+        "agreement": float((called[0] == called[1]).mean()) if has_faces else None,
         "mean_abs_difference": (
             float(np.abs(p_first[:, 0] - p_second[:, 0]).mean()) if has_faces else None
         ),
         "cnns": [
-            _summarize_cnn(classifier, probabilities, facility)
-            for classifier, probabilities in zip(classifiers, (p_first, p_second), strict=True)
+            _summarize_cnn(classifier, called_by_it)
+            for classifier, called_by_it in zip(classifiers, called, strict=True)
         ],
     }
 
@@ -85,7 +91,7 @@ def format_comparison(comparison: dict[str, Any]) -> str:
     if not comparison["faces"]:
         return "No face was found."
     return (
-        f"Of {comparison['faces']} faces, {comparison['agreement']:.1%} have the same emotion; "
+        f"Of {comparison['faces']} faces, {comparison['agreement']:.1%} are called the same; "
         f"p_happy differs by {comparison['mean_abs_difference']:.4f} on average."
     )
 
@@ -126,25 +132,19 @@ def _read_crops(
                 yield extracted.crops
 
 
-def _summarize_cnn(
-    classifier: Classifier, probabilities: Probabilities, facility: Facility
-) -> dict[str, Any]:
-    certain = is_certain(probabilities, classifier.card.uncertain_below)
-    is_happy = probabilities[:, 0] >= probabilities[:, 1]
-    counts = {
-        "faces": len(probabilities),
-        "happy": int((certain & is_happy).sum()),
-        "sad": int((certain & ~is_happy).sum()),
-        "uncertain": int((~certain).sum()),
-        "neither": int((probabilities[:, 2] > probabilities[:, :2].max(axis=1)).sum()),
+def _summarize_cnn(classifier: Classifier, called: NDArray[np.intp]) -> dict[str, Any]:
+    faces = len(called)
+    figures: dict[str, Any] = {
+        f"called_{called_class}": int((called == index).sum())
+        for index, called_class in enumerate(CALLED_CLASSES)
     }
-    frame = pd.DataFrame([counts | {"target_share": facility.target_share}])
-    (summary,) = summarize_counts(frame).to_dict("records")
-    is_suppressed = summary["verdict"] == "suppressed"
-    shown = ("happy", "sad", "uncertain", "happy_share", "happy_share_low", "happy_share_high")
+    for name in ("called_happy", "called_sad"):
+        figures[f"{name}_rate"] = figures[name] / max(faces, 1)
+    if faces < MIN_FACES:
+        figures = dict.fromkeys(figures)
     return {
         "name": classifier.card.name,
         "model_version": classifier.model_version[:12],
-        "faces": counts["faces"],
-        **{name: None if is_suppressed else summary[name] for name in shown},
+        "faces": faces,
+        **figures,
     }

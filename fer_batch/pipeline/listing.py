@@ -2,7 +2,8 @@
 
 The permission is checked first: without one, nothing of the facility is listed or read. Then the
 day's upload must be complete, if the registry says how to recognize that. Then every object below
-the day's prefix is listed into the ledger, in one transaction. A batch that fails gets the status
+the day's prefix is listed into the ledger, with what its name says about camera and capture time,
+in one transaction. A batch that fails gets the status
 `failed` and its reason; the others are listed all the same. Transient failures are retried, and an
 endpoint that is unreachable is not tried again for each of its facilities. Planning and scoring
 what was listed are left to their modules.
@@ -194,6 +195,7 @@ class _LedgerWriter:
     """Writes listings of one run into the ledger, each batch in one transaction."""
 
     engine: sa.Engine
+    facilities: Mapping[str, Facility]
     run_id: str
     now_utc: datetime
 
@@ -201,8 +203,9 @@ class _LedgerWriter:
         self, batch: Batch, images: Iterator[ListedImage], totals: _PrefixTotals
     ) -> tuple[int, int]:
         """Write the images and the status `listed`."""
+        parse_name = self.facilities[batch.facility_id].build_name_parser(batch.capture_day)
         with connections.transaction(self.engine) as connection:
-            listed, new_images = ledger.merge_listing(connection, batch, images)
+            listed, new_images = ledger.merge_listing(connection, batch, images, parse_name)
             ledger.record_batch(
                 connection,
                 batch,
@@ -247,7 +250,7 @@ def list_images(
     at all. Raises StorageUnavailableError, after recording it, if every facility that may be read
     failed with a transient failure; raises the database's errors.
     """
-    writer = _LedgerWriter(engine, run_id, now_utc)
+    writer = _LedgerWriter(engine, facilities, run_id, now_utc)
     listings: dict[Batch, BatchListing] = {}
     remaining = list(batches)
     for delay_s in (0.0, *RETRY_DELAYS_S):

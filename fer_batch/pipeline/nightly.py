@@ -89,6 +89,14 @@ class Selection:
         """The capture day and the lookback days before it, newest first."""
         return [self.capture_day - timedelta(days=n) for n in range(self.lookback_days + 1)]
 
+    def find_last_due_day(self) -> date:
+        """The last day whose rates are published even if it is incomplete.
+
+        It is the oldest day of the lookback, since the next night does not look at it again. A run
+        without a lookback may be repeated, so it publishes its day only if that is complete.
+        """
+        return self.capture_day - timedelta(days=self.lookback_days or 1)
+
 
 class Run:
     """The steps of one run. Each can be called alone."""
@@ -249,7 +257,10 @@ class Run:
         return result
 
     def summarize(self) -> list[dict[str, Any]]:
-        """Write a new revision of each summary that changed; returns the latest of each batch."""
+        """Write a new revision of each summary that changed; returns the latest of each batch.
+
+        The summaries of weeks and of four weeks that contain the days follow in the tables.
+        """
         from fer_batch.database import connections, schema
         from fer_batch.satisfaction import revisions
 
@@ -265,10 +276,62 @@ class Run:
                     self.model_version,
                     self.facilities,
                     self.selection.run_id,
+                    due_until=self.selection.find_last_due_day(),
                 )
                 failpoint("summary.commit.before")
             failpoint("summary.commit.after")
+        self._summarize_periods(self.batches)
         return summaries
+
+    def estimate_anew(self, first_day: date) -> list[dict[str, Any]]:
+        """Summarize the days from `first_day` to the capture day again from their stored results.
+
+        Each day is counted for the model version of its newest summary. Days without a summary, and
+        days whose rows were permanently deleted, are left alone. Raises ConfigurationError if
+        `first_day` is after the capture day.
+        """
+        from fer_batch.database import connections
+        from fer_batch.satisfaction import revisions
+
+        if first_day > self.selection.capture_day:
+            raise ConfigurationError(
+                f"--from {first_day} is after --to {self.selection.capture_day}",
+                "Give the first day in --from and the last one in --to",
+            )
+        self.begin()
+        days = (self.selection.capture_day - first_day).days + 1
+        batches = [
+            Batch(facility_id, first_day + timedelta(days=n))
+            for n in range(days)
+            for facility_id in self.facilities
+        ]
+        summaries: list[dict[str, Any]] = []
+        for batch in batches:
+            with connections.transaction(self.engine) as connection:
+                newest = revisions.find_newest(connection, batch)
+                if newest is not None:
+                    summaries += revisions.write_summaries(
+                        connection,
+                        [batch],
+                        newest["model_version"],
+                        self.facilities,
+                        self.selection.run_id,
+                    )
+        self._summarize_periods(batches)
+        return summaries
+
+    def _summarize_periods(self, batches: Sequence[Batch]) -> None:
+        """Write the summaries of the weeks and four weeks of the batches, and all changes."""
+        from fer_batch.database import connections
+        from fer_batch.satisfaction import comparisons, periods
+
+        ids = sorted({batch.facility_id for batch in batches})
+        for begin in range(0, len(ids), SUMMARY_BATCH):
+            chunk = set(ids[begin : begin + SUMMARY_BATCH])
+            of_chunk = [batch for batch in batches if batch.facility_id in chunk]
+            with connections.transaction(self.engine) as connection:
+                for write in (periods.write_period_summaries, comparisons.write_changes):
+                    write(connection, of_chunk, self.facilities, self.selection.run_id)
 
     def _is_permitted(self, batch: Batch) -> bool:
         """Whether images may be read: not if the permission ended after they were listed."""

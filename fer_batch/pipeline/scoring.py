@@ -233,7 +233,7 @@ class ShardScorer:
             scores = score_faces(
                 self._classifier.classify(np.concatenate([item.crops for item in extracted])),
                 [face for item in extracted for face in item.faces],
-                self._classifier.card.uncertain_below,
+                self._classifier.rule,
             )
         failpoint("classify.after")
         remaining = iter(scores)
@@ -245,6 +245,7 @@ class ShardScorer:
                 item.width_px,
                 item.height_px,
                 tuple(itertools.islice(remaining, len(item.faces))),
+                self._classifier.rule,
             )
             for item in chunk
         ]

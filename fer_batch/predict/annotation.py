@@ -1,6 +1,7 @@
 """Images with their faces marked, as `fer-batch predict --annotate` writes them.
 
-Each face gets a box and a label with its number, its emotion and a bar of its three probabilities.
+Each face gets a box and a label with its number, its called class with the probability of it, and a
+bar of its three probabilities.
 One image becomes a file, several become files in a folder. The predictions come from
 prediction.py; nothing here changes them.
 """
@@ -17,7 +18,7 @@ import numpy as np
 from fer_batch.errors import ConfigurationError
 from fer_batch.imaging.decoding import ImageLimits, Pixels, decode_image
 from fer_batch.predict.prediction import escape_text, is_multiple
-from fer_batch.records import Box, Emotion, FaceScore, FetchedImage, ImageScore
+from fer_batch.records import Box, CalledClass, FaceScore, FetchedImage, ImageScore
 from fer_batch.settings import Settings
 
 LONG_SIDE_PX = 800
@@ -25,10 +26,10 @@ LONG_SIDE_PX = 800
 MAX_ZOOM = 10
 
 # Blue, green, red.
-_COLORS: dict[Emotion | None, tuple[int, int, int]] = {
-    Emotion.HAPPY: (90, 210, 90),
-    Emotion.SAD: (245, 170, 90),
-    None: (205, 205, 205),
+_COLORS: dict[CalledClass, tuple[int, int, int]] = {
+    CalledClass.HAPPY: (90, 210, 90),
+    CalledClass.SAD: (245, 170, 90),
+    CalledClass.NEITHER: (205, 205, 205),
 }
 _INK = (0, 0, 0)
 _BAR = 8
@@ -127,7 +128,7 @@ def annotate(
     """Mark the faces in an image and encode it in the format of the extension; small images are
     enlarged.
 
-    Green is Happy, blue is Sad, gray is uncertain; the bar under the label shows p_happy, p_sad
+    Green is happy, blue is sad, gray is neither; the bar under the label shows p_happy, p_sad
     and p_neither in the same colors. Raises UndecodableImageError as `decode_image` does.
     """
     pixels = decode_image(data, ImageLimits.from_settings(settings))
@@ -138,18 +139,22 @@ def annotate(
     thick = max(1, round(max(drawn.shape[:2]) / 700))
     boxes = [_scale_box(face.box, zoom) for face in faces]
     for box, face in zip(boxes, faces, strict=True):
-        _draw_outline(drawn, box, _choose_color(face), thick)
+        _draw_outline(drawn, box, _COLORS[face.called_class], thick)
     labels: list[Box] = []
     for number, (box, face) in enumerate(zip(boxes, faces, strict=True), start=1):
-        mark = "?" if face.is_uncertain else ""
-        text = f"{number} {face.emotion}{mark} {max(face.p_happy, face.p_sad):.2f}"
+        text = _format_label(number, face)
         labels.append(_place_label(box, _measure_label(text, thick), drawn, [*labels, *boxes]))
         _draw_label(drawn, labels[-1], text, face, thick)
     return cv2.imencode(extension, drawn)[1].tobytes()
 
 
-def _choose_color(face: FaceScore) -> tuple[int, int, int]:
-    return _COLORS[None if face.is_uncertain else face.emotion]
+def _format_label(number: int, face: FaceScore) -> str:
+    probability = {
+        CalledClass.HAPPY: face.p_happy,
+        CalledClass.SAD: face.p_sad,
+        CalledClass.NEITHER: face.p_neither,
+    }[face.called_class]
+    return f"{number} {face.called_class} {probability:.2f}"
 
 
 def _scale_box(box: Box, zoom: int) -> Box:
@@ -205,16 +210,18 @@ def _count_hidden_px(box: Box, others: Sequence[Box]) -> int:
 
 def _draw_label(drawn: Pixels, label: Box, text: str, face: FaceScore, thick: int) -> None:
     right, bottom = label.x + label.width - 1, label.y + label.height - 1
-    cv2.rectangle(drawn, (label.x, label.y), (right, bottom), _choose_color(face), cv2.FILLED)
+    cv2.rectangle(
+        drawn, (label.x, label.y), (right, bottom), _COLORS[face.called_class], cv2.FILLED
+    )
     bar = bottom - _BAR * thick
     (_, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.5 * thick, thick)
     at = (label.x + 4 * thick, label.y + height + 3 * thick)
     cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.5 * thick, _INK, thick, cv2.LINE_AA)
     ends = np.cumsum([face.p_happy, face.p_sad, face.p_neither]) * label.width
     start = label.x
-    for end, emotion in zip(ends, (Emotion.HAPPY, Emotion.SAD, None), strict=True):
+    for end, color in zip(ends, _COLORS.values(), strict=True):
         stop = min(label.x + round(float(end)), right + 1)
-        cv2.rectangle(drawn, (start, bar), (stop - 1, bottom), _COLORS[emotion], cv2.FILLED)
+        cv2.rectangle(drawn, (start, bar), (stop - 1, bottom), color, cv2.FILLED)
         start = max(start, stop)
     cv2.rectangle(drawn, (label.x, bar), (right, bottom), _INK, thick)
     cv2.rectangle(drawn, (label.x, label.y), (right, bottom), _INK, thick)

@@ -28,7 +28,14 @@ from fer_batch.imaging.faces import ExtractedFaces, FaceDetector, ImageKind, ext
 from fer_batch.model import active_model
 from fer_batch.model.classifier import Classifier, score_faces
 from fer_batch.predict import downloads
-from fer_batch.records import Batch, Emotion, FetchedImage, Image, ImageScore, Outcome
+from fer_batch.records import (
+    Batch,
+    CalledClass,
+    FetchedImage,
+    Image,
+    ImageScore,
+    Outcome,
+)
 from fer_batch.settings import Settings
 
 DOWNLOAD_TIMEOUT_S = 30.0
@@ -60,18 +67,6 @@ class Prediction:
         rows = np.array([(f.p_happy, f.p_sad, f.p_neither) for f in self.score.faces])
         p_happy, p_sad, p_neither = rows.mean(axis=0).tolist()
         return p_happy, p_sad, p_neither
-
-    @property
-    def emotion(self) -> Emotion | None:
-        """The larger of the image's p_happy and p_sad."""
-        if (means := self.probabilities) is None:
-            return None
-        return Emotion.HAPPY if means[0] >= means[1] else Emotion.SAD
-
-    @property
-    def is_uncertain(self) -> bool:
-        """Whether every face of the image is uncertain."""
-        return all(face.is_uncertain for face in self.score.faces)
 
 
 # ---------------------------------------------------------------- sources
@@ -210,10 +205,14 @@ class Predictor:
         faces = score_faces(
             self._classifier.classify(extracted.crops),
             extracted.faces,
-            self._classifier.card.uncertain_below,
+            self._classifier.rule,
         )
         score = ImageScore.from_faces(
-            extracted.image, extracted.width_px, extracted.height_px, tuple(faces)
+            extracted.image,
+            extracted.width_px,
+            extracted.height_px,
+            tuple(faces),
+            self._classifier.rule,
         )
         return Prediction(score, kind, note)
 
@@ -239,7 +238,7 @@ def format_text(prediction: Prediction) -> str:
     score = prediction.score
     source = escape_text(score.image.key)
     means = prediction.probabilities
-    if means is None or prediction.emotion is None:
+    if means is None or score.emotion is None:
         return f"{source}: not scored, {score.outcome}: {score.reason}"
     count = len(score.faces)
     treated = "as a crop" if prediction.kind == "crops" else f"{count} face{'s'[: count != 1]}"
@@ -247,15 +246,14 @@ def format_text(prediction: Prediction) -> str:
     if prediction.note:
         lines.append(f"({prediction.note})")
     lines += [
-        f"Prediction: {_format_pair(means[0], means[1])}",
-        f"p_neither: {means[2]:.4f}",
-        f"Image Emotion is: {prediction.emotion}{_format_uncertain(prediction.is_uncertain)}",
+        f"Prediction: {_format_probabilities(*means)}",
+        f"Image Emotion is: {score.emotion}{_format_neither(score.called_class)}",
     ]
     if count > 1:
         lines += [
             f"  face {number} at ({face.box.x}, {face.box.y}), {face.box.width}×{face.box.height}: "
-            f"{_format_pair(face.p_happy, face.p_sad)} p_neither {face.p_neither:.4f} "
-            f"{face.emotion}{_format_uncertain(face.is_uncertain)}"
+            f"{face.emotion}{_format_neither(face.called_class)}, "
+            f"{_format_probabilities(face.p_happy, face.p_sad, face.p_neither)}"
             for number, face in enumerate(score.faces, start=1)
         ]
     return "\n".join(lines)
@@ -279,8 +277,8 @@ def to_json(prediction: Prediction, annotated: Path | None = None) -> dict[str, 
         "p_happy": means and means[0],
         "p_sad": means and means[1],
         "p_neither": means and means[2],
-        "emotion": prediction.emotion,
-        "is_uncertain": prediction.is_uncertain if means else None,
+        "emotion": score.emotion,
+        "called_class": score.called_class,
         "faces": [asdict(face) | {"emotion": face.emotion.value} for face in score.faces],
         "annotated": annotated and _replace_surrogates(str(annotated)),
     }
@@ -299,9 +297,10 @@ def _replace_surrogates(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _format_pair(p_happy: float, p_sad: float) -> str:
-    return f"[[{p_happy:.4f} {p_sad:.4f}]]"
+def _format_probabilities(p_happy: float, p_sad: float, p_neither: float) -> str:
+    return f"p_happy {p_happy:.3f}, p_sad {p_sad:.3f}, p_neither {p_neither:.3f}"
 
 
-def _format_uncertain(is_uncertain: bool) -> str:
-    return " (uncertain)" if is_uncertain else ""
+def _format_neither(called_class: CalledClass | None) -> str:
+    """Marks a forced choice between Happy and Sad for what people would call neither."""
+    return " (looks neither)" if called_class is CalledClass.NEITHER else ""

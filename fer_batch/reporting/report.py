@@ -1,8 +1,8 @@
 """The satisfaction report of a day: a self-contained HTML file, and a console table.
 
-Both show the same cells, formatted from the rows of `satisfaction_daily`. For suppressed rows
-neither shows a share or the counts per expression. Computing figures and verdicts is left to the
-package `satisfaction`.
+Both show the same cells, formatted from the rows of `satisfaction_daily`: whole percents and
+numbers of faces, no counts by class. The sentences are those of wording.py. Computing figures and
+verdicts is left to the package `satisfaction`.
 """
 
 from __future__ import annotations
@@ -21,26 +21,31 @@ import sqlalchemy as sa
 
 from fer_batch.database import connections, tables
 from fer_batch.records import Batch
-from fer_batch.satisfaction import figures, revisions
+from fer_batch.reporting import wording
+from fer_batch.satisfaction import comparisons, figures, periods, revisions
 from fer_batch.settings import Settings
 from fer_batch.testing.failpoints import failpoint
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_NO_VALUE = "–"
 _COLORS = {"satisfied": "#1b7f4d", "not satisfied": "#b3412e", "inconclusive": "#7a6a2f"}
+_OTHER_COLOR = "#3c5a80"
 
 
 @dataclass(frozen=True, slots=True)
 class ReportData:
     """The content of a report.
 
-    `days` are rows of `satisfaction_daily` as dictionaries, newest day first; `skipped` are
-    batches without a summary, with the keys `facility_id`, `capture_day`, `status`, `reason`;
+    `days` are rows of `satisfaction_daily` as dictionaries, newest day first; `periods` are the
+    newest rows of `satisfaction_period` whose last day is not after the capture day; `changes` are
+    rows of `satisfaction_change` of the capture day; `skipped` are batches without a summary, with
+    the keys `facility_id`, `capture_day`, `status`, `reason`;
     `findings` are the findings of pipeline/checks.py.
     """
 
     capture_day: date
     days: Sequence[Mapping[str, Any]]
+    periods: Sequence[Mapping[str, Any]] = ()
+    changes: Sequence[Mapping[str, Any]] = ()
     findings: Sequence[Mapping[str, Any]] = ()
     skipped: Sequence[Mapping[str, Any]] = ()
     made_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -66,6 +71,8 @@ def write_report(
         data = ReportData(
             capture_day=days[-1],
             days=to_rows(daily),
+            periods=periods.load_latest(connection, ids, days[-1]),
+            changes=comparisons.load_changes(connection, ids, days[-1]),
             findings=findings,
             skipped=_load_skipped(connection, ids, days),
         )
@@ -124,22 +131,42 @@ def render_html(data: ReportData) -> str:
     return environment.get_template("report.html").render(
         data=data,
         today=[(row, format_cells(row)) for row in today],
+        sentences=[(format_cells(row)["facility"], describe_facility(data, row)) for row in today],
         earlier=[
             (row, format_cells(row)) for row in data.days if row["capture_day"] < data.capture_day
         ],
         versions=sorted({row["model_version"] for row in data.days}),
         chart=draw_chart(today),
+        wording=wording,
         min_faces=figures.MIN_FACES,
+        min_sessions=figures.MIN_SESSIONS,
     )
+
+
+def describe_facility(data: ReportData, summary: Mapping[str, Any]) -> str:
+    """The sentences about a facility's day: its rate, its target, and a change if there is one."""
+    own = [row for row in data.periods if row["facility_id"] == summary["facility_id"]]
+    day = {**summary, "period": "day", "first_day": summary["capture_day"]}
+    day["last_day"] = summary["capture_day"]
+    sentences = [wording.describe_rate(summary)]
+    if summary["happy_rate"] is None:
+        # A week may say what the day may not.
+        sentences += [
+            f"{wording.name_period(row)}: {wording.describe_rate(row)}"
+            for row in own
+            if row["happy_rate"] is not None and row["period"] == "week"
+        ]
+    sentences.append(wording.describe_verdict([day, *own]))
+    sentences += [
+        wording.describe_change(row)
+        for row in data.changes
+        if row["facility_id"] == summary["facility_id"]
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def format_cells(summary: Mapping[str, Any]) -> dict[str, str]:
     """A row of `satisfaction_daily` as the cells of a table row: text by column name."""
-    is_suppressed = summary["verdict"] == "suppressed"
-    counts = {
-        name: _NO_VALUE if is_suppressed else f"{summary[name]:,}"
-        for name in ("happy", "sad", "uncertain", "neither")
-    }
     not_scored = ", ".join(f"{n} {reason}" for reason, n in sorted(summary["not_scored"].items()))
     if summary["images_pending"]:
         not_scored = ", ".join(filter(None, (not_scored, f"{summary['images_pending']} pending")))
@@ -147,52 +174,49 @@ def format_cells(summary: Mapping[str, Any]) -> dict[str, str]:
         "facility": str(summary.get("facility_name") or summary["facility_id"]),
         "images": f"{summary['images']:,}",
         "faces": f"{summary['faces']:,}",
-        "Happy": counts["happy"],
-        "Sad": counts["sad"],
-        "uncertain": counts["uncertain"],
-        "neither": counts["neither"],
         "not scored": not_scored or "none",
-        "happy share": _format_share(summary),
+        "happy": wording.format_rate(summary, "happy_rate"),
+        "sad": wording.format_rate(summary, "sad_rate"),
+        "target": _format_target(summary),
         "verdict": summary["verdict"],
         "complete": "yes" if summary["is_complete"] else "no",
     }
 
 
-def _format_share(summary: Mapping[str, Any]) -> str:
-    if summary["happy_share"] is None:
-        return _NO_VALUE
-    low, high = summary["happy_share_low"], summary["happy_share_high"]
-    return f"{summary['happy_share']:.3f} ({low:.3f} to {high:.3f})"
+def _format_target(summary: Mapping[str, Any]) -> str:
+    target = summary["target_rate"]
+    return wording.NO_VALUE if target is None else f"{wording.format_percent(target)} %"
 
 
 def draw_chart(summaries: Sequence[Mapping[str, Any]]) -> str:
-    """The happy share of each facility with its interval, as an SVG element.
+    """The happy rate of each facility with its interval, as an SVG element.
 
-    Returns an empty string if no summary has a share.
+    Returns an empty string if no summary has a rate.
     """
     from matplotlib.figure import Figure
 
-    shown = [s for s in summaries if s["happy_share"] is not None][::-1]
+    shown = [s for s in summaries if s["happy_rate"] is not None][::-1]
     if not shown:
         return ""
     figure = Figure(figsize=(8, 0.9 + 0.42 * len(shown)), layout="constrained")
     axes = figure.add_subplot()
     for position, row in enumerate(shown):
-        color = _COLORS[row["verdict"]]
+        color = _COLORS.get(row["verdict"], _OTHER_COLOR)
         axes.plot(
-            [row["happy_share_low"], row["happy_share_high"]],
+            [100 * row["happy_rate_low"], 100 * row["happy_rate_high"]],
             [position, position],
             color=color,
             linewidth=3,
             solid_capstyle="butt",
         )
-        axes.plot(row["happy_share"], position, "o", color=color, markersize=8)
-        axes.plot(row["target_share"], position, "|", color="black", markersize=18)
+        axes.plot(100 * row["happy_rate"], position, "o", color=color, markersize=8)
+        if row["target_rate"] is not None:
+            axes.plot(100 * row["target_rate"], position, "|", color="black", markersize=18)
     names = [str(row.get("facility_name") or row["facility_id"]) for row in shown]
     axes.set_yticks(range(len(shown)), [name.replace("$", r"\$") for name in names])
     axes.set_ylim(-0.6, len(shown) - 0.4)
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("happy share (point) with interval (bar) and target (vertical mark)")
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("faces of 100 with a happy expression: estimate, interval (bar), target (mark)")
     axes.grid(axis="x", alpha=0.3)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -203,11 +227,11 @@ def draw_chart(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def print_summaries(
-    summaries: Sequence[Mapping[str, Any]], true_shares: Mapping[str, float] | None = None
+    summaries: Sequence[Mapping[str, Any]], true_rates: Mapping[str, float] | None = None
 ) -> None:
-    """Print a console table of summaries.
+    """Print a console table of summaries, and a sentence about each facility if it is one day.
 
-    `true_shares` adds a column with the true happy share of each facility id, which is known for
+    `true_rates` adds a column with the true happy rate of each facility id, which is known for
     synthetic images.
     """
     from rich.console import Console
@@ -217,14 +241,18 @@ def print_summaries(
     if not summaries:
         Console().print("no summaries")
         return
-    right_aligned = {"images", "faces", "Happy", "Sad", "uncertain", "neither", "true share"}
+    right_aligned = {"images", "faces", "drawn happy", "target"}
     table = Table()
     rows = []
     for summary in summaries:
-        row = {"day": str(summary["capture_day"]), **format_cells(summary)}
-        if true_shares is not None:
-            share = true_shares.get(summary["facility_id"])
-            row["true share"] = _NO_VALUE if share is None else f"{share:.3f}"
+        row = {"day": str(summary["capture_day"])}
+        for name, cell in format_cells(summary).items():
+            if name == "happy" and true_rates is not None:  # the truth beside the estimate
+                rate = true_rates.get(summary["facility_id"])
+                row["drawn happy"] = (
+                    wording.NO_VALUE if rate is None else f"{wording.format_percent(rate)} %"
+                )
+            row[name] = cell
         rows.append(row)
     if len({row["day"] for row in rows}) == 1:
         table.title = f"Capture day {rows[0]['day']}"
@@ -238,3 +266,6 @@ def print_summaries(
     if not console.is_terminal:
         console = Console(width=180)
     console.print(table)
+    if "day" not in rows[0]:
+        for summary, row in zip(summaries, rows, strict=True):
+            console.print(Text(f"{row['facility']}: {wording.describe_rate(summary)}"))

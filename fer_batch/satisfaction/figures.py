@@ -1,78 +1,218 @@
-"""The figures of a summary: happy share, confidence interval and verdict, computed from counts.
+"""The figures of a summary: what is published of the estimate of a period, and its verdict.
 
-Arithmetic only, without any input or output. Counting and storing is left to revisions.py.
+Here it is decided which clusters are used, whether there are enough faces and sessions to publish a
+rate, and how the interval compares with the target, without any input or output. The estimate is
+left to estimator.py, counting and storing to revisions.py.
 """
 
 from __future__ import annotations
 
-from statistics import NormalDist
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
-CONFIDENCE = 0.95
+from fer_batch.facilities.registry import Facility
+from fer_batch.satisfaction.estimator import (
+    CONFIDENCE,
+    ClusterTotals,
+    Estimate,
+    Floats,
+    Rate,
+    estimate,
+)
+
 MIN_FACES = 30
-"""With fewer faces that are happy or sad, no share is published: the interval would be too wide to
-mean anything, and single visitors might be recognized in the numbers."""
+"""With fewer faces no rate is published: single visitors might be recognized in the numbers."""
+MIN_SESSIONS = 10
+"""With fewer sessions or blocks no rate is published, for the same reason."""
 
-SHARES = ("happy_share", "happy_share_low", "happy_share_high", "uncertain_share", "neither_share")
+RATES = (
+    *("happy_rate", "happy_rate_low", "happy_rate_high"),
+    *("sad_rate", "sad_rate_low", "sad_rate_high"),
+    "neither_rate",
+    *("called_happy_rate", "called_happy_rate_low", "called_happy_rate_high"),
+    *("called_sad_rate", "called_sad_rate_low", "called_sad_rate_high"),
+)
+"""The columns that are null if the period is suppressed."""
+PRECISION = ("sessions_effective", "faces_effective", "design_effect", "benchmark_weight")
+_CALLED = ("called_happy", "called_sad", "called_neither")
+_FIGURE = (
+    *RATES,
+    *PRECISION,
+    *_CALLED,
+    *("faces", "totals", "sessions", "session_rule", "method", "confidence", "faces_needed"),
+)
+"""The columns that stay together when a published figure is kept."""
 _DECIMALS = 6
-"""Shares are rounded, so that rounding errors of another machine do not cause a new revision."""
+"""Figures are rounded, so that rounding errors of another machine cause no new revision."""
 
 
-def compute_wilson_interval(
-    happy: npt.ArrayLike, n: npt.ArrayLike, confidence: float = CONFIDENCE
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Lower and upper end of Wilson's score interval for `happy` of `n`, elementwise, from 0 to 1.
+def compute_figures(
+    totals: Mapping[str, Mapping[str, Any]],
+    period: str,
+    facility: Facility,
+    confusion: Floats | None,
+    is_due: bool = True,
+) -> dict[str, Any]:
+    """The columns of a summary that follow from its counts.
 
-    Returns two float64 arrays of the broadcast shape, NaN where n is 0. Unlike the textbook
-    interval p ± z·sqrt(p(1-p)/n) it stays between 0 and 1 and keeps its coverage near both ends,
-    where happy shares usually are. It assumes independent faces, which the faces of one visit are
-    not: the true interval is at least this wide. Source: E. B. Wilson (1927), Probable inference,
-    the law of succession, and statistical inference, JASA 22, 209-212.
+    `totals` holds the sums of the period by clustering, `gap` (sessions) and `blocks`, each as
+    `ClusterTotals.to_json` writes them; without faces it is empty. `confusion` [3,3] is the
+    confusion matrix in the card of the CNN, or None. `is_due` is false while more images of the
+    period may come: a figure is published once. Returns the columns of `RATES` and `PRECISION`
+    with `method`, `sessions`, `session_rule`, `target_rate`, `confidence` and `verdict`.
     """
-    k, trials = np.asarray(happy, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = k / trials
-        center = (p + z2 / (2 * trials)) / (1 + z2 / trials)
-        half = np.sqrt(z2 * (p * (1 - p) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
-    # Exactly 0 and 1 at the ends, where rounding errors would leave the range or exclude the share.
-    low = np.where(k == 0, 0.0, np.clip(center - half, 0, 1))
-    high = np.where(k == trials, 1.0, np.clip(center + half, 0, 1))
-    return np.where(trials > 0, low, np.nan), np.where(trials > 0, high, np.nan)
+    clusterings = parse_clusterings(totals)
+    rule = _choose_rule(clusterings, facility)
+    figures: dict[str, Any] = dict.fromkeys((*RATES, *PRECISION, "sessions", "faces_needed"))
+    figures |= {
+        "session_rule": rule if clusterings else None,
+        "target_rate": facility.target_rate,
+        "confidence": CONFIDENCE,
+        "method": "suppressed",
+        "verdict": "suppressed",
+    }
+    if not clusterings:
+        return figures
+    estimated = _estimate(clusterings, rule, facility, confusion)
+    figures["sessions"] = clusterings[rule].clusters if rule in clusterings else None
+    if _is_suppressed(estimated, figures["sessions"], period, facility):
+        return figures
+    if not is_due:
+        return figures | {"verdict": "pending"}
+    figures |= {name: round(getattr(estimated, name), _DECIMALS) for name in PRECISION[1:]}
+    if estimated.sessions_effective is not None:
+        figures["sessions_effective"] = round(estimated.sessions_effective, _DECIMALS)
+    for name in ("happy", "sad", "called_happy", "called_sad"):
+        figures |= _name_rate(f"{name}_rate", getattr(estimated, name))
+    figures["neither_rate"] = round(estimated.neither_rate, _DECIMALS)
+    figures["method"] = estimated.method
+    figures["verdict"] = _judge(estimated.method, figures, facility.target_rate)
+    if figures["verdict"] == "inconclusive":
+        figures["faces_needed"] = _compute_faces_needed(estimated, facility.target_rate)
+    return figures
 
 
-def summarize_counts(counts: pd.DataFrame) -> pd.DataFrame:
-    """Add shares, interval and verdict to counts, one row per facility and capture day.
+def keep_published(
+    newest: Mapping[Any, Any],
+    summary: Mapping[str, Any],
+    facility: Facility,
+    confusion: Floats | None,
+) -> Mapping[str, Any]:
+    """The summary, with the published figure of the newest one if it must stay.
 
-    Needs the integer columns `faces`, `happy`, `sad`, `uncertain` (the last three add up to
-    `faces`) and `neither`, and `target_share` from 0 to 1. Adds the columns of `SHARES` (float64,
-    NaN where suppressed), `interval_method`, `confidence` and `verdict`. The argument is not
-    changed.
+    Two figures that differ by a few faces would reveal those faces. So a figure stays until at
+    least `MIN_FACES` faces, of at least `MIN_SESSIONS` sessions if they are known, were added or
+    removed. Only the numbers of images and of scored faces follow at once, and the verdict follows
+    the target.
     """
-    happy, faces = counts["happy"].to_numpy(np.float64), counts["faces"].to_numpy(np.float64)
-    counted = happy + counts["sad"].to_numpy(np.float64)
-    is_suppressed = counted < MIN_FACES
-    target = counts["target_share"].to_numpy(np.float64)
-    low, high = (end.round(_DECIMALS) for end in compute_wilson_interval(happy, counted))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = {
-            "happy_share": happy / counted,
-            "happy_share_low": low,
-            "happy_share_high": high,
-            "uncertain_share": counts["uncertain"].to_numpy(np.float64) / faces,
-            "neither_share": counts["neither"].to_numpy(np.float64) / faces,
-        }
-    verdict = np.select(
-        [is_suppressed, low > target, high < target],
-        ["suppressed", "satisfied", "not satisfied"],
-        default="inconclusive",
+    if not is_published(newest["method"]) or newest["model_version"] != summary["model_version"]:
+        return summary
+    changed = sum(abs(newest[name] - summary[name]) for name in _CALLED)
+    if changed == 0 and summary["verdict"] != "pending":
+        return summary
+    is_small = changed < MIN_FACES or (
+        summary["session_rule"] == newest["session_rule"] == "gap"
+        and abs((summary["sessions"] or 0) - newest["sessions"]) < MIN_SESSIONS
     )
-    return counts.assign(
-        **{k: np.where(is_suppressed, np.nan, v.round(_DECIMALS)) for k, v in shares.items()},
-        interval_method="wilson",
-        confidence=CONFIDENCE,
-        verdict=verdict,
-    )
+    if not is_small and summary["verdict"] != "pending":
+        return summary
+    kept = {name: newest[name] for name in _FIGURE}
+    kept["verdict"] = _judge(newest["method"], kept, summary["target_rate"])
+    if newest["target_rate"] != summary["target_rate"]:
+        estimated = _estimate(
+            parse_clusterings(newest["totals"]), newest["session_rule"], facility, confusion
+        )
+        kept["faces_needed"] = (
+            _compute_faces_needed(estimated, summary["target_rate"])
+            if kept["verdict"] == "inconclusive"
+            else None
+        )
+    return {**summary, **kept}
+
+
+def is_published(method: str) -> bool:
+    """Whether a summary of this method has rates."""
+    return method in ("raw", "benchmark", "local")
+
+
+def parse_clusterings(
+    totals: Mapping[str, Mapping[str, Any]],
+) -> dict[str, ClusterTotals]:
+    """The totals of a summary by clustering, as they are stored."""
+    return {rule: ClusterTotals.from_json(sums) for rule, sums in totals.items()}
+
+
+def add_totals(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """The totals of a period from those of its days, for the clusterings that all of them have."""
+    if not parts:
+        return {}
+    rules = sorted(set.intersection(*(set(part) for part in parts)))
+    added = {}
+    for rule in rules:
+        first, *others = (ClusterTotals.from_json(part[rule]) for part in parts)
+        for other in others:
+            first += other
+        added[rule] = first.to_json()
+    return added
+
+
+def _choose_rule(clusterings: Mapping[str, ClusterTotals], facility: Facility) -> str:
+    """Sessions where the capture times are known, otherwise blocks in key order if there is one."""
+    if "gap" in clusterings:
+        return "gap"
+    return "blocks" if facility.key_order == "time" else "design effect"
+
+
+def _estimate(
+    clusterings: Mapping[str, ClusterTotals],
+    rule: str,
+    facility: Facility,
+    confusion: Floats | None,
+) -> Estimate:
+    # Sessions come first: they are what is counted, and the blocks are a second opinion.
+    ordered = [clusterings[name] for name in ("gap", "blocks") if name in clusterings]
+    design_effect = facility.design_effect if rule == "design effect" else None
+    return estimate(ordered, confusion, design_effect=design_effect)
+
+
+def _is_suppressed(
+    estimated: Estimate, sessions: int | None, period: str, facility: Facility
+) -> bool:
+    is_too_small = estimated.faces < MIN_FACES or (sessions is not None and sessions < MIN_SESSIONS)
+    return is_too_small or (period == "day" and facility.publish_period == "week")
+
+
+def _judge(method: str, figures: Mapping[str, Any], target: float | None) -> str:
+    if method == "raw":
+        return "no verdict"
+    if target is None:
+        return "no target"
+    if figures["happy_rate_low"] > target:
+        return "satisfied"
+    return "not satisfied" if figures["happy_rate_high"] < target else "inconclusive"
+
+
+def _compute_faces_needed(estimated: Estimate, target: float | None) -> int | None:
+    """How many faces would make the verdict conclusive if the rate stayed the same.
+
+    The squared half width of the interval falls with the number of faces to that of very many
+    faces, where only the classifier's errors are left. None if even that interval contains the
+    target, so that only an audit of the facility's own faces helps, or without a target.
+    """
+    if target is None:
+        return None
+    rate, limit = estimated.happy, estimated.happy_limit
+    is_above = rate.rate > target
+    half, least = (abs(each.rate - (each.low if is_above else each.high)) for each in (rate, limit))
+    distance = abs(rate.rate - target)
+    if least >= distance or half <= least:
+        return None
+    factor = (half**2 - least**2) / (distance**2 - least**2)
+    return max(estimated.faces + 1, int(np.ceil(estimated.faces * factor)))
+
+
+def _name_rate(name: str, rate: Rate) -> dict[str, float]:
+    values = np.round([rate.rate, rate.low, rate.high], _DECIMALS).tolist()
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))

@@ -1,6 +1,7 @@
 """Summaries in the database: counted, and written as a new revision if something changed.
 
-Revisions are never altered. The arithmetic is left to figures.py, the presentation to reporting.
+Revisions are never altered. The arithmetic is left to estimator.py and figures.py, the presentation
+to reporting.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from fer_batch.database.statements import load_statements
 from fer_batch.facilities.registry import Facility
 from fer_batch.log import get_logger
 from fer_batch.records import Batch
-from fer_batch.satisfaction.figures import SHARES, summarize_counts
+from fer_batch.satisfaction.estimator import Floats
+from fer_batch.satisfaction.figures import PRECISION, RATES, compute_figures, keep_published
 from fer_batch.testing.failpoints import failpoint
 
 log = get_logger(__name__)
@@ -34,8 +36,12 @@ def write_summaries(
     model_version: str,
     facilities: Mapping[str, Facility],
     run_id: str,
+    due_until: date | None = None,
 ) -> list[dict[str, Any]]:
     """Summarize the batches; returns the newest summary of each, whether new or unchanged.
+
+    The rates of an incomplete day are published if it is not after `due_until`, the last day that
+    no later run looks at again; None publishes those of all days.
 
     The dictionaries have the columns of `satisfaction_summary` and `is_new_revision`. A revision
     is written only if something other than the run and the time would change. It does not replace
@@ -45,25 +51,65 @@ def write_summaries(
     """
     connections.prefer_hash_joins(connection)
     results.check_registered(connection, model_version)
-    counts = [
+    confusion = Confusions(connection).load(model_version)
+    rows = [
         row
         # Sorted, so that concurrent runs take the locks in the same order and cannot deadlock.
         for batch in sorted(batches, key=lambda b: (b.capture_day, b.facility_id))
-        if (row := _count_batch(connection, batch, model_version, facilities[batch.facility_id]))
+        if (
+            row := _summarize_batch(
+                connection,
+                batch,
+                model_version,
+                facilities[batch.facility_id],
+                confusion,
+                is_due=due_until is None or batch.capture_day <= due_until,
+            )
+        )
     ]
-    if not counts:
-        return []
-    rows = summarize_counts(pd.DataFrame(counts)).to_dict("records")
-    summaries = [_write_revision(connection, row, run_id) for row in rows]
+    summaries = [
+        write_revision(connection, row, run_id, facilities[row["facility_id"]], confusion)
+        for row in rows
+    ]
     new = sum(summary["is_new_revision"] for summary in summaries)
     log.info("summarized", summaries=len(summaries), new_revisions=new)
     return summaries
 
 
-def _count_batch(
-    connection: sa.Connection, batch: Batch, model_version: str, facility: Facility
+class Confusions:
+    """The confusion matrices in the cards of model versions, each read once."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self._loaded: dict[str, Floats | None] = {}
+
+    def load(self, model_version: str) -> Floats | None:
+        """[3,3] the matrix in counts, or None if the card has none.
+
+        Rows are the class that most FER+ voters chose, columns the called class.
+        """
+        if model_version not in self._loaded:
+            path = ("confusions", "PublicTest", "plurality", "48")
+            table = tables.model_version
+            matrix = self._connection.execute(
+                sa.select(table.c.card[path]).where(table.c.model_version == model_version)
+            ).scalar_one()
+            self._loaded[model_version] = (
+                None if matrix is None else np.asarray(matrix, dtype=np.float64)
+            )
+        return self._loaded[model_version]
+
+
+def _summarize_batch(
+    connection: sa.Connection,
+    batch: Batch,
+    model_version: str,
+    facility: Facility,
+    confusion: Floats | None,
+    *,
+    is_due: bool,
 ) -> dict[str, Any] | None:
-    """The counts of a batch with the facility's settings; None if the batch has no summary."""
+    """The columns of a batch's summary; None if the batch has no summary."""
     connections.lock(connection, f"summary:{batch.facility_id}:{batch.capture_day}")
     params = asdict(batch) | {"model_version": model_version}
     counts = connection.execute(_STATEMENTS["count_batch"], params).mappings().one_or_none()
@@ -74,28 +120,43 @@ def _count_batch(
     was_over = listed_at is not None and listed_at >= facility.compute_day_end_utc(
         batch.capture_day
     )
-    return row | {
+    is_complete = was_over and row["images_pending"] == 0
+    figures = compute_figures(
+        row["totals"], "day", facility, confusion, is_due=is_due or is_complete
+    )
+    return {
+        **row,
+        **figures,
+        "faces_scored": row["faces"],
+        "period": "day",
+        "first_day": batch.capture_day,
         "model_version": model_version,
-        "target_share": facility.target_share,
         "time_zone": facility.time_zone,
-        "is_complete": was_over and row["images_pending"] == 0,
+        "is_complete": is_complete,
         "is_below_expected": was_over
         and not facility.is_closed(batch.capture_day)
         and row["images"] < facility.expected_images_min,
     }
 
 
-def _write_revision(
-    connection: sa.Connection, row: Mapping[Any, Any], run_id: str
+def write_revision(
+    connection: sa.Connection,
+    summary: Mapping[str, Any],
+    run_id: str,
+    facility: Facility,
+    confusion: Floats | None,
 ) -> dict[str, Any]:
-    """Insert the row as the next revision unless the newest one is equal or must stay."""
-    summary = {
-        str(name): None if name in SHARES and pd.isna(value) else value
-        for name, value in row.items()
-    }
-    newest = find_newest(connection, Batch(row["facility_id"], row["capture_day"]))
+    """Insert the summary as the next revision unless the newest one is equal or must stay.
+
+    `facility` and `confusion` are those that the summary was computed with.
+    """
+    newest = find_newest(
+        connection, Batch(summary["facility_id"], summary["capture_day"]), summary["period"]
+    )
+    if newest is not None:
+        summary = keep_published(newest, summary, facility, confusion)
     if newest is not None and all(
-        newest[name] == summary[name] for name in newest if name not in _NOT_COMPARED
+        newest[name] == summary.get(name) for name in newest if name not in _NOT_COMPARED
     ):
         return dict(newest) | {"is_new_revision": False}
     if newest is not None and newest["model_version"] != summary["model_version"]:
@@ -140,6 +201,7 @@ def _explain_why_newest_stays(
     params = {
         "facility_id": summary["facility_id"],
         "capture_day": summary["capture_day"],
+        "period": summary["period"],
         "model_version": newest["model_version"],
         "run_id": run_id,
     }
@@ -154,11 +216,15 @@ def _count_known_images(summary: Mapping[Any, Any]) -> int:
     return int(summary["images"] - summary["images_pending"] - unseen)
 
 
-def find_newest(connection: sa.Connection, batch: Batch) -> sa.RowMapping | None:
-    """The newest revision of a batch's summary; None if it has none."""
+def find_newest(
+    connection: sa.Connection, batch: Batch, period: str = "day"
+) -> sa.RowMapping | None:
+    """The newest revision of the summary of the period that ends on the batch's day, or None."""
     table = tables.satisfaction_summary
     revisions = sa.select(table).where(
-        table.c.facility_id == batch.facility_id, table.c.capture_day == batch.capture_day
+        table.c.facility_id == batch.facility_id,
+        table.c.capture_day == batch.capture_day,
+        table.c.period == period,
     )
     newest = revisions.order_by(table.c.revision.desc()).limit(1)
     return connection.execute(newest).mappings().one_or_none()
@@ -169,9 +235,21 @@ def load_daily(
 ) -> pd.DataFrame:
     """The rows of the view `satisfaction_daily` of some facilities, both days included.
 
-    Shares are NaN where suppressed; `not_scored` holds dictionaries. Sorted by day and name.
+    Rates are NaN where suppressed; `not_scored` holds dictionaries. Sorted by day and name.
     """
     params = {"facility_ids": list(facility_ids), "first_day": first_day, "last_day": last_day}
     rows = connection.execute(_STATEMENTS["load_daily"], params)
     daily = pd.DataFrame(rows.mappings().all(), columns=list(rows.keys()))
-    return daily.astype(dict.fromkeys((*SHARES, "target_share", "confidence"), np.float64))
+    return daily.astype(
+        dict.fromkeys((*RATES, *PRECISION, "target_rate", "confidence"), np.float64)
+    )
+
+
+def load_recent_rates(
+    connection: sa.Connection, facility_ids: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """The newest published happy rate of each facility that has one, with interval and day."""
+    rows = connection.execute(
+        _STATEMENTS["load_recent_rates"], {"facility_ids": list(facility_ids)}
+    )
+    return {row["facility_id"]: dict(row) for row in rows.mappings()}

@@ -2,9 +2,16 @@
 -- All counts of a summary in one statement, so that they belong to one moment. A batch is counted
 -- if it was ever listed or its last listing failed. Erased images count as images that were not
 -- scored. A day that retention has dropped is not counted again.
+--
+-- Faces are counted by cluster, because the faces of one visit are alike. Sessions: the images of a
+-- camera in order of time; a session ends at a gap over 60 s or after 5 minutes. Blocks: equal
+-- numbers of images in order of time, over all cameras. Without the times of all images there are
+-- no sessions and half as many blocks, in key order. For each clustering the sums over its clusters
+-- of k and of k kᵀ are enough for the estimator; k are the faces called happy, sad and neither.
+-- Images with the same ETag have the same content: their faces count once, in the first of them.
 WITH image AS (
     SELECT
-        i.image_key, i.member, r.outcome,
+        i.image_key, i.member, i.etag, i.camera, i.captured_at_utc, r.outcome,
         fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at, NULL) AS is_final
     FROM fer.image AS i
     LEFT JOIN fer.image_result AS r
@@ -21,20 +28,87 @@ outcome AS (
     WHERE is_final
     GROUP BY outcome
 ),
-face AS (
+original AS (
+    SELECT DISTINCT ON (etag) *
+    FROM image
+    WHERE is_final AND outcome = 'scored'
+    ORDER BY etag, captured_at_utc, image_key, member
+),
+scored AS (
     SELECT
-        count(*) AS faces,
-        count(*) FILTER (WHERE f.emotion = 'Happy' AND NOT f.is_uncertain) AS happy,
-        count(*) FILTER (WHERE f.emotion = 'Sad' AND NOT f.is_uncertain) AS sad,
-        count(*) FILTER (WHERE f.is_uncertain) AS uncertain,
-        count(*) FILTER (WHERE f.p_neither > greatest(f.p_happy, f.p_sad)) AS neither
+        image.image_key, image.member, image.camera, image.captured_at_utc,
+        count(*) FILTER (WHERE f.called_class = 'happy') AS happy,
+        count(*) FILTER (WHERE f.called_class = 'sad') AS sad,
+        count(*) FILTER (WHERE f.called_class = 'neither') AS neither
     FROM fer.face_result AS f
-    JOIN image USING (image_key, member)
+    JOIN original AS image USING (image_key, member)
     WHERE f.facility_id = :facility_id
         AND f.capture_day = :capture_day
         AND f.model_version = :model_version
-        AND image.is_final
-        AND image.outcome = 'scored'
+    GROUP BY image.image_key, image.member, image.camera, image.captured_at_utc
+),
+face AS (
+    SELECT
+        coalesce(sum(happy), 0)::bigint AS called_happy,
+        coalesce(sum(sad), 0)::bigint AS called_sad,
+        coalesce(sum(neither), 0)::bigint AS called_neither,
+        coalesce(bool_and(captured_at_utc IS NOT NULL), false) AS is_timed
+    FROM scored
+),
+gap AS (
+    SELECT
+        *,
+        coalesce(captured_at_utc - lag(captured_at_utc) OVER camera > interval '60 seconds', true)
+            AS is_after_gap
+    FROM scored
+    WHERE (SELECT is_timed FROM face)
+    WINDOW camera AS (PARTITION BY camera ORDER BY captured_at_utc, image_key, member)
+),
+stay AS (
+    SELECT
+        *,
+        count(*) FILTER (WHERE is_after_gap) OVER (
+            PARTITION BY camera ORDER BY captured_at_utc, image_key, member) AS stay
+    FROM gap
+),
+part AS (
+    SELECT
+        *,
+        floor(extract(EPOCH FROM captured_at_utc
+            - min(captured_at_utc) OVER (PARTITION BY camera, stay)) / 300) AS part
+    FROM stay
+),
+block AS (
+    SELECT
+        *,
+        ntile((SELECT CASE WHEN is_timed THEN 20 ELSE 10 END FROM face)) OVER (
+            ORDER BY CASE WHEN (SELECT is_timed FROM face) THEN captured_at_utc END,
+                image_key, member) AS block
+    FROM scored
+),
+cluster AS (
+    SELECT
+        'gap' AS rule, sum(happy) AS happy, sum(sad) AS sad, sum(neither) AS neither
+    FROM part
+    GROUP BY camera, stay, part
+    UNION ALL
+    SELECT 'blocks', sum(happy), sum(sad), sum(neither)
+    FROM block
+    GROUP BY block
+),
+clustering AS (
+    SELECT
+        rule,
+        jsonb_build_object(
+            'clusters', count(*),
+            'counts', jsonb_build_array(sum(happy), sum(sad), sum(neither)),
+            'products', jsonb_build_array(
+                jsonb_build_array(sum(happy * happy), sum(happy * sad), sum(happy * neither)),
+                jsonb_build_array(sum(happy * sad), sum(sad * sad), sum(sad * neither)),
+                jsonb_build_array(sum(happy * neither), sum(sad * neither), sum(neither * neither))
+            )) AS sums
+    FROM cluster
+    GROUP BY rule
 )
 SELECT
     batch.facility_id,
@@ -47,7 +121,11 @@ SELECT
         WHERE outcome <> 'scored')
         || CASE WHEN erased.images > 0 THEN jsonb_build_object('erased', erased.images)
             ELSE '{}' END AS not_scored,
-    face.*
+    face.called_happy + face.called_sad + face.called_neither AS faces,
+    face.called_happy,
+    face.called_sad,
+    face.called_neither,
+    (SELECT coalesce(jsonb_object_agg(rule, sums), '{}') FROM clustering) AS totals
 FROM fer.batch AS batch
 CROSS JOIN face
 CROSS JOIN fer.erased_images(:facility_id, :capture_day) AS erased (images)
@@ -57,7 +135,7 @@ WHERE batch.facility_id = :facility_id
     AND NOT EXISTS (SELECT FROM fer.retention WHERE before_day > :capture_day);
 
 -- name: has_later_run
--- Whether a run that began later than :run_id has written a summary of the batch for this model
+-- Whether a run that began later than :run_id has written a summary of the period for this model
 -- version.
 SELECT EXISTS (
     SELECT
@@ -67,6 +145,7 @@ SELECT EXISTS (
         ON this_run.run_id = :run_id AND this_run.began_at < later.began_at
     WHERE summary.facility_id = :facility_id
         AND summary.capture_day = :capture_day
+        AND summary.period = :period
         AND summary.model_version = :model_version);
 
 -- name: load_daily
@@ -75,3 +154,11 @@ SELECT *
 FROM fer.satisfaction_daily
 WHERE facility_id = ANY(:facility_ids) AND capture_day BETWEEN :first_day AND :last_day
 ORDER BY capture_day, facility_name, facility_id;
+
+-- name: load_recent_rates
+-- The newest published happy rate of some facilities, of the longest period that ended with it.
+SELECT DISTINCT ON (facility_id)
+    facility_id, period, first_day, capture_day, happy_rate, happy_rate_low, happy_rate_high
+FROM fer.satisfaction_summary
+WHERE facility_id = ANY(:facility_ids) AND happy_rate IS NOT NULL
+ORDER BY facility_id, capture_day DESC, first_day, revision DESC;

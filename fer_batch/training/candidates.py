@@ -117,7 +117,7 @@ def measure(card_path: Path, splits: Mapping[str, Split], threads: int | None) -
     for usage in ("PublicTest", "PrivateTest"):
         split = splits[usage]
         probabilities = classify(split.pixels)
-        metrics = compute_metrics(probabilities, split, cnn.card.uncertain_below)
+        metrics = compute_metrics(probabilities, split)
         row[usage] = {
             "loss": compute_pair_loss(probabilities, split.labels),
             "happy_sad": metrics["happy_sad"]["accuracy"],

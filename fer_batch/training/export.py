@@ -105,12 +105,10 @@ def _sort_topologically(graph: Any) -> list[Any]:
     return list(ordered.values())
 
 
-def write(
-    artifact: bytes, out_dir: Path, name: str, uncertain_below: float, facts: dict[str, Any]
-) -> dict[str, Any]:
+def write(artifact: bytes, out_dir: Path, name: str, facts: dict[str, Any]) -> dict[str, Any]:
     """Write `<name>.onnx` and `<name>.json` into `out_dir`; returns the card.
 
-    `facts` are further keys of the card.
+    `facts` are further keys of the card: its optional ones, and informative ones.
     """
     card = {
         "format": 1,
@@ -120,7 +118,6 @@ def write(
         "artefact_bytes": len(artifact),
         "input": {"name": "crops", "dtype": "uint8", "shape": ["N", CROP_PX, CROP_PX]},
         "output": {"name": "probabilities", "classes": list(CLASSES)},
-        "uncertain_below": uncertain_below,
         **facts,
     }
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -227,7 +227,7 @@ class _TrainingCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if len(self._public) == 0:
             return {}
         probabilities = predict(self.build_averaged_model(), self._public.pixels)
-        metrics = compute_metrics(probabilities, self._public, 0.0)
+        metrics = compute_metrics(probabilities, self._public)
         return {
             "public_happy_sad": metrics["happy_sad"]["accuracy"],
             "public_seven": metrics["seven"]["accuracy"],

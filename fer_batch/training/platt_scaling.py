@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_batch.model.evaluation import ClassProbabilities
 from fer_batch.model.fer2013 import HAPPY, SAD
+from fer_batch.model.probabilities import ClassProbabilities
 
 
 class PlattScaling(NamedTuple):

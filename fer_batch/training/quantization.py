@@ -51,13 +51,13 @@ def quantize_if_accurate(
     `is_taken` in the returned facts, a key of the card, is True if the quantized one is returned.
     """
     float_probabilities = classify(public.pixels)
-    before = compute_metrics(float_probabilities, public, 0.0)
+    before = compute_metrics(float_probabilities, public)
     if before["happy_sad"]["rows"] == 0:
         return artifact, classify, {"is_taken": False}
     quantized = quantize_int8(artifact, crops)
     classify_quantized = open_artifact(quantized, "the quantized network", threads=2)
     probabilities = classify_quantized(public.pixels)
-    after = compute_metrics(probabilities, public, 0.0)
+    after = compute_metrics(probabilities, public)
     degradation = {
         "accuracy_lost": before["happy_sad"]["accuracy"] - after["happy_sad"]["accuracy"],
         "calibration_error_added": after["calibration"]["ece"] - before["calibration"]["ece"],

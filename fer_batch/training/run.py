@@ -1,8 +1,9 @@
 """One training run from Kaggle's archive to the artifact with its card: `train`.
 
 Reads the data, removes copies of test rows, trains, applies Platt scaling, exports, quantizes if
-that costs little, and chooses the threshold; the last four use PublicTest. PrivateTest is held out
-from every modeling decision: it is only evaluated at the end, for the card.
+that costs little, and, if there are votes, fits the calibration to them and chooses the calling
+rule; the last five use PublicTest. PrivateTest is held out from every modeling decision: it is only
+evaluated at the end, for the card.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import os
 import platform
 import re
+from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,17 +24,14 @@ from numpy.typing import NDArray
 from fer_batch.errors import ConfigurationError
 from fer_batch.log import get_logger
 from fer_batch.model import fer2013
-from fer_batch.model.evaluation import (
-    Classify,
-    choose_uncertain_below,
-    count_detected_faces,
-    measure,
-)
+from fer_batch.model.confusion import measure_confusions
+from fer_batch.model.evaluation import Classify, count_detected_faces, measure
 from fer_batch.model.fer2013 import Split
 from fer_batch.model.model_card import render_markdown
+from fer_batch.model.probabilities import MAJORITY_RULE
 from fer_batch.resources import find_artifacts_dir
 from fer_batch.settings import Settings
-from fer_batch.training import distillation
+from fer_batch.training import distillation, vote_calibration
 from fer_batch.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -131,18 +130,38 @@ def _calibrate_and_export(model: Any, training: Split, public: Split, recipe: Re
 def _write_files(
     out_dir: Path, name: str, exported: _Exported, facts: dict[str, Any], splits: dict[str, Split]
 ) -> dict[str, Any]:
-    """Choose the threshold, evaluate, and write the artifact and its card; returns the card."""
+    """Calibrate to the votes, evaluate, and write the artifact and its card; returns the card."""
     from fer_batch.training import export
 
-    classify, public = exported.classify, splits["PublicTest"]
-    uncertain_below = choose_uncertain_below(classify(public.pixels), public.labels)
-    measured = {
-        "metrics": _measure_splits(classify, splits, uncertain_below),
-        "detector": count_detected_faces(splits["PrivateTest"], Settings()),
-    }
-    card = export.write(exported.artifact, out_dir, name, uncertain_below, facts | measured)
+    measured = describe_scoring(exported.classify, splits) | facts
+    measured["detector"] = count_detected_faces(splits["PrivateTest"], Settings())
+    card = export.write(exported.artifact, out_dir, name, measured)
     (out_dir / f"{name}.md").write_text(render_markdown(card), encoding="utf-8")
     log.info("artifact written", card=str(out_dir / f"{name}.json"), bytes=len(exported.artifact))
+    return card
+
+
+def describe_scoring(classify: Classify, splits: dict[str, Split]) -> dict[str, Any]:
+    """The keys of the card that depend on the artifact and its calibration to the votes.
+
+    Keys: `vote_calibration` and `calling_rule`, fitted on PublicTest if that has votes and left out
+    otherwise, `confusions`, and `metrics`. `classify` maps uint8 [N,48,48] to class probabilities.
+    """
+    public = splits["PublicTest"]
+    calibration, rule, card = None, MAJORITY_RULE, dict[str, Any]()
+    if public.votes is not None:
+        class_probabilities = classify(public.pixels)
+        calibration = vote_calibration.fit(class_probabilities, public.votes)
+        rule = vote_calibration.choose_rule(calibration.apply(class_probabilities), public.votes)
+        card["vote_calibration"] = calibration.model_dump(mode="json")
+        card["calling_rule"] = asdict(rule)
+    usages = ("PublicTest", "PrivateTest")
+    card["confusions"] = {
+        usage: measure_confusions(classify, splits[usage], calibration, rule) for usage in usages
+    }
+    card["metrics"] = {
+        usage: measure(classify, splits[usage], calibration, rule) for usage in usages
+    }
     return card
 
 
@@ -248,15 +267,6 @@ def _describe_training(seconds: float, threads: int | None, exported: _Exported)
         "sad_scale": round(exported.scaling.scale, 4),
         "sad_offset": round(exported.scaling.offset, 4),
         "largest_difference_keras_onnx": exported.difference,
-    }
-
-
-def _measure_splits(
-    classify: Classify, splits: dict[str, Split], uncertain_below: float
-) -> dict[str, Any]:
-    return {
-        usage: measure(classify, splits[usage], uncertain_below)
-        for usage in ("PublicTest", "PrivateTest")
     }
 
 

@@ -4,7 +4,8 @@ WITH this_run AS (
 ),
 image AS (
     SELECT
-        i.facility_id, i.capture_day, i.image_key, i.member, d.model_version, r.outcome,
+        i.facility_id, i.capture_day, i.image_key, i.member, i.etag, i.captured_at_utc,
+        d.model_version, r.outcome,
         r.run_id <> :run_id AND r.scored_at >= (SELECT began_at FROM this_run) AS is_of_other_run,
         fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at, NULL) AS is_final
     FROM fer.image AS i
@@ -33,16 +34,23 @@ images AS (
     FROM image
     GROUP BY facility_id, capture_day
 ),
+original AS (
+    -- Images with the same content count once.
+    SELECT DISTINCT ON (facility_id, capture_day, etag) *
+    FROM image
+    WHERE is_final AND outcome = 'scored'
+    ORDER BY facility_id, capture_day, etag, captured_at_utc, image_key, member
+),
 faces AS (
     SELECT
         facility_id, capture_day,
         count(*) AS faces,
-        count(*) FILTER (WHERE f.p_happy >= f.p_sad AND NOT f.is_uncertain) AS happy,
-        count(*) FILTER (WHERE f.p_happy < f.p_sad AND NOT f.is_uncertain) AS sad
+        count(*) FILTER (WHERE f.called_class = 'happy') AS called_happy,
+        count(*) FILTER (WHERE f.called_class = 'sad') AS called_sad,
+        count(*) FILTER (WHERE f.called_class = 'neither') AS called_neither
     FROM fer.face_result AS f
-    JOIN image USING (facility_id, capture_day, image_key, member, model_version)
-    WHERE image.is_final
-        AND f.facility_id = ANY(:facility_ids)
+    JOIN original USING (facility_id, capture_day, image_key, member, model_version)
+    WHERE f.facility_id = ANY(:facility_ids)
         AND f.capture_day = ANY(:capture_days)
     GROUP BY facility_id, capture_day
 ),
@@ -50,18 +58,41 @@ compared AS (
     SELECT
         d.facility_id,
         d.capture_day,
-        ARRAY[d.images, d.images_scored, d.images_pending, d.faces] AS summary,
+        ARRAY[d.images, d.images_scored, d.images_pending, d.faces_scored] AS summary,
         ARRAY[
             coalesce(i.images, 0) + fer.erased_images(d.facility_id, d.capture_day),
-            coalesce(i.images_scored, 0), coalesce(i.images_pending, 0), coalesce(f.faces, 0)
+            coalesce(i.images_scored, 0), coalesce(i.images_pending, 0),
+            -- The method wilson counted pictures with the same content as often as they came.
+            CASE d.method WHEN 'wilson' THEN d.faces_scored ELSE coalesce(f.faces, 0) END
         ] AS recount,
-        -- Compared but not printed: on a suppressed day these counts are confidential.
-        ARRAY[d.happy, d.sad] <> ARRAY[coalesce(f.happy, 0), coalesce(f.sad, 0)] AS has_other_split
+        -- Compared but not printed, because counts by class are confidential. A published figure
+        -- stays if few faces or sessions change, or while more images may come; how many sessions
+        -- changed is not counted here. A summary of the method wilson has no such counts.
+        coalesce(CASE d.method
+            WHEN 'suppressed' THEN change.faces > 0
+            ELSE change.faces >= 30
+                AND d.faces = d.faces_scored
+                AND d.session_rule <> 'gap'
+                AND d.is_complete
+        END, false) AS has_other_split
     FROM fer.satisfaction_daily AS newest
-    JOIN fer.satisfaction_summary AS d USING (facility_id, capture_day, revision)
-    LEFT JOIN fer.batch AS b USING (facility_id, capture_day)
-    LEFT JOIN images AS i USING (facility_id, capture_day)
-    LEFT JOIN faces AS f USING (facility_id, capture_day)
+    JOIN fer.satisfaction_summary AS d
+        ON d.facility_id = newest.facility_id
+        AND d.capture_day = newest.capture_day
+        AND d.revision = newest.revision
+        AND d.period = 'day'
+    LEFT JOIN fer.batch AS b
+        ON b.facility_id = d.facility_id AND b.capture_day = d.capture_day
+    LEFT JOIN images AS i
+        ON i.facility_id = d.facility_id AND i.capture_day = d.capture_day
+    LEFT JOIN faces AS f
+        ON f.facility_id = d.facility_id AND f.capture_day = d.capture_day
+    CROSS JOIN LATERAL (
+        SELECT
+            abs(d.called_happy - coalesce(f.called_happy, 0))
+            + abs(d.called_sad - coalesce(f.called_sad, 0))
+            + abs(d.called_neither - coalesce(f.called_neither, 0)) AS faces
+    ) AS change
     WHERE d.facility_id = ANY(:facility_ids) AND d.capture_day = ANY(:capture_days)
         AND newest.facility_id = ANY(:facility_ids) AND newest.capture_day = ANY(:capture_days)
         AND NOT EXISTS (SELECT FROM fer.retention WHERE before_day > d.capture_day)
@@ -75,6 +106,6 @@ SELECT
     capture_day,
     format('images, scored, pending, faces: %s in the summary, %s counted%s',
         array_to_string(summary, ' '), array_to_string(recount, ' '),
-        CASE WHEN has_other_split THEN '; Happy and Sad differ' END) AS finding
+        CASE WHEN has_other_split THEN '; the called classes differ' END) AS finding
 FROM compared
 WHERE summary <> recount OR has_other_split

@@ -7,4 +7,6 @@ WHERE b.facility_id = ANY(:facility_ids)
     AND NOT fer.is_day_deleted(b.facility_id, b.capture_day)
     AND NOT EXISTS (
         SELECT FROM fer.satisfaction_summary AS s
-        WHERE s.facility_id = b.facility_id AND s.capture_day = b.capture_day)
+        WHERE s.facility_id = b.facility_id
+            AND s.capture_day = b.capture_day
+            AND s.period = 'day')

@@ -1,7 +1,8 @@
 -- What is the outcome of one image? Replace the facility, day and key.
 SELECT
-    r.outcome, r.reason, r.emotion, r.is_uncertain, r.face_count,
+    r.outcome, r.reason, r.emotion, r.called_class, r.face_count,
     f.face_index, f.p_happy, f.p_sad, f.p_neither, f.emotion AS face_emotion,
+    f.called_class AS face_called_class,
     f.box_x, f.box_y, f.box_width, f.box_height,
     left(r.model_version, 12) AS model,
     r.scored_at

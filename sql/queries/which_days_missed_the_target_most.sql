@@ -2,12 +2,14 @@
 SELECT
     facility_name,
     capture_day,
-    round(100 * (target_share - happy_share_high)::numeric, 1) AS points_below_at_least,
-    happy_share,
-    happy_share_low,
-    happy_share_high,
-    target_share
+    round(100 * (target_rate - happy_rate_high)::numeric, 1) AS points_below_at_least,
+    happy_rate,
+    happy_rate_low,
+    happy_rate_high,
+    target_rate
 FROM fer.satisfaction_daily
 WHERE verdict = 'not satisfied' AND is_complete
+    -- The verdicts of the method wilson are about another target.
+    AND method <> 'wilson'
 ORDER BY points_below_at_least DESC, capture_day DESC
 LIMIT 50;

@@ -3,10 +3,10 @@ SELECT
     facility_name,
     capture_day,
     verdict,
-    round(100 * happy_share::numeric, 1) AS happy_percent,
-    round(100 * happy_share_low::numeric, 1) AS from_percent,
-    round(100 * happy_share_high::numeric, 1) AS to_percent,
-    round(100 * target_share::numeric, 1) AS target_percent,
+    round(100 * happy_rate::numeric) AS happy_percent,
+    round(100 * happy_rate_low::numeric) AS from_percent,
+    round(100 * happy_rate_high::numeric) AS to_percent,
+    round(100 * target_rate::numeric) AS target_percent,
     faces,
     is_complete
 FROM fer.satisfaction_daily

@@ -5,6 +5,8 @@ SELECT
     count(*) AS days,
     count(*) FILTER (WHERE verdict = 'not satisfied') AS not_satisfied_days
 FROM fer.satisfaction_daily
-WHERE is_complete AND verdict <> 'suppressed'
+WHERE is_complete AND verdict IN ('satisfied', 'not satisfied', 'inconclusive')
+    -- The verdicts of the method wilson are about another target.
+    AND method <> 'wilson'
 GROUP BY facility_id, facility_name, weekday, extract(isodow FROM capture_day)
 ORDER BY facility_name, extract(isodow FROM capture_day);

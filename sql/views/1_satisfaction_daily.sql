@@ -7,24 +7,36 @@ SELECT
     facility.name AS facility_name,
     newest.capture_day,
     newest.verdict,
-    newest.happy_share,
-    newest.happy_share_low,
-    newest.happy_share_high,
-    newest.target_share,
-    newest.uncertain_share,
-    newest.neither_share,
+    newest.happy_rate,
+    newest.happy_rate_low,
+    newest.happy_rate_high,
+    newest.target_rate,
+    newest.sad_rate,
+    newest.sad_rate_low,
+    newest.sad_rate_high,
+    newest.neither_rate,
+    newest.called_happy_rate,
+    newest.called_happy_rate_low,
+    newest.called_happy_rate_high,
+    newest.called_sad_rate,
+    newest.called_sad_rate_low,
+    newest.called_sad_rate_high,
+    newest.method,
     newest.is_complete,
     newest.is_below_expected,
     newest.images,
     newest.images_scored,
     newest.images_pending,
     newest.not_scored,
+    newest.faces_scored,
     newest.faces,
-    CASE WHEN newest.verdict <> 'suppressed' THEN newest.happy END AS happy,
-    CASE WHEN newest.verdict <> 'suppressed' THEN newest.sad END AS sad,
-    CASE WHEN newest.verdict <> 'suppressed' THEN newest.uncertain END AS uncertain,
-    CASE WHEN newest.verdict <> 'suppressed' THEN newest.neither END AS neither,
-    newest.interval_method,
+    newest.sessions,
+    newest.sessions_effective,
+    newest.faces_effective,
+    newest.design_effect,
+    newest.session_rule,
+    newest.benchmark_weight,
+    newest.faces_needed,
     newest.confidence,
     newest.time_zone,
     newest.model_version,
@@ -34,6 +46,7 @@ SELECT
 FROM (
     SELECT DISTINCT ON (facility_id, capture_day) *
     FROM fer.satisfaction_summary
+    WHERE period = 'day'
     ORDER BY facility_id, capture_day, revision DESC
 ) AS newest
 JOIN fer.facility USING (facility_id);
@@ -42,26 +55,38 @@ COMMENT ON VIEW fer.satisfaction_daily IS 'Start here. One row per facility and 
 COMMENT ON COLUMN fer.satisfaction_daily.facility_id IS 'Facility, see table facility';
 COMMENT ON COLUMN fer.satisfaction_daily.facility_name IS 'Display name of the facility';
 COMMENT ON COLUMN fer.satisfaction_daily.capture_day IS 'Calendar date in the keys of the images';
-COMMENT ON COLUMN fer.satisfaction_daily.verdict IS 'satisfied: the interval is above the target. not satisfied: the interval is below it. inconclusive: the target is inside the interval. suppressed: fewer than 30 happy and sad faces';
-COMMENT ON COLUMN fer.satisfaction_daily.happy_share IS 'happy / (happy + sad), 0 to 1; null: suppressed. Never quote it without its interval';
-COMMENT ON COLUMN fer.satisfaction_daily.happy_share_low IS 'Lower end of the interval of the happy share, 0 to 1; null: suppressed';
-COMMENT ON COLUMN fer.satisfaction_daily.happy_share_high IS 'Upper end of the interval of the happy share, 0 to 1; null: suppressed';
-COMMENT ON COLUMN fer.satisfaction_daily.target_share IS 'Target of the happy share, 0 to 1, that the verdict compares with';
-COMMENT ON COLUMN fer.satisfaction_daily.uncertain_share IS 'uncertain / faces, 0 to 1: the share of faces that the happy share does not count; null: suppressed';
-COMMENT ON COLUMN fer.satisfaction_daily.neither_share IS 'neither / faces, 0 to 1: the share of faces with neither a happy nor a sad expression; null: suppressed';
+COMMENT ON COLUMN fer.satisfaction_daily.verdict IS 'satisfied: the interval of the happy rate is above the target. not satisfied: it is below. inconclusive: it contains the target. no target: the facility has none. no verdict: the rates are not corrected (method raw). pending: no rate is published before the day is complete or its lookback has ended. suppressed: too few faces or sessions to publish a rate, or the facility publishes by week';
+COMMENT ON COLUMN fer.satisfaction_daily.happy_rate IS 'Share (0 to 1) of all faces that show a happy expression, corrected for the classifier''s errors; null: suppressed. Never quote it without its interval';
+COMMENT ON COLUMN fer.satisfaction_daily.happy_rate_low IS 'Lower end of the 95 % interval of happy_rate';
+COMMENT ON COLUMN fer.satisfaction_daily.happy_rate_high IS 'Upper end of the 95 % interval of happy_rate';
+COMMENT ON COLUMN fer.satisfaction_daily.target_rate IS 'Target of the happy rate (0 to 1) that the verdict compares with; null: no target';
+COMMENT ON COLUMN fer.satisfaction_daily.sad_rate IS 'Share (0 to 1) of all faces that show a sad expression, corrected; null: suppressed';
+COMMENT ON COLUMN fer.satisfaction_daily.sad_rate_low IS 'Lower end of the 95 % interval of sad_rate';
+COMMENT ON COLUMN fer.satisfaction_daily.sad_rate_high IS 'Upper end of the 95 % interval of sad_rate';
+COMMENT ON COLUMN fer.satisfaction_daily.neither_rate IS 'The rest: 1 - happy_rate - sad_rate; null: suppressed';
+COMMENT ON COLUMN fer.satisfaction_daily.called_happy_rate IS 'Share (0 to 1) of all faces that were called happy, not corrected; null: suppressed';
+COMMENT ON COLUMN fer.satisfaction_daily.called_happy_rate_low IS 'Lower end of its 95 % interval, which covers chance and repeated pictures of one visit, not the classifier''s errors';
+COMMENT ON COLUMN fer.satisfaction_daily.called_happy_rate_high IS 'Upper end of that interval';
+COMMENT ON COLUMN fer.satisfaction_daily.called_sad_rate IS 'Share (0 to 1) of all faces that were called sad, not corrected; null: suppressed';
+COMMENT ON COLUMN fer.satisfaction_daily.called_sad_rate_low IS 'Lower end of its 95 % interval';
+COMMENT ON COLUMN fer.satisfaction_daily.called_sad_rate_high IS 'Upper end of its 95 % interval';
+COMMENT ON COLUMN fer.satisfaction_daily.method IS 'suppressed: no rate is published, see verdict. raw: not corrected, because the card of the CNN has no confusion matrix. benchmark: corrected by the confusion matrix in the card. local: corrected by audits of the facility too. wilson: of an earlier version, which published happy / (happy + sad); see former_figures in satisfaction_summary';
 COMMENT ON COLUMN fer.satisfaction_daily.is_complete IS 'True: the images were listed after the local day had ended, and each has a final outcome. False: the numbers may still change';
 COMMENT ON COLUMN fer.satisfaction_daily.is_below_expected IS 'True: an open day with fewer images than expected; check the cameras first';
 COMMENT ON COLUMN fer.satisfaction_daily.images IS 'All known images of the day: scored, not scored and pending';
 COMMENT ON COLUMN fer.satisfaction_daily.images_scored IS 'Images in which faces were scored';
 COMMENT ON COLUMN fer.satisfaction_daily.images_pending IS 'Images without a final outcome; the next run retries them';
 COMMENT ON COLUMN fer.satisfaction_daily.not_scored IS 'Images with a final outcome other than scored, counted by outcome. As rows: view not_scored_daily';
-COMMENT ON COLUMN fer.satisfaction_daily.faces IS 'Faces in the scored images: happy + sad + uncertain';
-COMMENT ON COLUMN fer.satisfaction_daily.happy IS 'Faces that are Happy and not uncertain; null: suppressed';
-COMMENT ON COLUMN fer.satisfaction_daily.sad IS 'Faces that are Sad and not uncertain; null: suppressed';
-COMMENT ON COLUMN fer.satisfaction_daily.uncertain IS 'Faces that are uncertain and therefore not counted in the happy share; null: suppressed';
-COMMENT ON COLUMN fer.satisfaction_daily.neither IS 'Faces, uncertain or not, whose largest probability is p_neither; null: suppressed';
-COMMENT ON COLUMN fer.satisfaction_daily.interval_method IS 'Method of the interval. wilson: score interval of Wilson (1927), which assumes that faces are independent';
-COMMENT ON COLUMN fer.satisfaction_daily.confidence IS 'Confidence level of the interval, such as 0.95';
+COMMENT ON COLUMN fer.satisfaction_daily.faces_scored IS 'Faces in the scored images; pictures with the same content count once';
+COMMENT ON COLUMN fer.satisfaction_daily.faces IS 'Faces that the rates are based on. A published rate stays as it is when fewer than 30 faces, or faces of fewer than 10 sessions, are added later: then faces_scored differs';
+COMMENT ON COLUMN fer.satisfaction_daily.sessions IS 'Sessions or blocks that the faces were divided into; null: none';
+COMMENT ON COLUMN fer.satisfaction_daily.sessions_effective IS 'Sessions of equal size that would hold as much information';
+COMMENT ON COLUMN fer.satisfaction_daily.faces_effective IS 'Independent faces that would hold as much information about the happy rate';
+COMMENT ON COLUMN fer.satisfaction_daily.design_effect IS 'Faces that count as one independent face: faces / faces_effective';
+COMMENT ON COLUMN fer.satisfaction_daily.session_rule IS 'gap: a session ends at a gap over 60 s of its camera or after 5 minutes. blocks: equal numbers of images in order of their keys. design effect: the setting design_effect of the facility';
+COMMENT ON COLUMN fer.satisfaction_daily.benchmark_weight IS 'Share (0 to 1) of the card''s faces among those that the correction rests on; 1: no local audit';
+COMMENT ON COLUMN fer.satisfaction_daily.faces_needed IS 'About how many faces at the same number of faces per session would make an inconclusive verdict conclusive at the same rate; null: no number would, or the verdict is not inconclusive';
+COMMENT ON COLUMN fer.satisfaction_daily.confidence IS 'Confidence level of the intervals, such as 0.95';
 COMMENT ON COLUMN fer.satisfaction_daily.time_zone IS 'IANA time zone that determined when the day ended';
 COMMENT ON COLUMN fer.satisfaction_daily.model_version IS 'Model version whose results were counted, see table model_version';
 COMMENT ON COLUMN fer.satisfaction_daily.revision IS 'Number of this summary of the day, from 1; older ones are in table satisfaction_summary';

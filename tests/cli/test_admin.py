@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from tests.fixtures.command import Command
-from tests.fixtures.night import Night, format_facility
+from tests.fixtures.night import DAY, Night, format_facility
 
 
 def test_an_empty_database_is_upgraded_and_again(fer: Command, postgres_url: str) -> None:
@@ -87,6 +87,38 @@ def test_facilities_are_written_to_the_tables(nightly: Command, night: Night) ->
     assert nightly("facilities", "sync", "--json").json == [{"facility": "b"}]
     rows = night.query("select facility_id, is_in_registry from fer.facility order by 1")
     assert [tuple(row.values()) for row in rows] == [("a", False), ("b", True)]
+
+
+def test_capture_times_of_stored_images_are_filled_in(nightly: Command, night: Night) -> None:
+    template = 'name_template = "{{captured_at:%H%M}}_{{camera}}.png"\n'
+    night.write_registry(format_facility("a"), format_facility("b"))
+    for name in ("1225_door", "2599_door", "x"):
+        night.put(f"a/{DAY}/{name}.png", b"")
+    assert nightly("list-images", "--capture-day", str(DAY)).code == 0
+    night.write_registry(format_facility("a", more=template), format_facility("b"))
+    counts = {"days": 1, "images": 3, "with_time": 1, "without_time": 2}
+
+    ended = nightly("db", "backfill-times", "--facility", "a", "--from", str(DAY), "--json")
+    assert (ended.code, ended.json) == (0, [{"facility": "a", **counts, "updated": 2}])
+    rows = night.query("select camera, captured_at_utc from fer.image order by image_key")
+    assert [row["camera"] for row in rows] == ["door", "door", None]
+    assert str(rows[0]["captured_at_utc"]) == f"{DAY} 11:25:00+00:00"
+    (row,) = night.query("select name_template from fer.facility where facility_id = 'a'")
+    assert row["name_template"] == "{captured_at:%H%M}_{camera}.png"
+
+    ended = nightly("db", "backfill-times", "--json")
+    assert ended.json[0] == {"facility": "a", **counts, "updated": 0}
+    assert "Capture times" in nightly("db", "backfill-times", "--to", "2026-01-01").out
+
+
+def test_a_backfill_of_nothing_is_named(nightly: Command, night: Night) -> None:
+    night.write_registry(format_facility("a"))
+    ended = nightly("db", "backfill-times", "--from", "2026-01-02", "--to", "2026-01-01")
+    assert (ended.code, ended.out) == (2, "")
+    assert "--from 2026-01-02 is after --to 2026-01-01" in ended.err
+    ended = nightly("db", "backfill-times", "--facility", "b")
+    assert ended.code == 2
+    assert "no facility 'b'" in ended.err
 
 
 def test_a_look_at_everything_that_works(nightly: Command, night: Night) -> None:

@@ -138,6 +138,21 @@ def test_cnns_of_one_name_are_identified_by_version(
     assert (ended.code, "several CNNs are called other" in ended.err) == (2, True)
 
 
+def test_a_cnn_of_an_earlier_release_is_found_by_its_name(
+    nightly: Command, night: Night, other: Path
+) -> None:
+    """The same card was registered under another SHA-256, with a threshold that is ignored."""
+    assert nightly("models", "register", str(other), **UNSET).code == 0
+    night.query(
+        "INSERT INTO fer.cnn (cnn_sha256, artifact_sha256, card, artifact, registered_at) "
+        "SELECT repeat('0', 64), artifact_sha256, card || '{\"uncertain_below\": 0.46}', artifact, "
+        "registered_at FROM fer.cnn RETURNING 1"
+    )
+    assert [row["name"] for row in nightly("models", "--json", **UNSET).json].count("other") == 1
+    assert nightly("models", "promote", "other", "--why", "x", **UNSET).code == 0
+    assert nightly("models", "--json", **UNSET).json[0]["name"] == "other"
+
+
 def test_a_registered_network_keeps_its_name(nightly: Command, other: Path, tmp_path: Path) -> None:
     assert nightly("models", "register", str(other), **UNSET).code == 0
     card = json.loads(other.read_text()) | {"name": "renamed"}
@@ -160,7 +175,7 @@ def test_two_are_compared_on_a_day(nightly: Command, night: Night, other: Path) 
     night.fill("a", happy=30, sad=10)
     where = ("--facility", "a", "--day", DAY.isoformat())
     found = nightly("models", "compare", "tiny", str(other), *where, "--json").json
-    assert [(r["name"], r["happy"], r["sad"]) for r in found["cnns"]] == [
+    assert [(r["name"], r["called_happy"], r["called_sad"]) for r in found["cnns"]] == [
         ("tiny", 30, 10), ("other", 10, 30),
     ]  # fmt: skip
     assert found["agreement"] == 0

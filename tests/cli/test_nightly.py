@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fer_batch.satisfaction.figures import RATES
 from tests.fixtures.command import Command
 from tests.fixtures.night import DAY, Night, format_facility
 
@@ -24,8 +26,8 @@ def row_counts(night: Night) -> dict[str, int]:
 
 def has_only_json_types(row: Mapping[str, Any]) -> bool:
     """Whether no number was printed as a string."""
-    texts = {"facility_id", "capture_day", "model_version", "time_zone", "interval_method",
-             "verdict", "run_id", "created_at"}  # fmt: skip
+    texts = {"facility_id", "capture_day", "model_version", "time_zone", "method", "verdict",
+             "period", "first_day", "session_rule", "run_id", "created_at"}  # fmt: skip
     return all(isinstance(value, str) == (name in texts) for name, value in row.items())
 
 
@@ -37,14 +39,16 @@ def test_a_whole_day(nightly: Command, night: Night) -> None:
     assert ended.code == 0
     assert ended.json["findings"] == []
     kiosk, mall = sorted(ended.json["summaries"], key=lambda row: row["facility_id"])
-    assert (mall["faces"], mall["happy"], mall["sad"]) == (50, 40, 10)
-    assert mall["happy_share"] == pytest.approx(0.8)
+    assert (mall["faces"], mall["called_happy"], mall["called_sad"]) == (50, 40, 10)
+    assert mall["called_happy_rate"] == pytest.approx(0.8)
+    assert mall["happy_rate_low"] < mall["happy_rate"] < mall["happy_rate_high"]
+    assert (mall["method"], mall["session_rule"], mall["sessions"]) == ("benchmark", "blocks", 10)
     assert (mall["verdict"], mall["run_id"]) == ("satisfied", "first")
     assert mall["capture_day"] == DAY.isoformat()
     assert has_only_json_types(mall)
     assert kiosk["verdict"] == "suppressed"
     assert kiosk["images_scored"] == 3
-    assert {kiosk[name] for name in ("happy", "sad", "uncertain", "neither")} == {None}
+    assert {kiosk[name] for name in ("called_happy", "called_sad", "called_neither")} == {None}
     assert "summarized" in ended.err
     (report,) = night.settings.report_dir.iterdir()
     assert "north-mall" in report.read_text()
@@ -53,6 +57,7 @@ def test_a_whole_day(nightly: Command, night: Night) -> None:
     assert again.code == 0
     assert "satisfied" in again.out
     assert "suppressed" in again.out
+    assert "of 100 faces showed a happy expression; the true figure is very likely" in again.out
     assert "Findings: none" in again.out
     assert row_counts(night)["satisfaction_summary"] == 2
 
@@ -77,7 +82,7 @@ def test_suppressed_summaries_have_no_class_counts(nightly: Command, night: Nigh
     assert [row["outcomes"] for row in scored.json] == [{"scored": 29}]
     (summary,) = nightly("summarize", *ON_DAY, "--json").json
     assert (summary["faces"], summary["verdict"]) == (29, "suppressed")
-    hidden = ("happy", "sad", "uncertain", "neither", "happy_share", "neither_share")
+    hidden = ("called_happy", "called_sad", "called_neither", "totals", *RATES)
     assert {name: summary[name] for name in hidden} == dict.fromkeys(hidden)
 
 
@@ -103,13 +108,49 @@ def test_the_steps_of_a_run_one_by_one(nightly: Command, night: Night) -> None:
     assert [(r["images"], r["outcomes"]) for r in scored.json] == [(35, {"scored": 35})]
 
     (summary,) = nightly("summarize", *ON_DAY, "--json").json
-    assert (summary["happy"], summary["sad"], summary["is_complete"]) == (25, 10, True)
+    assert (summary["called_happy"], summary["called_sad"]) == (25, 10)
+    assert summary["is_complete"]
     assert has_only_json_types(summary)
     assert nightly("check-data", *ON_DAY, "--json").json == []
     report = Path(nightly("report", *ON_DAY, "--json").json["report"])
     assert "35" in report.read_text()
     assert nightly("report", *ON_DAY).out == f"{report}\n"
     assert nightly("plan-shards", *ON_DAY, "--json").json == []
+
+
+def test_old_days_are_estimated_anew_without_reading_images(nightly: Command, night: Night) -> None:
+    """As after an upgrade from a version that had another method."""
+    night.write_registry(format_facility("a"), format_facility("b"))
+    next_day, day_after = DAY + timedelta(1), DAY + timedelta(2)
+    night.fill("a", happy=30, sad=10)
+    night.fill("a", happy=30, sad=10, day=next_day)
+    for day in (DAY, next_day):
+        assert nightly("run", "--capture-day", str(day)).code == 0
+    columns = (*RATES, "called_happy", "called_sad", "called_neither", "totals")
+    nulls = ", ".join(f"{name} = null" for name in columns)
+    assert night.query(
+        "update fer.satisfaction_summary set method = 'wilson', former_figures = '{}',"  # noqa: S608
+        f" {nulls} returning 1"
+    )
+    days = ("--from", str(DAY), "--to", str(day_after))
+    ended = nightly("summarize", *days, "--json", FER_S3_ENDPOINT="http://127.0.0.1:9")
+    assert ended.code == 0
+    anew = {(row["facility_id"], row["capture_day"]): row for row in ended.json}
+    assert sorted(anew) == [(name, str(day)) for name in "ab" for day in (DAY, next_day)]
+    for day in (DAY, next_day):
+        row = anew["a", str(day)]
+        assert (row["revision"], row["method"], row["faces"]) == (2, "benchmark", 40)
+        assert (row["called_happy_rate"], row["former_figures"]) == (0.75, None)
+        assert anew["b", str(day)]["method"] == "suppressed"
+    kept = night.query("select 1 from fer.satisfaction_summary where method = 'wilson'")
+    assert len(kept) == 4
+    changes = night.query("select facility_id, capture_day from fer.satisfaction_change")
+    assert [tuple(row.values()) for row in changes] == [("a", next_day)]
+    again = nightly("summarize", *days, "--json").json
+    assert {row["is_new_revision"] for row in again} == {False}
+    refused = nightly("summarize", "--from", str(next_day), "--to", str(DAY))
+    assert (refused.code, refused.out) == (2, "")
+    assert f"--from {next_day} is after --to {DAY}" in refused.err
 
 
 def test_a_plan_writes_nothing(nightly: Command, night: Night) -> None:

@@ -18,7 +18,7 @@ from tests.fixtures.night import encode_crop
 from tests.fixtures.servers import S3
 from tests.support import pictures
 
-PREDICTION = r"^Prediction: \[\[[01]\.\d{4} [01]\.\d{4}\]\]$"
+PREDICTION = r"^Prediction: p_happy [01]\.\d{3}, p_sad [01]\.\d{3}, p_neither [01]\.\d{3}$"
 
 
 @pytest.fixture
@@ -41,6 +41,13 @@ def test_no_files_are_left_and_no_telemetry_is_sent(fer: Command, happy: str) ->
     assert [path.name for path in fer.folder.iterdir()] == [happy]
 
 
+def test_a_face_that_is_neither_has_a_forced_choice(fer: Command) -> None:
+    gray = np.full((48, 48, 3), 127, np.uint8)
+    (fer.folder / "gray.png").write_bytes(pictures.encode(gray, ".png"))
+    ended = fer("predict", "gray.png", "--crop")
+    assert "Image Emotion is: Sad (looks neither)\n" in ended.out
+
+
 def test_a_crop_is_not_searched_for_faces(fer: Command, happy: str) -> None:
     said = fer("predict", happy, "--crop").out
     assert "as a crop" in said
@@ -61,9 +68,9 @@ def test_json(fer: Command, happy: str) -> None:
     (fer.folder / "sad.png").write_bytes(encode_crop(False))
     ended = fer("predict", ".", "--crop", "--json")
     assert ended.code == 0
-    assert [(p["source"], p["emotion"], p["outcome"]) for p in ended.json] == [
-        (happy, "Happy", "scored"),
-        ("sad.png", "Sad", "scored"),
+    assert [(p["source"], p["emotion"], p["called_class"], p["outcome"]) for p in ended.json] == [
+        (happy, "Happy", "happy", "scored"),
+        ("sad.png", "Sad", "sad", "scored"),
     ]
     assert ended.json[0]["p_happy"] > 0.9
     assert ended.json[0]["faces"][0]["box"] == {"x": 0, "y": 0, "width": 48, "height": 48}
@@ -169,7 +176,8 @@ def test_the_mona_lisa_by_the_shipped_cnn(fer: Command, shared_dir: Path, name: 
     assert ended.code == 0
     assert "1 face\n" in ended.out
     assert re.search(PREDICTION, ended.out, re.MULTILINE)
-    assert re.search(r"^Image Emotion is: (Happy|Sad)( \(uncertain\))?$", ended.out, re.MULTILINE)
+    line = r"^Image Emotion is: (Happy|Sad)( \(looks neither\))?$"
+    assert re.search(line, ended.out, re.MULTILINE)
     assert (fer.folder / "marked.png").read_bytes().startswith(b"\x89PNG")
 
 

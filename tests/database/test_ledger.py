@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from fer_batch.database import connections, ledger
 from fer_batch.errors import DatabaseError, StorageError
 from fer_batch.records import Batch, ImageScore, KeyRange, Outcome
+from tests.fixtures.tables import name_etag
 
 HOSTILE = [
     "plain.jpg",
@@ -65,11 +66,21 @@ def test_registry_is_written_to_the_table(tables: Any) -> None:
 def test_only_rows_that_changed_are_written(tables: Any) -> None:
     tables.add("outlet")
     before = facility_rows(tables)
-    tables.add("outlet", target_share=0.9)
+    tables.add("outlet", target_rate=0.9)
     after = facility_rows(tables)
     assert after["north-mall"] == before["north-mall"]
-    assert after["outlet"].target_share == 0.9
+    assert after["outlet"].target_rate == 0.9
     assert after["outlet"].updated_at > before["outlet"].updated_at
+
+
+def test_name_template_is_copied_and_read_back(tables: Any) -> None:
+    assert facility_rows(tables)["north-mall"].name_template is None
+    tables.add("outlet", name_template="{captured_at:%H%M}", name_clock="UTC")
+    row = facility_rows(tables)["outlet"]
+    assert (row.name_template, row.name_clock) == ("{captured_at:%H%M}", "UTC")
+    with tables.transaction() as connection:
+        facility = ledger.load_facility(connection, "outlet")
+    assert (facility.name_template, facility.name_clock) == ("{captured_at:%H%M}", "UTC")
 
 
 def test_facility_removed_from_the_registry_keeps_its_history(tables: Any) -> None:
@@ -101,6 +112,65 @@ def test_new_and_changed_images_are_counted_and_known_ones_are_not(tables: Any) 
     assert after.etag == "2"
     assert after.listed_at > before.listed_at
     assert after.first_seen_at == before.first_seen_at
+
+
+def capture_rows(tables: Any) -> list[tuple[str, str | None, str | None]]:
+    rows = tables.query("SELECT image_key, camera, captured_at_utc FROM fer.image ORDER BY 1")
+    return [
+        (r.image_key, r.camera, r.captured_at_utc and f"{r.captured_at_utc:%H:%M:%S.%f}")
+        for r in rows
+    ]
+
+
+PREFIX = "outlet/2026-03-01/"
+TEMPLATE = "{camera}/{captured_at:%H%M%S.%f}{*}"
+
+
+def test_camera_and_time_are_stored_with_the_image(tables: Any) -> None:
+    batch = tables.add("outlet", name_template=TEMPLATE)
+    names = ["door/101500.25.jpg", "d\\N\t%/235959.999999", "door/250000.0", "unknown.jpg"]
+    assert tables.list([PREFIX + name for name in names], batch) == (4, 4)
+    assert capture_rows(tables) == [
+        (f"{PREFIX}d\\N\t%/235959.999999", None, None),
+        (f"{PREFIX}door/101500.25.jpg", "door", "09:15:00.250000"),
+        (f"{PREFIX}door/250000.0", "door", None),
+        (f"{PREFIX}unknown.jpg", None, None),
+    ]
+
+
+def test_changed_template_changes_rows_but_is_no_work(tables: Any) -> None:
+    keys = [f"{PREFIX}door/101500.25.jpg", f"{PREFIX}unknown.jpg"]
+    batch = tables.add("outlet")
+    tables.list(keys, batch)
+    tables.write(*map(tables.build_score, tables.list_work(batch)))
+    before = tables.query("SELECT *, xmin::text FROM fer.image ORDER BY image_key")
+    assert capture_rows(tables) == [(key, None, None) for key in keys]
+
+    tables.add("outlet", name_template=TEMPLATE)
+    assert tables.list(keys, batch) == (2, 0)
+    assert capture_rows(tables)[0] == (keys[0], "door", "09:15:00.250000")
+    after = tables.query("SELECT *, xmin::text FROM fer.image ORDER BY image_key")
+    assert after[0].listed_at == before[0].listed_at
+    assert after[1] == before[1]
+    assert tables.list_work(batch) == []
+
+    tables.add("outlet", name_template=TEMPLATE, name_clock="UTC")
+    assert tables.list({keys[0]: "etag-2"}, batch) == (1, 1)  # and overwritten
+    assert capture_rows(tables)[0] == (keys[0], "door", "10:15:00.250000")
+
+    tables.add("outlet")
+    assert tables.list({keys[0]: "etag-2", keys[1]: name_etag(keys[1])}, batch) == (2, 0)
+    assert capture_rows(tables) == [(key, None, None) for key in keys]
+
+
+def test_key_that_is_listed_twice_has_one_camera(tables: Any) -> None:
+    batch = tables.add("outlet", name_template=TEMPLATE)
+    key = f"{PREFIX}door/101500.25.jpg"
+    parse_name = tables.facilities["outlet"].build_name_parser(batch.capture_day)
+    with tables.transaction() as connection:
+        listed = [(key, "1", 5), (key, "2", 5)]
+        assert ledger.merge_listing(connection, batch, listed, parse_name) == (1, 1)
+    assert capture_rows(tables) == [(key, "door", "09:15:00.250000")]
 
 
 def test_deleted_objects_keep_their_rows(tables: Any) -> None:
@@ -268,8 +338,9 @@ def test_key_range_includes_its_ends_and_all_keys_between(
 def test_only_images_without_a_final_outcome_are_work(tables: Any, outcome: Outcome) -> None:
     tables.list(["a.jpg"])
     (image,) = tables.list_work()
-    faces = (tables.build_face(),) if outcome is Outcome.SCORED else ()
-    assert tables.write(ImageScore(image, outcome, faces=faces)) == 1
+    is_scored = outcome is Outcome.SCORED
+    score = tables.build_score(image) if is_scored else ImageScore(image, outcome)
+    assert tables.write(score) == 1
     assert tables.list_work() == (
         [image] if outcome in (Outcome.CHANGED, Outcome.FETCH_FAILED) else []
     )

@@ -12,18 +12,32 @@ import sqlalchemy as sa
 from alembic import command
 
 from fer_batch import resources
-from fer_batch.database import connections, ledger, schema
+from fer_batch.database import connections, ledger, schema, tables
 from fer_batch.pipeline import checks
 from fer_batch.records import Batch, KeyRange
 from fer_batch.satisfaction import revisions
-from tests.fixtures.tables import VERSION, Tables
+from fer_batch.satisfaction.figures import PRECISION, RATES
+from tests.fixtures.tables import CARD, VERSION, Tables
 
 DAYS = [date(2026, 3, 1), date(2026, 3, 2)]
 UNFINISHED = ["5_changed.jpg", "6_fetch_failed.jpg", "7_vanished_and_back.jpg", "8_new.jpg"]
 
 # Two days of one facility at revision 0003, with every way in which an outcome ends or continues
-# the work on an image.
+# the work on an image; and a published day of another one, with 20 faces of each called class.
 FILL = """
+CREATE VIEW fer.satisfaction_daily AS
+SELECT facility.name AS facility_name, newest.*
+FROM (
+    SELECT DISTINCT ON (facility_id, capture_day) *
+    FROM fer.satisfaction_summary
+    ORDER BY facility_id, capture_day, revision DESC
+) AS newest
+JOIN fer.facility USING (facility_id);
+
+INSERT INTO fer.facility (facility_id, name, time_zone, image_kind, key_template, target_share)
+SELECT id, id, 'Europe/Berlin', 'crops', '{facility_id}/{capture_day}/', 0.8
+FROM unnest(ARRAY['north-mall', 'outlet']) AS id;
+
 INSERT INTO fer.model_version (model_version, manifest, card)
 VALUES (repeat('a', 64), '{"format": 1}', '{"name": "test"}');
 
@@ -56,7 +70,7 @@ INSERT INTO fer.face_result (facility_id, capture_day, image_key, model_version,
     box_x, box_y, box_width, box_height, p_happy, p_sad, p_neither, is_uncertain)
 SELECT facility_id, capture_day, image_key, model_version, 0, 0, 0, 48, 48, p_happy, p_sad,
     p_neither, is_uncertain
-FROM fer.image_result WHERE outcome = 'scored';
+FROM fer.image_result WHERE outcome = 'scored' AND facility_id = 'north-mall';
 
 INSERT INTO fer.satisfaction_summary (facility_id, capture_day, revision, model_version,
     target_share, time_zone, images, images_scored, images_pending, not_scored, faces, happy, sad,
@@ -66,6 +80,34 @@ SELECT 'north-mall', day, 1, repeat('a', 64), 0.8, 'Europe/Berlin', 8, 1, 4,
     '{"no_face": 1, "vanished": 1, "killed_worker": 1}', 1, 1, 0, 0, 0, 'wilson', 0.95,
     'suppressed', false, false, 'run-1', day + 2
 FROM unnest(ARRAY['2026-03-01', '2026-03-02']::date[]) AS day;
+
+INSERT INTO fer.batch (facility_id, capture_day, status, images_listed, bytes_listed, listed_at,
+    attempted_at, run_id)
+VALUES ('outlet', '2026-03-01', 'listed', 60, 60, '2026-03-02', '2026-03-02', 'run-1');
+INSERT INTO fer.image (facility_id, capture_day, image_key, etag, size_bytes, first_seen_at,
+    listed_at)
+SELECT 'outlet', '2026-03-01', to_char(n, 'FM00'), n, 1, '2026-03-02', '2026-03-02'
+FROM generate_series(0, 59) AS n;
+INSERT INTO fer.image_result (facility_id, capture_day, image_key, model_version, etag, outcome,
+    p_happy, p_sad, p_neither, is_uncertain, face_count, size_bytes, run_id, scored_at)
+SELECT 'outlet', '2026-03-01', to_char(n, 'FM00'), repeat('a', 64), n, 'scored',
+    p.p_happy, p.p_sad, 1 - p.p_happy - p.p_sad, p.is_uncertain, 1, 1, 'run-1', '2026-03-03'
+FROM generate_series(0, 59) AS n
+JOIN (VALUES (0, 0.7, 0.2, false), (1, 0.2, 0.7, false), (2, 0.4, 0.3, true))
+    AS p (third, p_happy, p_sad, is_uncertain) ON p.third = n % 3;
+INSERT INTO fer.face_result (facility_id, capture_day, image_key, model_version, face_index,
+    box_x, box_y, box_width, box_height, p_happy, p_sad, p_neither, is_uncertain)
+SELECT facility_id, capture_day, image_key, model_version, 0, 0, 0, 48, 48, p_happy, p_sad,
+    p_neither, is_uncertain
+FROM fer.image_result WHERE facility_id = 'outlet';
+INSERT INTO fer.satisfaction_summary (facility_id, capture_day, revision, model_version,
+    target_share, time_zone, images, images_scored, images_pending, not_scored, faces, happy, sad,
+    uncertain, neither, happy_share, happy_share_low, happy_share_high, uncertain_share,
+    neither_share, interval_method, confidence, verdict, is_complete, is_below_expected, run_id,
+    created_at)
+VALUES ('outlet', '2026-03-01', 1, repeat('a', 64), 0.8, 'Europe/Berlin', 60, 60, 0, '{}', 60,
+    20, 20, 20, 3, 0.5, 0.352, 0.648, 0.333333, 0.05, 'wilson', 0.95, 'not satisfied', true, false,
+    'run-1', '2026-03-03');
 
 INSERT INTO fer.cnn (cnn_sha256, artefact_sha256, card, artefact)
 SELECT hash, hash, jsonb_build_object('name', 'tiny', 'artefact_sha256', hash), 'x'
@@ -96,18 +138,16 @@ def read(engine: sa.Engine, sql: str, **parameters: Any) -> list[tuple[Any, ...]
 
 @pytest.fixture
 def filled(postgres_url: str) -> Iterator[sa.Engine]:
-    """A database at revision 0003 with two days, their summaries, and a promoted CNN."""
+    """A database at revision 0003 with three days, their summaries, and a promoted CNN."""
     engine = connections.create_engine(postgres_url)
     with connections.transaction(engine) as connection:
         connection.execute(sa.text("CREATE SCHEMA fer"))
         config = schema._build_alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, "0003")
-        for view in sorted((resources.find_sql_dir() / "views").glob("*.sql")):
-            schema.run_script(connection, view)
-        ledger.sync_facilities(connection, {"north-mall": Tables.build_facility("north-mall")})
         schema.ensure_partitions(connection, DAYS)
         connection.execution_options(no_parameters=True).exec_driver_sql(FILL)
+        schema.run_script(connection, resources.find_sql_dir() / "views" / "2_not_scored_daily.sql")
     yield engine
     engine.dispose()
 
@@ -118,7 +158,8 @@ def upgrade(engine: sa.Engine) -> None:
 
 def test_stored_outcomes_get_their_new_names(filled: sa.Engine) -> None:
     upgrade(filled)
-    outcomes = "SELECT image_key, outcome FROM fer.image_result WHERE capture_day = :day ORDER BY 1"
+    outcomes = "SELECT image_key, outcome FROM fer.image_result"
+    outcomes += " WHERE capture_day = :day AND facility_id = 'north-mall' ORDER BY 1"
     for day in DAYS:
         assert read(filled, outcomes, day=day) == [
             ("1_scored.jpg", "scored"),
@@ -136,10 +177,11 @@ def test_stored_outcomes_get_their_new_names(filled: sa.Engine) -> None:
         ("no_face", 1, 8),
     ]
     newest = "SELECT DISTINCT revision, images, images_scored, verdict FROM fer.satisfaction_daily"
+    newest += " WHERE facility_id = 'north-mall'"
     assert read(filled, newest) == [(1, 8, 1, "suppressed")]
 
 
-def test_work_summaries_and_checks_stay_the_same(filled: sa.Engine) -> None:
+def test_work_and_checks_stay_the_same_and_a_summary_is_written_once(filled: sa.Engine) -> None:
     params = {"days": DAYS, "version": VERSION}
     before = read(filled, LIST_UNFINISHED, **params)
     assert before == [(day, key) for day in DAYS for key in UNFINISHED]
@@ -152,8 +194,10 @@ def test_work_summaries_and_checks_stay_the_same(filled: sa.Engine) -> None:
             connection, KeyRange(batches[0], "0", "9", 0), VERSION, limit=100
         )
         assert [image.key for image in page] == UNFINISHED
-        summaries = revisions.write_summaries(connection, batches, VERSION, facilities, "run-2")
-        assert [(s["revision"], s["is_new_revision"]) for s in summaries] == [(1, False)] * 2
+        for is_new in (True, False):
+            summaries = revisions.write_summaries(connection, batches, VERSION, facilities, "run-2")
+            assert [(s["revision"], s["is_new_revision"]) for s in summaries] == [(2, is_new)] * 2
+            assert {(s["method"], s["verdict"]) for s in summaries} == {("suppressed",) * 2}
     findings = checks.check_data(filled, batches, VERSION, "run-1")
     assert {f["check"] for f in findings if f["severity"] == "error"} == {"images_without_outcome"}
 
@@ -180,6 +224,121 @@ def test_new_and_existing_partitions_refuse_the_old_outcomes(filled: sa.Engine) 
             filled.begin() as connection,
         ):
             connection.execute(sa.text(change), {"outcome": outcome})
+
+
+def test_stored_faces_and_images_get_a_called_class(filled: sa.Engine) -> None:
+    before = {
+        table: read(
+            filled,
+            "SELECT facility_id, capture_day, image_key, emotion, p_happy, p_sad, p_neither"  # noqa: S608
+            f" FROM fer.{table} ORDER BY 1, 2, 3",
+        )
+        for table in ("face_result", "image_result")
+    }
+    upgrade(filled)
+    for table, rows in before.items():
+        after = read(
+            filled,
+            "SELECT facility_id, capture_day, image_key, emotion, p_happy, p_sad, p_neither"  # noqa: S608
+            f" FROM fer.{table} ORDER BY 1, 2, 3",
+        )
+        assert after == rows
+        called = read(
+            filled,
+            f"SELECT image_key, emotion, called_class FROM fer.{table}"  # noqa: S608
+            " WHERE facility_id = 'outlet' ORDER BY 1",
+        )
+        kinds = [("Happy", "happy"), ("Sad", "sad"), ("Happy", "neither")]
+        assert called == [(f"{n:02}", *kinds[n % 3]) for n in range(60)]
+    unscored = "SELECT DISTINCT called_class FROM fer.image_result WHERE outcome <> 'scored'"
+    assert read(filled, unscored) == [(None,)]
+    # They are ordinary columns: the stored probabilities do not determine them.
+    with filled.begin() as connection:
+        for table in before:
+            connection.exec_driver_sql(
+                f"UPDATE fer.{table} SET emotion = 'Sad', called_class = 'happy'"  # noqa: S608
+                " WHERE image_key = '00'"
+            )
+    for change in (
+        "UPDATE fer.face_result SET called_class = 'bored'",
+        "UPDATE fer.image_result SET called_class = 'happy' WHERE outcome = 'no_face'",
+        "UPDATE fer.image_result SET called_class = NULL WHERE outcome = 'scored'",
+    ):
+        with pytest.raises(sa.exc.IntegrityError), filled.begin() as connection:
+            connection.exec_driver_sql(change)
+
+
+FORMER = {
+    "target_share": 0.8,
+    "happy": 20,
+    "sad": 20,
+    "uncertain": 20,
+    "neither": 3,
+    "happy_share": 0.5,
+    "happy_share_low": 0.352,
+    "happy_share_high": 0.648,
+    "uncertain_share": 0.333333,
+    "neither_share": 0.05,
+}
+
+
+def test_published_figures_are_kept_beside_the_summary(filled: sa.Engine) -> None:
+    """No rate of the method wilson appears among the new ones."""
+    upgrade(filled)
+    former = "SELECT facility_id, period, first_day, capture_day, method, faces_scored, totals,"
+    former += " called_happy, former_figures FROM fer.satisfaction_summary ORDER BY 1, 4"
+    hidden = {name: None for name in FORMER if "share" in name and name != "target_share"}
+    few = {**FORMER, "happy": 1, "sad": 0, "uncertain": 0, "neither": 0, **hidden}
+    assert read(filled, former) == [
+        *(("north-mall", "day", day, day, "wilson", 1, None, None, few) for day in DAYS),
+        ("outlet", "day", DAYS[0], DAYS[0], "wilson", 60, None, None, FORMER),
+    ]
+    daily = "SELECT * FROM fer.satisfaction_daily WHERE facility_id = 'outlet'"
+    with filled.connect() as connection:
+        (row,) = connection.execute(sa.text(daily)).mappings()
+    assert (row["method"], row["verdict"], row["faces"]) == ("wilson", "not satisfied", 60)
+    assert {row[name] for name in (*RATES, *PRECISION, "target_rate")} == {None}
+    assert checks.check_data(filled, [Batch("outlet", DAYS[0])], VERSION, "run-1") == []
+    assert read(filled, "SELECT target_rate, publish_period FROM fer.facility") == [
+        (None, "day"),
+        (None, "day"),
+    ]
+
+
+@pytest.mark.parametrize(("card", "method"), [(CARD, "benchmark"), ({"name": "test"}, "raw")])
+def test_next_summary_of_a_published_day_is_a_revision_of_a_new_method(
+    filled: sa.Engine, card: dict[str, Any], method: str
+) -> None:
+    upgrade(filled)
+    with filled.begin() as connection:
+        connection.execute(sa.update(tables.model_version).values(card=card))
+    batch, facilities = Batch("outlet", DAYS[0]), {"outlet": Tables.build_facility("outlet")}
+    with connections.transaction(filled) as connection:
+        (new,) = revisions.write_summaries(connection, [batch], VERSION, facilities, "run-2")
+        (again,) = revisions.write_summaries(connection, [batch], VERSION, facilities, "run-3")
+    assert (new["revision"], new["method"], new["former_figures"]) == (2, method, None)
+    assert new["called_happy_rate"] == new["called_sad_rate"] == pytest.approx(1 / 3, abs=1e-6)
+    assert new["happy_rate_low"] < new["happy_rate"] < new["happy_rate_high"]
+    assert again == new | {"is_new_revision": False}
+    assert checks.check_data(filled, [batch], VERSION, "run-1") == []
+    stays = "SELECT former_figures FROM fer.satisfaction_summary WHERE facility_id = 'outlet'"
+    assert (FORMER,) in read(filled, stays)
+
+
+def test_figures_of_both_methods_do_not_mix(filled: sa.Engine) -> None:
+    """A summary has either the former figures or the totals of the new ones."""
+    upgrade(filled)
+    for change in (
+        "SET method = 'benchmark'",
+        "SET method = 'suppressed'",
+        "SET happy_rate = 0.5",
+        "SET former_figures = NULL",
+        "SET called_happy = 60, called_sad = 0, called_neither = 0, totals = '{}'",
+        "SET first_day = capture_day - 1",
+        "SET period = 'week'",
+    ):
+        with pytest.raises(sa.exc.IntegrityError), filled.begin() as connection:
+            connection.exec_driver_sql(f"UPDATE fer.satisfaction_summary {change}")
 
 
 def test_cnn_keeps_its_bytes_and_its_protection(filled: sa.Engine) -> None:
@@ -214,14 +373,22 @@ def test_cnn_keeps_its_bytes_and_its_protection(filled: sa.Engine) -> None:
             connection.exec_driver_sql(insert.format(values))
 
 
-def test_migrated_database_equals_a_new_one(filled: sa.Engine, tables: Any) -> None:
+def test_migrated_database_equals_a_new_one(filled: sa.Engine, database_url: str) -> None:
     upgrade(filled)
+    new = connections.create_engine(database_url)
+    with connections.transaction(new) as connection:
+        schema.ensure_partitions(connection, DAYS)
     columns = """
         SELECT table_name, ordinal_position, column_name, data_type, is_nullable, column_default
         FROM information_schema.columns
         WHERE table_schema = 'fer' AND table_name !~ '_2026_' ORDER BY 1, 2"""
-    assert read(filled, columns) == read(tables.engine, columns)
+    assert read(filled, columns) == read(new, columns)
     comments = f"SELECT * FROM ({COMMENTS}) AS c WHERE c.of !~ '_2026_' ORDER BY 1"  # noqa: S608
-    assert read(filled, comments) == read(tables.engine, comments)
-    old_names = "vanished|killed_worker|artefact"
+    assert read(filled, comments) == read(new, comments)
+    constraints = """
+        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
+        FROM pg_constraint WHERE connamespace = 'fer'::regnamespace ORDER BY 1, 2"""
+    assert read(filled, constraints) == read(new, constraints)
+    new.dispose()
+    old_names = "vanished|killed_worker|artefact|uncertain|target_share"
     assert [row for row in read(filled, comments) if re.search(old_names, row[1])] == []

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from fer_batch.database import ledger, results
 from fer_batch.errors import DatabaseError
-from fer_batch.records import Batch, Emotion, ImageScore, Outcome
+from fer_batch.records import Batch, CalledClass, Emotion, ImageScore, Outcome
+from tests.fixtures.tables import CARD, name_etag
 
 IMAGES = "SELECT *, xmin::text FROM fer.image_result ORDER BY image_key, model_version"
 FACES = "SELECT *, xmin::text FROM fer.face_result ORDER BY image_key, face_index"
@@ -30,22 +31,46 @@ def test_scored_image_has_its_faces_and_their_mean(tables: Any) -> None:
     )
     assert tables.write(tables.build_score(image, *faces), run_id="run-7") == 1
     (row,) = tables.query(IMAGES)
-    assert (row.image_key, row.etag, row.outcome, row.reason) == ("a.jpg", "etag-1", "scored", "")
+    assert (row.image_key, row.outcome, row.reason) == ("a.jpg", "scored", "")
+    assert row.etag == name_etag("a.jpg")
     assert (row.face_count, row.width_px, row.height_px, row.size_bytes) == (3, 48, 48, 1300)
     assert (row.p_happy, row.p_sad, row.p_neither) == pytest.approx((0.375, 0.875 / 3, 1 / 3))
-    assert (row.emotion, row.is_uncertain, row.run_id) == ("Happy", False, "run-7")
+    assert (row.emotion, row.called_class, row.run_id) == ("Happy", "neither", "run-7")
     stored = tables.query(FACES)
     assert [face.face_index for face in stored] == [0, 1, 2]
     assert [face.emotion for face in stored] == ["Happy", "Sad", "Sad"]
-    assert [face.is_uncertain for face in stored] == [False, False, True]
+    assert [face.called_class for face in stored] == ["happy", "sad", "neither"]
     assert [face.detector_score for face in stored] == [0.5, None, None]
     assert (stored[0].box_x, stored[0].box_y, stored[0].box_width) == (-1, 2, 48)
 
 
-def test_image_is_uncertain_if_all_its_faces_are(tables: Any) -> None:
+@pytest.mark.parametrize(
+    ("faces", "called"),
+    [
+        ([(0.25, 0.125)], "neither"),
+        ([(0.75, 0.125), (0.375, 0.25)], "happy"),  # 0.5625 happy on average
+        ([(0.125, 0.75), (0.25, 0.25)], "sad"),  # 0.5 sad
+        ([(0.75, 0.125), (0.125, 0.75)], "sad"),  # 0.4375 of both: not happy, and sad from 0.4
+    ],
+)
+def test_image_is_called_by_the_means_of_its_faces(
+    tables: Any, faces: list[tuple[float, float]], called: str
+) -> None:
     tables.list(["a.jpg"])
-    tables.write(tables.build_score(*tables.list_work(), tables.build_face(0.25, 0.125)))
-    assert tables.query("SELECT is_uncertain FROM fer.image_result") == [(True,)]
+    built = [tables.build_face(*face) for face in faces]
+    tables.write(tables.build_score(*tables.list_work(), *built))
+    assert tables.query("SELECT called_class FROM fer.image_result") == [(called,)]
+
+
+def test_emotion_follows_the_margin_and_not_the_shares_of_people(tables: Any) -> None:
+    """The forced choice is by the CNN's own probabilities, the called class by the shares."""
+    tables.list(["a.jpg"])
+    face = tables.build_face(0.25, 0.125, happy_margin=-0.5)
+    tables.write(tables.build_score(*tables.list_work(), face))
+    for table in ("image_result", "face_result"):
+        assert tables.query(f"SELECT emotion, called_class FROM fer.{table}") == [  # noqa: S608
+            ("Sad", "neither")
+        ]
 
 
 def test_image_without_faces_has_a_reason_and_no_emotion(tables: Any) -> None:
@@ -54,7 +79,7 @@ def test_image_without_faces_has_a_reason_and_no_emotion(tables: Any) -> None:
     tables.write(ImageScore(image, Outcome.UNREADABLE, "JPEG ends early"))
     (row,) = tables.query(IMAGES)
     assert (row.outcome, row.reason, row.face_count) == ("unreadable", "JPEG ends early", 0)
-    assert row.emotion is row.p_happy is row.is_uncertain is row.width_px is None
+    assert row.emotion is row.p_happy is row.called_class is row.width_px is None
 
 
 @pytest.mark.parametrize("reason", ["x" * 500, "nul \0 byte", "half \ud83d character"])
@@ -67,7 +92,7 @@ def test_hostile_reason_does_not_stop_the_chunk(tables: Any, reason: str) -> Non
     assert len(row.reason) <= 200
 
 
-def test_stored_emotion_equals_that_of_the_record(tables: Any) -> None:
+def test_stored_emotion_and_called_class_equal_those_of_the_record(tables: Any) -> None:
     tables.list([f"{n:02d}.jpg" for n in range(9)])
     images = tables.list_work()
     faces = [tables.build_face(p, s) for p in (0.0, 0.25, 0.5) for s in (0.0, 0.25, 0.5)]
@@ -75,6 +100,8 @@ def test_stored_emotion_equals_that_of_the_record(tables: Any) -> None:
     stored = [Emotion(row.emotion) for row in tables.query(FACES)]
     assert stored == [face.emotion for face in faces]
     assert stored == [Emotion(row.emotion) for row in tables.query(IMAGES)]
+    for rows in (tables.query(FACES), tables.query(IMAGES)):
+        assert [CalledClass(row.called_class) for row in rows] == [f.called_class for f in faces]
 
 
 def test_finished_images_are_not_changed(tables: Any) -> None:
@@ -164,7 +191,7 @@ def test_registered_model_version_never_changes(tables: Any) -> None:
     with tables.transaction() as connection:
         results.register_model_version(connection, tables.version, {"format": 2}, {})
     assert tables.query("SELECT manifest, card FROM fer.model_version") == [
-        ({"format": 1}, {"name": "test"})
+        ({"format": 1}, CARD)
     ]
 
 
@@ -255,9 +282,10 @@ from fer_batch.database import connections, results
 from fer_batch.records import *
 url, run_id, faces = sys.argv[1], sys.argv[2], int(sys.argv[3])
 batch = Batch("north-mall", date(2026, 3, 1))
-face = FaceScore(Box(0, 0, 48, 48), 0.75, 0.125, 0.125, False)
-images = [Image(batch, f"{n:03d}.jpg", "etag-1", 1300) for n in range(200)]
-scores = [ImageScore(i, Outcome.SCORED, "", 48, 48, (face,) * faces) for i in images]
+face = FaceScore(Box(0, 0, 48, 48), 0.75, 0.125, 0.125, 0.5, CalledClass.HAPPY)
+images = [Image(batch, f"{n:03d}.jpg", f"etag of {n:03d}.jpg", 1300) for n in range(200)]
+rule = CallingRule(0.5, 0.4)
+scores = [ImageScore.from_faces(i, 48, 48, (face,) * faces, rule) for i in images]
 engine = connections.create_engine(url)
 with connections.transaction(engine) as connection:
     print("ready", flush=True)
@@ -349,7 +377,12 @@ def test_tables_agree_after_any_history_of_an_image(
             continue
         image = tables.build_image("a.jpg", etag, batch)
         count = faces if outcome is Outcome.SCORED else 0
-        written = tables.write(ImageScore(image, outcome, faces=(tables.build_face(),) * count))
+        score = (
+            tables.build_score(image, *(tables.build_face(),) * count)
+            if count
+            else ImageScore(image, outcome)
+        )
+        written = tables.write(score)
         is_settled = (
             result is not None
             and result[0] == listed

@@ -38,7 +38,9 @@ def list_partitions(tables: Any) -> list[str]:
 
 
 def list_summaries(tables: Any) -> list[Any]:
-    return list(tables.query("SELECT * FROM fer.satisfaction_summary ORDER BY 1, 2, 3"))
+    """The summaries of days, in all revisions."""
+    summaries = "SELECT * FROM fer.satisfaction_summary WHERE period = 'day' ORDER BY 1, 2, 3"
+    return list(tables.query(summaries))
 
 
 def read_newest(tables: Any, batch: Batch) -> Any:

@@ -23,7 +23,7 @@ from fer_batch.local.stack.airflow import DATABASE
 from fer_batch.local.stack.airflow_api import AirflowApi, RunState, TaskState
 from fer_batch.local.stack.stack import BUCKET
 from fer_batch.storage.writer import upload_many
-from tests.fixtures.night import encode_crop, format_facility
+from tests.fixtures.night import encode_crop, format_facility, spread
 from tests.support.models import write_tiny_cnn
 
 DAG_ID = "satisfaction_nightly"
@@ -80,7 +80,10 @@ class Airflow:
         return self.stack.postgres.build_url(DATABASE, role=DATABASE)
 
     def upload(self, name: str, day: date, *, happy: int, sad: int, bucket: str = BUCKET) -> None:
-        images = [(f"{name}/{day}/{n:04}.png", encode_crop(n < happy)) for n in range(happy + sad)]
+        images = [
+            (f"{name}/{day}/{n:04}.png", encode_crop(is_happy, number=n))
+            for n, is_happy in enumerate(spread(happy, sad))
+        ]
         upload_many(self.stack.build_settings(), bucket, images)
 
     def trigger(self, day: date, *facilities: str, **params: Any) -> str:

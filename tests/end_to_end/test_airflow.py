@@ -79,14 +79,14 @@ def test_a_day_of_two_time_zones_becomes_summaries(airflow: Airflow, runs: dict[
         (TOKYO, "Happy", "scored", written_by, 9),
         (TOKYO, "Sad", "scored", written_by, 21),
     ]
-    for name, zone, share, verdict in (
+    for name, zone, rate, verdict in (
         (NORTH, "Europe/Berlin", 0.8, "satisfied"),
         (TOKYO, "Asia/Tokyo", 0.3, "not satisfied"),
     ):
         summary = airflow.read_summary(name, ZONES_DAY)
         assert summary["is_complete"]
         assert (summary["time_zone"], summary["verdict"]) == (zone, verdict)
-        assert summary["happy_share"] == pytest.approx(share)
+        assert summary["called_happy_rate"] == pytest.approx(rate)
 
 
 def test_the_log_of_scoring_has_progress_and_rate(airflow: Airflow, runs: dict[date, str]) -> None:
@@ -110,8 +110,8 @@ def test_the_asset_event_contains_the_summaries(airflow: Airflow, runs: dict[dat
     query = f"source_dag_id={DAG_ID}&source_run_id={quote(run.run_id)}&order_by=timestamp"
     event = airflow.api.call("GET", f"assets/events?{query}")["asset_events"][0]
     assert event["name"] == "satisfaction_daily"
-    shares = {s["facility_id"]: s["happy_share"] for s in event["extra"]["summaries"]}
-    assert shares == {NORTH: pytest.approx(0.8), TOKYO: pytest.approx(0.3)}
+    rates = {s["facility_id"]: s["called_happy_rate"] for s in event["extra"]["summaries"]}
+    assert rates == {NORTH: pytest.approx(0.8), TOKYO: pytest.approx(0.3)}
 
 
 def test_clearing_a_finished_run_changes_no_row(airflow: Airflow, runs: dict[date, str]) -> None:

@@ -76,7 +76,7 @@ def nights(airflow: Airflow) -> Nights:
     airflow.upload(FINE, BROKEN_DAY, happy=30, sad=10)
     valid = encode_crop(True, ".jpg")
     damaged = {"empty.jpg": b"", "cut.jpg": valid[: len(valid) // 2], "page.jpg": b"<html></html>"}
-    images = {f"{n}.png": encode_crop(True) for n in range(5)} | damaged
+    images = {f"{n}.png": encode_crop(True, number=n) for n in range(5)} | damaged
     items = [(f"{BROKEN}/{BROKEN_DAY}/{name}", data) for name, data in images.items()]
     upload_many(airflow.stack.build_settings(), airflow.stack.build_env()["FER_S3_BUCKET"], items)
     airflow.upload(DENIED, BROKEN_DAY, happy=40, sad=0)

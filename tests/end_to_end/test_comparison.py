@@ -41,14 +41,17 @@ def test_both_counts_and_their_agreement_are_computed(night: Night, pair: tuple[
     comparison = compare(night, *pair)
     one, other = comparison["cnns"]
     assert (comparison["images"], comparison["faces"]) == (40, 40)
-    assert (one["name"], one["happy"], one["sad"], one["uncertain"]) == ("tiny", 30, 10, 0)
-    assert (other["name"], other["happy"], other["sad"]) == ("inverted", 10, 30)
-    assert (one["happy_share"], other["happy_share"]) == (0.75, 0.25)
-    assert one["happy_share_low"] < 0.75 < one["happy_share_high"]
+    called = [
+        (row["name"], row["called_happy"], row["called_sad"], row["called_neither"])
+        for row in (one, other)
+    ]
+    assert called == [("tiny", 30, 10, 0), ("inverted", 10, 30, 0)]
+    assert (one["called_happy_rate"], other["called_happy_rate"]) == (0.75, 0.25)
+    assert (one["called_sad_rate"], other["called_sad_rate"]) == (0.25, 0.75)
     assert comparison["agreement"] == 0
     # 0.99 against 0.00 for bright crops, 0.00 against 0.99 for dark ones.
     assert 0.9 < comparison["mean_abs_difference"] < 1
-    assert "0.0% have the same emotion" in format_comparison(comparison)
+    assert "0.0% are called the same" in format_comparison(comparison)
     same = compare(night, pair[0], pair[0])
     assert (same["agreement"], same["mean_abs_difference"]) == (1, 0)
     # Nothing is stored.
@@ -61,8 +64,8 @@ def test_counts_of_few_faces_are_suppressed(night: Night, pair: tuple[Cnn, Cnn])
     night.fill("a", happy=20, sad=9)
     comparison = compare(night, *pair)
     assert comparison["faces"] == 29
-    assert {row["happy"] for row in comparison["cnns"]} == {None}
-    assert {row["happy_share"] for row in comparison["cnns"]} == {None}
+    for name in ("called_happy", "called_sad", "called_neither", "called_happy_rate"):
+        assert {row[name] for row in comparison["cnns"]} == {None}
 
 
 def test_erased_images_are_not_read(night: Night, pair: tuple[Cnn, Cnn]) -> None:

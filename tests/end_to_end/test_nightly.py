@@ -13,6 +13,7 @@ from fer_batch.errors import ConfigurationError, ModelError, PermanentError, Ret
 from fer_batch.pipeline import nightly
 from fer_batch.pipeline.nightly import score_shards
 from fer_batch.records import Batch, KeyRange, Shard
+from fer_batch.satisfaction.figures import RATES
 from tests.fixtures.night import DAY, PERMISSION, Night, encode_crop, format_facility
 from tests.support import pictures
 from tests.support.faulty_s3 import Fault, running_proxy
@@ -24,11 +25,19 @@ def test_a_day_of_crops_becomes_a_summary(night: Night) -> None:
     assert night.run() == []
     summary = night.read_summary("north-mall")
     assert (summary["images"], summary["images_scored"], summary["images_pending"]) == (50, 50, 0)
-    assert (summary["faces"], summary["happy"], summary["sad"]) == (50, 40, 10)
-    assert summary["happy_share"] == pytest.approx(0.8)
-    # Wilson's interval for 40 of 50 at 95 %, from its formula by hand.
-    assert summary["happy_share_low"] == pytest.approx(0.6696, abs=5e-4)
-    assert summary["happy_share_high"] == pytest.approx(0.8876, abs=5e-4)
+    assert (summary["faces"], summary["sessions"], summary["session_rule"]) == (50, 10, "blocks")
+    assert summary["called_happy_rate"] == pytest.approx(0.8)
+    # Wilson's interval for 80 % at 95 %, from its formula by hand. Ten blocks that are alike count
+    # as 50 × (1.960 / 2.262)² = 37.5 faces; 2.262 is the quantile of t.
+    assert summary["faces_effective"] == pytest.approx(37.53, abs=5e-3)
+    assert summary["called_happy_rate_low"] == pytest.approx(0.6471, abs=5e-4)
+    assert summary["called_happy_rate_high"] == pytest.approx(0.8972, abs=5e-4)
+    # The equations of the card's confusion matrix give 83.9, 24.3 and -8.2 %; the nearest shares
+    # that are not negative are 79.8, 20.2 and 0 %.
+    assert summary["happy_rate"] == pytest.approx(0.798, abs=1e-3)
+    assert summary["sad_rate"] == pytest.approx(0.202, abs=1e-3)
+    assert (summary["neither_rate"], summary["method"]) == (0, "benchmark")
+    assert summary["happy_rate_low"] < 0.7 < 0.9 < summary["happy_rate_high"]
     assert summary["verdict"] == "satisfied"
     assert summary["is_complete"]
 
@@ -124,22 +133,48 @@ def test_a_share_of_few_faces_is_suppressed(night: Night) -> None:
     night.run()
     summary = night.read_summary("a")
     assert summary["verdict"] == "suppressed"
-    assert summary["happy_share"] is None
-    assert summary["neither_share"] is None
+    assert {summary[name] for name in RATES} == {None}
+
+
+def test_a_figure_is_published_once_its_day_is_complete_or_its_lookback_ends(
+    night: Night,
+) -> None:
+    night = night.with_settings(shard_images=40)
+    night.write_registry(format_facility("a"))
+    night.fill("a", happy=30, sad=30)
+    run = night.open()
+    run.sync_facilities()
+    run.list_images()
+    run.score_shard(next(shard for shard in run.plan_shards()))
+    (summary,) = run.summarize()
+    done = summary["images_scored"]
+    assert (summary["verdict"], summary["happy_rate"]) == ("pending", None)
+    later = {"capture_day": DAY + timedelta(2), "lookback_days": 2}
+    assert night.open("next", **later | {"lookback_days": 3}).summarize()[0]["verdict"] == "pending"
+    (summary,) = night.open("last", **later).summarize()
+    assert (summary["method"], summary["faces"], summary["is_complete"]) == (
+        "benchmark",
+        done,
+        False,
+    )
+    night.run("again")
+    summary = night.read_summary("a")
+    assert summary["is_complete"]
+    assert (summary["faces_scored"], summary["faces"]) == (60, done if 60 - done < 30 else 60)
 
 
 def test_a_late_image_makes_a_new_revision(night: Night) -> None:
     night.write_registry(format_facility("a"))
     night.fill("a", happy=30, sad=10)
     night.run("first")
-    night.put(f"a/{DAY}/late.png", encode_crop(False))
+    night.put(f"a/{DAY}/late.png", encode_crop(False, number=99))
     night.run("next", capture_day=DAY + timedelta(days=1), lookback_days=1)
     revisions = night.query(
-        "select revision, images, sad from fer.satisfaction_summary"
+        "select revision, images, faces_scored, faces from fer.satisfaction_summary"
         " where capture_day = %s order by revision",
         DAY,
     )
-    assert [(r["revision"], r["images"], r["sad"]) for r in revisions] == [(1, 40, 10), (2, 41, 11)]
+    assert [tuple(r.values()) for r in revisions] == [(1, 40, 40, 40), (2, 41, 41, 40)]
     daily = night.query("select revision from fer.satisfaction_daily where capture_day = %s", DAY)
     assert [r["revision"] for r in daily] == [2]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_batch.errors import ConfigurationError
+from fer_batch.errors import ConfigurationError, FormerTargetError
 from fer_batch.facilities import registry
 from fer_batch.facilities.registry import Facility, Permission
 from fer_batch.settings import Settings
@@ -59,7 +59,9 @@ def test_missing_fields_have_defaults(load):
     assert mall.build_prefix(date(2026, 3, 9)) == "mall/2026-03-09/"
     assert (mall.bucket, mall.endpoint, mall.credentials) == (None, None, None)
     assert (mall.expected_images_min, mall.closed_weekdays) == (0, ())
-    assert mall.target_share == 0.8
+    assert (mall.name_template, mall.name_clock) == (None, "local")
+    assert (mall.target_rate, mall.publish_period) == (None, "day")
+    assert (mall.key_order, mall.design_effect) == ("time", 6.0)
 
 
 def test_every_field_is_read(load):
@@ -67,13 +69,18 @@ def test_every_field_is_read(load):
         GOOD
         + """
         key_template = "in/{capture_day:%Y%m%d}/"
+        name_template = "{camera}/{captured_at:%H%M%S}{*}"
+        name_clock = "UTC"
         bucket = "own-bucket"
         endpoint = "https://s3.example.com/"
         credentials = "mall_keys"
         ready_marker = "_SUCCESS"
         expected_images_min = 10
         closed_weekdays = ["sun", "mon", "sun"]
-        target_share = 1
+        target_rate = 1
+        publish_period = "week"
+        key_order = "none"
+        design_effect = 4
         """
         + PERMISSION
     )["mall"]
@@ -84,13 +91,18 @@ def test_every_field_is_read(load):
         time_zone="Europe/Berlin",
         image_kind="crops",
         key_template="in/{capture_day:%Y%m%d}/",
+        name_template="{camera}/{captured_at:%H%M%S}{*}",
+        name_clock="UTC",
         bucket="own-bucket",
         endpoint="https://s3.example.com",
         credentials="mall_keys",
         ready_marker="_SUCCESS",
         expected_images_min=10,
         closed_weekdays=("mon", "sun"),
-        target_share=1.0,
+        target_rate=1.0,
+        publish_period="week",
+        key_order="none",
+        design_effect=4.0,
         permission=Permission(
             purpose="Satisfaction",
             lawful_basis="Art. 6(1)(a) GDPR",
@@ -111,6 +123,10 @@ def test_every_field_is_read(load):
         ('name = "  "', "name is '  ': string should have at least 1"),
         ('name = "a\\nb"', "name must not contain control characters"),
         ('key_template = "{facility_id}/"', "key_template must contain the complete"),
+        ('name_template = "{camera}.jpg"', "name_template must contain the capture time"),
+        ("name_template = 3", "name_template is 3: input should be a valid string"),
+        ('name_template = "{captured_at:%H%M}"\nname_clock = "utc"', "name_clock is 'utc'"),
+        ('name_clock = "UTC"', "name_clock is the clock of name_template"),
         ('bucket = "Mall"', "bucket must match .* not 'Mall'"),
         ('endpoint = "s3.example.com"', "endpoint must be a URL"),
         ('endpoint = "https://key:secret@s3.example.com"', "endpoint must be a URL"),
@@ -124,9 +140,13 @@ def test_every_field_is_read(load):
         ("expected_images_min = true", "expected_images_min is True: input should be a valid int"),
         ('closed_weekdays = ["sunday"]', "closed_weekdays.0 is 'sunday': .* 'sat' or 'sun'"),
         ('closed_weekdays = "sun"', "closed_weekdays is 'sun': input should be a valid tuple"),
-        ("target_share = 80", "target_share is 80: input should be less than or equal to 1"),
-        ("target_share = nan", "target_share is nan"),
-        ("targetshare = 0.8", r"unknown field targetshare \(did you mean target_share\?\)"),
+        ("target_rate = 80", "target_rate is 80: input should be less than or equal to 1"),
+        ("target_rate = nan", "target_rate is nan"),
+        ("targetrate = 0.8", r"unknown field targetrate \(did you mean target_rate\?\)"),
+        ('publish_period = "month"', "publish_period is 'month': input should be 'day' or 'week'"),
+        ('key_order = "name"', "key_order is 'name': input should be 'time' or 'none'"),
+        ("design_effect = 0.5", "design_effect is 0.5: input should be greater than or equal to 1"),
+        ("design_effect = inf", "design_effect is inf"),
         ('wifi = "x"', r"unknown field wifi .known fields: facility_id, name"),
         ("ready_marker = 'a'\nsettle_minutes = 5", "exclude each other"),
         ('facility_id = "other"', "only the name of the table"),
@@ -190,6 +210,18 @@ def test_an_invalid_file_is_rejected(rejected, text, problem):
     assert problem in rejected(text)
 
 
+def test_a_former_target_is_rejected_with_its_facilities(load):
+    text = GOOD + "target_share = 0.8" + GOOD.replace("mall", "shop") + "bucket = 'B'"
+
+    with pytest.raises(
+        FormerTargetError, match="facility mall: target_share is no longer a field"
+    ) as caught:
+        load(text)
+
+    assert caught.value.facility_ids == ("mall",)
+    assert "facility shop: bucket" in str(caught.value)
+
+
 def test_a_missing_file_has_a_hint(tmp_path):
     with pytest.raises(
         ConfigurationError, match=r"nowhere\.toml cannot be read.*FER_FACILITIES_FILE"
@@ -247,6 +279,20 @@ def test_a_day_ends_when_the_local_date_changes(zone, day):
 
     assert facility.compute_local_day(end) > day
     assert facility.compute_local_day(end - timedelta(microseconds=1)) == day
+
+
+def test_camera_and_time_are_read_from_the_part_after_the_prefix(load):
+    template = 'name_template = "{camera}_{captured_at:%H%M}{*}"'
+    key, day = "mall/2026-03-09/door_1225.jpg", date(2026, 3, 9)
+    mall = load(GOOD)["mall"]
+    assert mall.build_name_parser(day)(key) == (None, None)
+
+    mall = load(f"{GOOD}\n{template}")["mall"]
+    assert mall.build_name_parser(day)(key) == ("door", datetime(2026, 3, 9, 11, 25, tzinfo=UTC))
+    assert mall.build_name_parser(date(2026, 3, 8))(key) == (None, None)
+
+    mall = load(f"{GOOD}\n{template}\nname_clock = 'UTC'")["mall"]
+    assert mall.build_name_parser(day)(key) == ("door", datetime(2026, 3, 9, 12, 25, tzinfo=UTC))
 
 
 def test_a_permission_is_valid_until_its_last_day(load):

@@ -11,7 +11,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +25,7 @@ from psycopg import sql
 from tests.fixtures.night import encode_crop, format_facility
 from tests.fixtures.servers import fresh_database
 from tests.support.command import build_environment
+from tests.support.fork_server import ForkedPopen, ForkServer
 from tests.support.models import write_tiny_cnn
 from tests.support.repository import REPO_ROOT
 
@@ -37,7 +37,7 @@ Tables = dict[str, list[str]]
 class Process:
     """A started run: a process group whose first process is the command."""
 
-    popen: subprocess.Popen[str]
+    popen: ForkedPopen
     lines: list[dict[str, Any]] = field(default_factory=list)
 
     def wait_until(self, event: str) -> None:
@@ -93,6 +93,7 @@ def _parse_line(line: str) -> dict[str, Any]:
 class Job:
     """`fer-batch run` for the day, with a given database."""
 
+    server: ForkServer
     url: str
     env: dict[str, str]
     folder: Path
@@ -103,8 +104,9 @@ class Job:
     ) -> Process:
         command = ["run", "--capture-day", DAY.isoformat(), "--run-id", run_id, *arguments]
         env = {**self.env, "FER_DATABASE_URL": self.url, "FER_FAILPOINT": failpoint, **changes}
-        popen = subprocess.Popen(
-            [sys.executable, "-m", "fer_batch", *command],
+        popen = ForkedPopen(
+            self.server,
+            command,
             cwd=REPO_ROOT,
             env=build_environment(env),
             stdin=subprocess.DEVNULL,
@@ -201,8 +203,8 @@ def day_env(
     """Settings for a day in a bucket: two facilities have 150 images in total, one has none."""
     folder, bucket = tmp_path_factory.mktemp("day"), f"faults-{secrets.token_hex(8)}"
     s3_client.create_bucket(Bucket=bucket)
-    images = {f"large/{DAY}/{n:03}.png": encode_crop(n % 3 > 0) for n in range(105)}
-    images |= {f"small/{DAY}/{n:03}.png": encode_crop(n % 3 == 0) for n in range(40)}
+    images = {f"large/{DAY}/{n:03}.png": encode_crop(n % 3 > 0, number=n) for n in range(105)}
+    images |= {f"small/{DAY}/{n:03}.png": encode_crop(n % 3 == 0, number=n) for n in range(40)}
     images |= {f"small/{DAY}/bad-{n}.png": b"\x89PNG\r\n\x1a\n" + b"?" * n for n in range(4)}
     images[f"small/{DAY}/bad-empty.png"] = b""
     for key, data in images.items():
@@ -226,8 +228,10 @@ def day_env(
 
 
 @contextmanager
-def job_on_database(url: str, env: dict[str, str], folder: Path) -> Iterator[Job]:
-    job = Job(url, {**env, "FER_REPORT_DIR": str(folder / "reports")}, folder)
+def job_on_database(
+    server: ForkServer, url: str, env: dict[str, str], folder: Path
+) -> Iterator[Job]:
+    job = Job(server, url, {**env, "FER_REPORT_DIR": str(folder / "reports")}, folder)
     try:
         yield job
     finally:
@@ -235,14 +239,17 @@ def job_on_database(url: str, env: dict[str, str], folder: Path) -> Iterator[Job
 
 
 @pytest.fixture
-def job(database_url: str, day_env: dict[str, str], tmp_path: Path) -> Iterator[Job]:
+def job(
+    fork_server: ForkServer, database_url: str, day_env: dict[str, str], tmp_path: Path
+) -> Iterator[Job]:
     """The day with a new migrated database."""
-    with job_on_database(database_url, day_env, tmp_path) as job:
+    with job_on_database(fork_server, database_url, day_env, tmp_path) as job:
         yield job
 
 
 @pytest.fixture(scope="session")
 def undisturbed(
+    fork_server: ForkServer,
     postgres_server: Any,
     migrated_template: str,
     day_env: dict[str, str],
@@ -251,7 +258,7 @@ def undisturbed(
     """The tables after an undisturbed run."""
     with (
         fresh_database(postgres_server, migrated_template) as url,
-        job_on_database(url, day_env, tmp_path_factory.mktemp("undisturbed")) as job,
+        job_on_database(fork_server, url, day_env, tmp_path_factory.mktemp("undisturbed")) as job,
     ):
         job.finish()
         contents = job.read_tables()

@@ -11,8 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
@@ -45,7 +43,8 @@ from tests.faults.death import Death, DiedError
 from tests.faults.truth import ALL, DAYS, Day, Rows, build_key, select_day
 from tests.fixtures.night import format_facility
 from tests.fixtures.servers import build_settings, fresh_database
-from tests.support.command import build_environment
+from tests.support.command import run_command
+from tests.support.fork_server import ForkServer
 
 days = st.sampled_from(ALL)
 points = st.sampled_from(failpoints.NAMES)
@@ -61,6 +60,7 @@ class Environment:
     s3: Any
     s3_server: Any
     folder: Path
+    fork_server: ForkServer
     cnns: tuple[Cnn, Cnn]
     """The first classifies bright crops as Happy, the second dark ones."""
     event_counts: Counter[str]
@@ -130,16 +130,17 @@ class Machine(RuleBasedStateMachine):
 
     # Changes of the bucket
 
-    @rule(day=days, name=st.sampled_from(truth.NAMES), kind=st.sampled_from(sorted(truth.CONTENT)))
+    @rule(day=days, name=st.sampled_from(truth.NAMES), kind=st.sampled_from(sorted(truth.KINDS)))
     def put(self, day: Day, name: str, kind: str) -> None:
         """Upload a new image, or replace one."""
         self._put(day, name, kind)
 
     @rule(day=days, bright=st.integers(10, 35), dark=st.integers(0, 12))
     def fill(self, day: Day, bright: int, dark: int) -> None:
-        """Upload enough images for a day whose share may be published."""
+        """Upload enough images for a day whose rates may be published."""
         for number in range(bright + dark):
-            self._put(day, f"many-{number}.png", "bright" if number < bright else "dark")
+            kind = "bright" if number < bright else "dark"
+            self._put(day, f"many-{number:02}.png", f"{kind} {number}")
 
     def _put(self, day: Day, name: str, kind: str) -> None:
         self.environment.s3.put_object(
@@ -184,7 +185,7 @@ class Machine(RuleBasedStateMachine):
     def kill_night(self, point: str, nth: int, day: Day, number: int) -> None:
         """A nightly run with new images, which dies at a failpoint, if it reaches it."""
         for n in range(number):
-            self._put(day, f"late-{n}.png", "bright" if n % 2 else "dark")
+            self._put(day, f"late-{n}.png", f"{'bright' if n % 2 else 'dark'} {50 + n}")
         self._run_and_die(self._select(DAYS[-1], lookback_days=2), point, nth)
 
     def _run_and_die(self, selection: Selection, point: str, nth: int) -> None:
@@ -290,19 +291,17 @@ class Machine(RuleBasedStateMachine):
         options += ["--lookback-days", str(selection.lookback_days)]
         options += ["--rescore"] if selection.rescore else []
         env = {**to_environment(self.settings), "FER_ENV_FILE": os.devnull}
-        process = subprocess.run(
-            [sys.executable, "-m", "fer_batch", "run", *options],
-            env=build_environment({**env, failpoints.ENV_VARIABLE: point}),
-            capture_output=True,
-            text=True,
-            check=False,
+        run = run_command(
+            self.environment.fork_server,
+            "run",
+            *options,
+            env={**env, failpoints.ENV_VARIABLE: point},
+            folder=self.folder,
         )
         # The command or its child was killed at the failpoint; or the run completed without it.
-        is_reached = "failpoint" in process.stderr
+        is_reached = "failpoint" in run.err
         self._note_death(point if is_reached else "")
-        assert process.returncode in ((-signal.SIGKILL, 75, 0) if is_reached else (0,)), (
-            process.stderr
-        )
+        assert run.code in ((-signal.SIGKILL, 75, 0) if is_reached else (0,)), run.err
 
     # Permanent deletion.
     #
@@ -397,7 +396,8 @@ class Machine(RuleBasedStateMachine):
             truth.check_rows(rows)
             truth.check_revisions(rows)
             if day in self.summarized_days and day[1] >= self.retained_from:
-                truth.check_summary(rows, self.erased_counts[day])
+                earlier = select_day(self.before, day)
+                truth.check_summary(rows, self.erased_counts[day], earlier)
         self.before = now
 
     def _is_deleted(self, row: Any) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fer_batch.local.stack.files import TRAVERSABLE, ensure_private_directory
 from fer_batch.local.stack.postgres import ADMIN, PostgresServer
 from tests.faults.conftest import DAY, Job, Process, Tables, job_on_database
 from tests.fixtures.servers import TEMPLATE, build_settings
+from tests.support.fork_server import ForkServer
 
 # A commit waits for a standby that does not exist, once `synchronous_commit` is switched on.
 WITH_STANDBY = {
@@ -69,16 +71,20 @@ def name(own_server: PostgresServer) -> Iterator[str]:
 
 @pytest.fixture
 def job(
-    own_server: PostgresServer, name: str, day_env: dict[str, str], tmp_path: Path
+    fork_server: ForkServer,
+    own_server: PostgresServer,
+    name: str,
+    day_env: dict[str, str],
+    tmp_path: Path,
 ) -> Iterator[Job]:
-    with job_on_database(own_server.build_url(name), day_env, tmp_path) as job:
+    with job_on_database(fork_server, own_server.build_url(name), day_env, tmp_path) as job:
         yield job
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
     """Poll the condition; the time limit of the test ends the wait if it never holds."""
     while not condition():
-        pass
+        time.sleep(0.01)
 
 
 def check_clear_error(process: Process, code: int = 75) -> None:

@@ -79,7 +79,7 @@ def fill(night: Night, *names: str) -> None:
     night.write_registry(*(format_facility(name) for name in names))
     direct = night.settings.model_copy(update={"s3_endpoint": night.s3.endpoint})
     items = [
-        (f"{name}/{DAY}/{n:03}.png", encode_crop(n % 3 > 0))
+        (f"{name}/{DAY}/{n:03}.png", encode_crop(n % 3 > 0, number=n))
         for name in names
         for n in range(IMAGES)
     ]

@@ -26,6 +26,7 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from fer_batch.model.classifier import load_artifact
 from tests.faults.history import Environment, Machine, ProcessMachine
+from tests.support.fork_server import ForkServer
 from tests.support.models import build_tiny_onnx, write_tiny_cnn
 
 SEEDS = int(os.environ.get("FER_FAULT_SEEDS", "0"))
@@ -38,6 +39,7 @@ def environment(
     s3_client: Any,
     seaweed_server: Any,
     tmp_path: Path,
+    fork_server: ForkServer,
 ) -> Environment:
     cnns = []
     for name, is_inverted in (("upright", False), ("inverted", True)):
@@ -50,6 +52,7 @@ def environment(
         s3_client,
         seaweed_server,
         tmp_path,
+        fork_server,
         (cnns[0], cnns[1]),
         Counter(),
     )

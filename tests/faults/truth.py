@@ -18,15 +18,19 @@ import numpy as np
 DAYS = [date(2025, 6, day) for day in (2, 3, 4)]
 FACILITIES = ("mall", "shop")
 TARGET = 0.5
+MIN_FACES = 30
+CLASSES = ("happy", "sad", "neither")
 PER_IMAGE = ("image", "image_result", "face_result")
 NAMES = [f"{n}.png" for n in range(5)]
 
 
-def _gray(value: int) -> bytes:
-    return cv2.imencode(".png", np.full((48, 48), value, np.uint8))[1].tobytes()
+def _gray(value: int, number: int = 0) -> bytes:
+    pixels = np.full((48, 48), value, np.uint8)
+    pixels[0, 0] = number
+    return cv2.imencode(".png", pixels)[1].tobytes()
 
 
-CONTENT = {
+KINDS = {
     "bright": _gray(230),
     "brighter": _gray(240),
     "dark": _gray(20),
@@ -34,11 +38,17 @@ CONTENT = {
     "damaged": b"\x89PNG\r\n\x1a\n???",
     "empty": b"",
 }
+CONTENT = KINDS | {
+    f"{kind} {number}": _gray({"bright": 230, "dark": 20}[kind], 1 + number)
+    for kind in ("bright", "dark")
+    for number in range(60)
+}
+"""Pictures of each kind; the numbered ones differ, because the same picture counts once."""
 ETAGS = {
     kind: hashlib.md5(data, usedforsecurity=False).hexdigest() for kind, data in CONTENT.items()
 }
 OUTCOMES = {"damaged": "unreadable", "empty": "empty"}
-"""All others are scored: the CNN classifies bright as Happy and gray as uncertain."""
+"""All others are scored: the CNN classifies bright as Happy and calls gray neither."""
 
 Day = tuple[str, date]
 Rows = dict[str, list[Any]]
@@ -67,29 +77,69 @@ def check_revisions(rows: Rows) -> None:
         assert not (row.is_complete and row.images_pending)
 
 
-def check_summary(rows: Rows, erased: int) -> None:
-    """The newest summary equals the recount; `erased` images are no longer among the rows."""
-    newest = max(rows["satisfaction_summary"], key=lambda row: row.revision)
-    expected = count_summary(rows, newest.model_version, erased)
+def check_summary(rows: Rows, erased: int, earlier: Rows) -> None:
+    """The newest summary equals the recount; `erased` images are no longer among the rows.
+
+    A published figure may be that of the revision before, or of the same revision in `earlier`, the
+    rows before the last step, if fewer than 30 faces are called otherwise.
+    """
+    *before, newest = sorted(rows["satisfaction_summary"], key=lambda row: row.revision)
+    final = select_final(rows, newest.model_version)
+    expected = count_images(rows, final, erased)
+    clusters = count_blocks(rows, final, newest.model_version)
+    expected["faces_scored"] = int(clusters.sum())
     assert {name: getattr(newest, name) for name in expected} == expected
+    check_figure(newest)
+    recount = clusters.sum(axis=0).tolist()
+    changed = sum(abs(a - b) for a, b in zip(get_called(newest), recount, strict=True))
+    if changed == 0:
+        totals = {
+            "clusters": len(clusters),
+            "counts": recount,
+            "products": (clusters.T @ clusters).tolist(),
+        }
+        assert newest.totals == ({"blocks": totals} if len(clusters) else {})
+        return
+    assert newest.method == "benchmark"
+    assert changed < MIN_FACES
+    if newest not in earlier["satisfaction_summary"]:
+        assert (before[-1].model_version, before[-1].method) == (newest.model_version, "benchmark")
+        assert get_called(before[-1]) == get_called(newest)
 
 
-def count_summary(rows: Rows, model_version: str, erased: int) -> dict[str, Any]:
+def get_called(summary: Any) -> list[int]:
+    return [getattr(summary, f"called_{name}") for name in CLASSES]
+
+
+def check_figure(summary: Any) -> None:
+    """Rates are published of 30 faces and more; the verdict compares the interval with `TARGET`."""
+    if summary.faces < MIN_FACES:
+        assert (summary.method, summary.verdict) == ("suppressed", "suppressed")
+        assert summary.happy_rate is summary.called_happy_rate is summary.sad_rate is None
+        return
+    assert (summary.method, summary.sessions) == ("benchmark", 10)
+    assert summary.called_happy_rate == round(summary.called_happy / summary.faces, 6)
+    assert summary.called_sad_rate == round(summary.called_sad / summary.faces, 6)
+    assert summary.happy_rate_low <= summary.happy_rate <= summary.happy_rate_high
+    is_above, is_below = summary.happy_rate_low > TARGET, summary.happy_rate_high < TARGET
+    verdict = "satisfied" if is_above else "not satisfied" if is_below else "inconclusive"
+    assert summary.verdict == verdict
+
+
+def select_final(rows: Rows, model_version: str) -> dict[Any, Any]:
+    """The final results of a model version, by image."""
     results = {
         get_identity(row): row for row in rows["image_result"] if row.model_version == model_version
     }
-    final = {
+    return {
         get_identity(image): result
         for image in rows["image"]
         if (result := results.get(get_identity(image))) and is_final(result, image)
     }
+
+
+def count_images(rows: Rows, final: Mapping[Any, Any], erased: int) -> dict[str, Any]:
     outcomes = Counter(result.outcome for result in final.values())
-    faces = [
-        row
-        for row in rows["face_result"]
-        if row.model_version == model_version and get_identity(row) in final
-    ]
-    certain = Counter(row.p_happy >= row.p_sad for row in faces if not row.is_uncertain)
     not_scored = {outcome: n for outcome, n in outcomes.items() if outcome != "scored"}
     pending = len(rows["image"]) - len(final)
     return {
@@ -97,13 +147,26 @@ def count_summary(rows: Rows, model_version: str, erased: int) -> dict[str, Any]
         "images_scored": outcomes["scored"],
         "images_pending": pending,
         "not_scored": not_scored | ({"erased": erased} if erased else {}),
-        "faces": len(faces),
-        "happy": certain[True],
-        "sad": certain[False],
-        "uncertain": len(faces) - certain.total(),
-        "neither": sum(row.p_neither > max(row.p_happy, row.p_sad) for row in faces),
         "is_complete": pending == 0,
-    } | compute_verdict(certain[True], certain[False])
+    }
+
+
+def count_blocks(rows: Rows, final: Mapping[Any, Any], model_version: str) -> Any:
+    """[blocks, 3] faces called happy, sad and neither in ten blocks of the pictures in key order.
+
+    Of pictures with the same content only the first counts. Fewer than ten pictures have a block
+    each.
+    """
+    originals = {}
+    for image, result in sorted(final.items()):
+        if result.outcome == "scored":
+            originals.setdefault(result.etag, image)
+    called = {image: [0, 0, 0] for image in originals.values()}
+    for face in rows["face_result"]:
+        if face.model_version == model_version and get_identity(face) in called:
+            called[get_identity(face)][CLASSES.index(face.called_class)] += 1
+    blocks = np.array_split(np.array(list(called.values()), int).reshape(-1, 3), 10)
+    return np.array([block.sum(axis=0) for block in blocks if len(block)], int).reshape(-1, 3)
 
 
 def check_outcomes(
@@ -129,23 +192,13 @@ def check_outcomes(
     for key, kind in contents.items():
         assert images[key].etag.strip('"') == ETAGS[kind]
         assert results[key].outcome == OUTCOMES.get(kind, "scored")
-        if kind in ("bright", "brighter", "dark"):
-            assert results[key].emotion == ("Sad" if (kind == "dark") != is_inverted else "Happy")
-        if kind == "gray":
-            assert results[key].is_uncertain
-
-
-def compute_verdict(happy: int, sad: int) -> dict[str, Any]:
-    """Share and verdict for the target share `TARGET`, by Wilson's interval as in the docs."""
-    n = happy + sad
-    if n < 30:
-        return {"happy_share": None, "verdict": "suppressed"}
-    share, z2 = happy / n, 1.959964**2
-    center = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = (z2 * (share * (1 - share) / n + z2 / (4 * n * n))) ** 0.5 / (1 + z2 / n)
-    is_above, is_below = center - half > TARGET, center + half < TARGET
-    verdict = "satisfied" if is_above else "not satisfied" if is_below else "inconclusive"
-    return {"happy_share": round(share, 6), "verdict": verdict}
+        shade = kind.partition(" ")[0]
+        if shade in ("bright", "brighter", "dark"):
+            is_happy = (shade == "dark") == is_inverted
+            assert results[key].emotion == ("Happy" if is_happy else "Sad")
+            assert results[key].called_class == ("happy" if is_happy else "sad")
+        if shade == "gray":
+            assert results[key].called_class == "neither"
 
 
 def build_key(day: Day, name: str) -> str:

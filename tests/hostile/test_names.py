@@ -155,7 +155,7 @@ def test_each_hostile_key_is_scored_under_its_exact_name(
         bucket_keys = (
             f'endpoint = "{moto}"\nbucket = "{bucket}"\nkey_template = "m//{{capture_day}}/"\n'
         )
-        mall = mall.replace("target_share", bucket_keys + "target_share")
+        mall = mall.replace("target_rate", bucket_keys + "target_rate")
         prefix, names = f"m//{DAY}/", names + ONLY_MOTO
         settings = build_s3_settings(moto, bucket)
     else:
@@ -169,7 +169,7 @@ def test_each_hostile_key_is_scored_under_its_exact_name(
     ]
     assert max(len(key.encode()) for key in keys) == 1024
     assert len(keys) == len(set(keys))
-    images = [(key, encode_crop(n % 2 == 0)) for n, key in enumerate(keys)]
+    images = [(key, encode_crop(n % 2 == 0, number=n)) for n, key in enumerate(keys)]
     # SeaweedFS may lose one of two objects that are written concurrently if the key of one is a
     # folder of the other, so these are written one by one.
     upload_many(settings, settings.s3_bucket, [i for i in images if "/similar/" not in i[0]])

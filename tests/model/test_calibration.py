@@ -10,7 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fer_batch.model.calibration import BINS, draw_reliability_diagram, measure_calibration
+from fer_batch.model.calibration import (
+    BINS,
+    draw_reliability_diagram,
+    measure_calibration,
+    measure_share_error,
+)
 
 
 def draw_labels(true_p: np.ndarray) -> np.ndarray:
@@ -64,3 +69,11 @@ def test_the_reliability_diagram_is_a_valid_png() -> None:
     )
     assert image is not None
     assert image.std() > 5
+
+
+def test_the_error_against_shares_is_the_distance_of_the_means_of_bins() -> None:
+    p = np.linspace(0, 0.9, 1500, dtype=np.float32)
+    assert measure_share_error(p[::-1], (p + 0.1)[::-1]) == pytest.approx(0.1, abs=1e-6)
+    # Within a bin, distances in both directions cancel.
+    assert measure_share_error(p, p + np.tile((0.1, -0.1), 750)) == pytest.approx(0, abs=1e-3)
+    assert measure_share_error(p[:0], p[:0]) is None

@@ -19,7 +19,7 @@ def test_the_shipped_markdown_card_is_up_to_date() -> None:
 
 def test_the_documentation_states_the_figures_of_the_shipped_card(repo_root: Path) -> None:
     public, private = (CARD["metrics"][usage] for usage in ("PublicTest", "PrivateTest"))
-    polar, certain, neutral = (private[name] for name in ("happy_sad", "certain", "neutral"))
+    polar, votes = private["happy_sad"], private["votes"]
     consensus, error = private["happy_sad_consensus"], private["calibration"]
     changed = {entry["change"]: entry["accuracy"] for entry in private["robustness"]}
     statements = [
@@ -27,21 +27,32 @@ def test_the_documentation_states_the_figures_of_the_shipped_card(repo_root: Pat
         f"(Happy {polar['recall_happy']:.3f}, Sad {polar['recall_sad']:.3f})",
         f"{consensus['rows']} faces | {consensus['accuracy']:.3f} |",
         f"| {error['ece']:.3f} ({error['ece_low']:.3f} to {error['ece_high']:.3f}) |",
-        f"not uncertain ({100 * certain['share']:.0f} %) | {certain['accuracy']:.3f} |",
         f"| {changed['24 pixels across']:.3f}; {changed['JPEG of quality 30']:.3f}; ",
         f"; {changed['noise, sigma 12 grey values']:.3f} |",
         f"seven expressions | {private['seven']['accuracy']:.3f} |",
-        f"{neutral['rows']} neutral faces | {100 * neutral['uncertain']:.0f} % uncertain, ",
-        f"{100 * neutral['called_happy']:.0f} % called Happy, ",
-        f"{100 * neutral['called_sad']:.0f} % called Sad",
+        f"{votes['rows']:,} faces | {votes['accuracy']:.3f} |",
+        f"neutral faces called sad | {votes['neutral_called_sad']:.3f} |",
+        f"sad faces called sad | {votes['sad_called_sad']:.3f} |",
+        f"happy faces called happy | {votes['happy_called_happy']:.3f} |",
     ]
     readme = (repo_root / "README.md").read_text(encoding="utf-8")
     assert [text for text in statements if text not in readme] == []
     page = (repo_root / "docs" / "train.md").read_text(encoding="utf-8")
     cells = re.sub(r" \([0-9,]+\)", "", page).replace("*", "")
-    for figure in ("happy_sad", "happy_sad_consensus", "seven", "three"):
-        row = f"| {public[figure]['accuracy']:.4f} | {private[figure]['accuracy']:.4f} |"
-        assert row in cells, figure
+    for figure, keys in (
+        ("happy_sad", ["accuracy"]),
+        ("happy_sad_consensus", ["accuracy"]),
+        ("seven", ["accuracy"]),
+        ("three", ["accuracy"]),
+        ("votes", ["accuracy", "neutral_called_sad", "sad_called_sad", "happy_called_happy"]),
+        ("probabilities", ["ece_happy", "ece_sad", "ece_neither"]),
+    ):
+        for key in keys:
+            row = f"| {public[figure][key]:.4f} | {private[figure][key]:.4f} |"
+            assert row in cells, (figure, key)
+    matrix = CARD["confusions"]["PublicTest"]["plurality"]["48"]
+    for name, counts in zip(("happy", "sad", "neither"), matrix, strict=True):
+        assert f"| {name} | {' | '.join(map(str, counts))} |" in page.replace(",", "")
 
 
 def test_the_figures_of_the_card_are_rendered() -> None:
@@ -54,11 +65,20 @@ def test_the_figures_of_the_card_are_rendered() -> None:
         figures["calibration"]["ece"],
         figures["seven"]["recall"]["fear"],
         figures["three"]["accuracy"],
-        figures["neutral"]["uncertain"],
+        figures["neutral"]["called_sad"],
+        figures["votes"]["neutral_called_sad"],
+        figures["probabilities"]["ece_sad"],
+        CARD["calling_rule"]["sad_from"],
+        CARD["vote_calibration"]["weights"][0][3],
         figures["conditions"]["brightness"][0]["accuracy"],
     ):
         assert f"{value:.4f}".rstrip("0") in page
     assert f"| {figures['seven']['confusion'][6][4]} |" in page
+    for by_truth in CARD["confusions"].values():
+        for by_size in by_truth.values():
+            for size, table in by_size.items():
+                happy = " | ".join(f"{count:,}" for count in table[0])
+                assert f"| {size} px | happy | {happy} |" in page
     assert CARD["artefact_sha256"] in page
     assert (
         f"| happy | {CARD['detector']['happy']['rows']} | {CARD['detector']['happy']['found']} |"
@@ -90,9 +110,8 @@ def sort_keys_by_length(part: Any) -> Any:
 
 def test_a_card_from_the_database_renders_the_same() -> None:
     def render_lines(card: dict[str, Any]) -> list[str]:
-        page = render_markdown(
-            {key: card[key] for key in ("name", "artefact", "metrics", "detector")}
-        )
+        sections = {"metrics", "detector", "confusions", "vote_calibration", "calling_rule"}
+        page = render_markdown({key: card[key] for key in {"name", "artefact"} | sections})
         return sorted(page.splitlines())
 
     assert render_lines(sort_keys_by_length(CARD)) == render_lines(CARD)
@@ -108,6 +127,11 @@ def test_known_failures_are_counted() -> None:
     )
     sad = figures["three"]["confusion"][1]
     assert f"- {sad[2]} of {sum(sad)} Sad faces are called neither." in page
+    votes = figures["votes"]["confusion"][2]
+    assert (
+        f"- Of {sum(votes):,} faces that at least 6 of 10 voters call neither, fer-batch calls "
+        f"{votes[0]} happy and {votes[1]} sad." in page
+    )
     seen = CARD["detector"]["sad"]
     assert f"misses {seen['rows'] - seen['found']} of {seen['rows']} sad faces" in page
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from fer_batch.database import connections
 from fer_batch.errors import ConfigurationError, DatabaseError, ModelError
 from fer_batch.model import classifier, model_registry
-from fer_batch.model.classifier import Cnn, load_artifact
+from fer_batch.model.classifier import CardRule, Cnn, load_artifact
 from tests.support.models import build_tiny_onnx, write_tiny_cnn
 
 
@@ -56,14 +56,15 @@ def test_a_cnn_is_registered_once_and_loaded_unchanged(tables: Any, three_cnns: 
     assert load(tables, three_cnns[2].cnn_sha256) is None
 
 
-def test_the_threshold_is_part_of_the_identity_of_a_cnn(tables: Any, tmp_path: Path) -> None:
+def test_the_calling_rule_is_part_of_the_identity_of_a_cnn(tables: Any, tmp_path: Path) -> None:
     cnn = write_cnn(tmp_path, "one")
-    other = Cnn(cnn.card.model_copy(update={"uncertain_below": 0.9}), cnn.artifact)
+    rule = CardRule(happy_from=0.5, sad_from=0.4)
+    other = Cnn(cnn.card.model_copy(update={"calling_rule": rule}), cnn.artifact)
     with connections.transaction(tables.engine) as connection:
         model_registry.register(connection, cnn)
         model_registry.register(connection, other)
-        thresholds = {r.card.uncertain_below for r in model_registry.list_registered(connection)}
-    assert thresholds == {0.7, 0.9}
+        thresholds = {r.card.rule.sad_from for r in model_registry.list_registered(connection)}
+    assert thresholds == {0.5, 0.4}
 
 
 def test_bytes_with_another_hash_are_rejected_before_they_are_opened(

@@ -98,6 +98,23 @@ def test_a_second_listing_finds_only_new_images(lists, put):
     assert (listed.images, listed.new_images) == (3, 2)
 
 
+def test_a_listing_stores_camera_and_capture_time(lists, put):
+    put("mall/2026-03-09/door/122500.jpg", "mall/2026-03-09/old.jpg", "shop/2026-03-09/122500")
+
+    lists(
+        build_facility("mall", name_template="{camera}/{captured_at:%H%M%S}.jpg"),
+        build_facility("shop", name_template="{captured_at:%H%M%S}", time_zone="Asia/Tokyo"),
+    )
+
+    assert lists.query(
+        "select image_key, camera, captured_at_utc from fer.image order by facility_id, image_key"
+    ) == [
+        ("mall/2026-03-09/door/122500.jpg", "door", datetime(2026, 3, 9, 11, 25, tzinfo=UTC)),
+        ("mall/2026-03-09/old.jpg", None, None),
+        ("shop/2026-03-09/122500", None, datetime(2026, 3, 9, 3, 25, tzinfo=UTC)),
+    ]
+
+
 def test_an_empty_day_is_listed(lists):
     (listed,) = lists(build_facility("mall"))
 

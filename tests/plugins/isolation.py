@@ -19,7 +19,6 @@ from typing import Any
 import psutil
 import pytest
 
-from fer_batch.local.stack.seaweed import SeaweedServer
 from tests.support.processes import kill_all
 
 SERVERS = "FER_TEST_SERVERS"
@@ -108,6 +107,9 @@ def _remove_leftovers() -> None:
 
 def _remove(folder: Path) -> None:
     if folder.exists():
+        # Not at the top, as it takes half a second and few sessions leave anything.
+        from fer_batch.local.stack.seaweed import SeaweedServer
+
         SeaweedServer(folder / "s3").kill()  # its sockets in /tmp as well
         kill_all(folder)
         shutil.rmtree(folder)

@@ -2,7 +2,8 @@
 
 A file's tests share a worker, with the fixtures of the file. All tests on Airflow share one, since
 starting it takes longer than most of them, and so do all that train, as TensorFlow takes much
-memory. What takes longest comes first, so that no worker is left with it at the end.
+memory, and all of the command, for their fork server. What takes longest comes first, so that no
+worker is left with it at the end.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from tests.plugins.kinds import imported_modules, kinds_of_file
 from tests.support.repository import REPO_ROOT
 
 KILLS = "tests/faults/test_kill_anywhere.py"
+COMMAND = "tests/cli/"
 LONGEST_FIRST = (
     "airflow",
     "training",
     KILLS,
+    COMMAND,
     "tests/test_wheel.py",
     "tests/faults/",
     "tests/hostile/",
@@ -35,6 +38,8 @@ def scope_of(nodeid: str) -> str:
         return "airflow"
     if "training" in kinds_of_file(path):
         return "training"
+    if name.startswith(COMMAND):
+        return COMMAND
     return nodeid if name == KILLS else name  # each kill test is long, and they share nothing
 
 

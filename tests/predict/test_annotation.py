@@ -12,13 +12,20 @@ import pytest
 
 from fer_batch.errors import ConfigurationError
 from fer_batch.predict.annotation import AnnotationWriter, annotate
-from fer_batch.records import Batch, Box, FaceScore, FetchedImage, Image
+from fer_batch.records import Batch, Box, CallingRule, FaceScore, FetchedImage, Image
 from fer_batch.settings import Settings
 from tests.support import pictures as drawn
 
 GRAY = 40
-HAPPY = FaceScore(Box(1, 2, 30, 40), 0.9, 0.05, 0.05, False, 0.93)
-SAD = FaceScore(Box(300, 200, 100, 120), 0.1, 0.85, 0.05, False)
+
+
+def build_face(box: Box, p_happy: float, p_sad: float) -> FaceScore:
+    called = CallingRule(0.5, 0.4).call(p_happy, p_sad)
+    return FaceScore(box, p_happy, p_sad, 1 - p_happy - p_sad, p_happy - p_sad, called)
+
+
+HAPPY = build_face(Box(1, 2, 30, 40), 0.9, 0.05)
+SAD = build_face(Box(300, 200, 100, 120), 0.1, 0.85)
 
 
 @pytest.fixture
@@ -48,13 +55,12 @@ def test_marks_are_drawn_where_the_faces_are(settings: Settings) -> None:
     assert not changed[400:].any()
 
 
-def test_the_colors_show_the_emotion(settings: Settings) -> None:
-    unsure = FaceScore(SAD.box, 0.1, 0.2, 0.7, True)
-    colors = {
-        tuple(read(annotate(flat(), [face], settings))[200, 350].tolist())
-        for face in (SAD, FaceScore(SAD.box, 0.9, 0.05, 0.05, False), unsure)
-    }
-    assert len(colors) == 3
+def test_the_colors_show_the_called_class(settings: Settings) -> None:
+    colors = [
+        tuple(read(annotate(flat(), [build_face(SAD.box, *pair)], settings))[200, 350].tolist())
+        for pair in ((0.9, 0.05), (0.1, 0.85), (0.1, 0.2))
+    ]
+    assert colors == [(90, 210, 90), (245, 170, 90), (205, 205, 205)]
 
 
 @pytest.mark.parametrize(
@@ -71,20 +77,20 @@ def test_the_colors_show_the_emotion(settings: Settings) -> None:
 def test_a_face_at_any_edge_has_its_label_inside_the_image(
     settings: Settings, box: Box, size: tuple[int, int]
 ) -> None:
-    marked = read(annotate(flat(*size), [FaceScore(box, 0, 1, 0, False)], settings))
+    marked = read(annotate(flat(*size), [build_face(box, 0, 1)], settings))
     filled = (marked == (245, 170, 90)).all(axis=2)
     assert filled.sum() > 100  # more than a line: the label
 
 
 def test_labels_of_adjacent_faces_are_all_visible(settings: Settings) -> None:
-    faces = [FaceScore(Box(100 + 34 * n, 200, 30, 36), 0.9, 0.1, 0, False) for n in range(2)]
+    faces = [build_face(Box(100 + 34 * n, 200, 30, 36), 0.9, 0.1) for n in range(2)]
     one = (read(annotate(flat(), faces[:1], settings)) == (90, 210, 90)).all(axis=2)
     two = (read(annotate(flat(), faces, settings)) == (90, 210, 90)).all(axis=2)
     assert two.sum() > 1.9 * one.sum()
 
 
 def test_a_small_image_is_enlarged_so_that_its_label_is_legible(settings: Settings) -> None:
-    face = FaceScore(Box(0, 0, 48, 48), 0.9, 0.05, 0.05, False)
+    face = build_face(Box(0, 0, 48, 48), 0.9, 0.05)
     assert read(annotate(flat(48, 48), [face], settings)).shape == (480, 480, 3)
     assert read(annotate(flat(480, 270), [face], settings)).shape == (540, 960, 3)
 

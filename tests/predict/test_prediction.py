@@ -24,7 +24,17 @@ from fer_batch.predict.prediction import (
     read_images,
     to_json,
 )
-from fer_batch.records import Batch, Box, Emotion, FaceScore, Image, ImageScore, Outcome
+from fer_batch.records import (
+    Batch,
+    Box,
+    CalledClass,
+    CallingRule,
+    Emotion,
+    FaceScore,
+    Image,
+    ImageScore,
+    Outcome,
+)
 from fer_batch.settings import Settings
 from tests.support import pictures as drawn
 from tests.support.models import write_tiny_cnn
@@ -67,7 +77,8 @@ def test_a_folder_is_read_with_its_subfolders_in_order_of_names(
     (tmp_path / "page.jpg").write_bytes(b"<html>")
     (tmp_path / ".DS_Store").write_bytes(b"hidden")
     predictions = predict(tmp_path, settings, is_crop=True)
-    assert [(Path(p.score.image.key).name, p.score.outcome, p.emotion) for p in predictions] == [
+    scores = [p.score for p in predictions]
+    assert [(Path(score.image.key).name, score.outcome, score.emotion) for score in scores] == [
         ("a.png", Outcome.SCORED, Emotion.HAPPY),
         ("dark.png", Outcome.SCORED, Emotion.SAD),
         ("empty.jpg", Outcome.EMPTY, None),
@@ -82,7 +93,7 @@ def test_many_images_are_all_predicted_in_order(tmp_path: Path, settings: Settin
     predictions = predict(tmp_path, settings, is_crop=True)
     expected = [(Emotion.HAPPY if g > 127 else Emotion.SAD) if n % 7 else None
                 for n, g in enumerate(grays)]  # fmt: skip
-    assert [p.emotion for p in predictions] == expected
+    assert [p.score.emotion for p in predictions] == expected
 
 
 def test_a_file_over_the_limit_is_not_read(
@@ -163,7 +174,7 @@ def test_objects_in_s3(s3: S3, settings: Settings) -> None:
         sources(at + "da")
     predictions = predict(at + "day/", with_s3, is_crop=True)
     assert [p.score.outcome for p in predictions] == ["scored", "scored", "empty", "scored"]
-    assert [p.emotion for p in predictions] == [Emotion.SAD, Emotion.SAD, None, Emotion.SAD]
+    assert [p.score.emotion for p in predictions] == [Emotion.SAD, Emotion.SAD, None, Emotion.SAD]
 
 
 # ---------------------------------------------------------------- frames and crops
@@ -274,10 +285,10 @@ def test_a_face_gets_the_same_emotion_in_every_format(tmp_path: Path, mouth: Mou
     for name, data in encode_variants(face).items():
         (tmp_path / f"1 {name}").write_bytes(data)
     plain, *others = predict(tmp_path, shipped, is_crop=True)
-    assert plain.emotion is (Emotion.HAPPY if mouth == "smile" else Emotion.SAD)
+    assert plain.score.emotion is (Emotion.HAPPY if mouth == "smile" else Emotion.SAD)
     assert len(others) == 13
     for prediction in others:
-        assert prediction.emotion is plain.emotion, prediction.score.image.key
+        assert prediction.score.emotion is plain.score.emotion, prediction.score.image.key
         # A palette of 256 colors and a JPEG lose a little.
         assert prediction.probabilities == pytest.approx(plain.probabilities, abs=0.1), (
             prediction.score.image.key
@@ -301,36 +312,44 @@ def test_a_photograph_with_an_orientation_is_made_upright(
 
 
 def scored(*faces: FaceScore, source: str = "a.jpg") -> Prediction:
-    return Prediction(ImageScore.from_faces(image(source), 640, 480, faces), "frames")
+    rule = CallingRule(0.5, 0.4)
+    return Prediction(ImageScore.from_faces(image(source), 640, 480, faces, rule), "frames")
 
 
 def image(source: str) -> Image:
     return Image(Batch("", date.min), source, "", 1)
 
 
-HAPPY = FaceScore(Box(1, 2, 30, 40), 0.9, 0.05, 0.05, False, 0.93)
-DOUBTFUL = FaceScore(Box(100, 20, 50, 60), 0.2, 0.3, 0.5, True, 0.8)
+HAPPY = FaceScore(Box(1, 2, 30, 40), 0.9, 0.05, 0.05, 0.75, CalledClass.HAPPY, 0.93)
+NEUTRAL = FaceScore(Box(100, 20, 50, 60), 0.1, 0.3, 0.6, -0.25, CalledClass.NEITHER, 0.8)
 
 
 def test_the_text_of_one_face() -> None:
     assert format_text(scored(HAPPY)) == (
         "a.jpg: 640×480 pixels, 1 face\n"
-        "Prediction: [[0.9000 0.0500]]\n"
-        "p_neither: 0.0500\n"
+        "Prediction: p_happy 0.900, p_sad 0.050, p_neither 0.050\n"
         "Image Emotion is: Happy"
     )
-    assert format_text(scored(DOUBTFUL)).endswith("Image Emotion is: Sad (uncertain)")
+    assert format_text(scored(NEUTRAL)).endswith("Image Emotion is: Sad (looks neither)")
 
 
 def test_the_text_of_several_faces_has_the_mean_and_each() -> None:
-    assert format_text(scored(HAPPY, DOUBTFUL)) == (
+    assert format_text(scored(HAPPY, NEUTRAL)) == (
         "a.jpg: 640×480 pixels, 2 faces\n"
-        "Prediction: [[0.5500 0.1750]]\n"
-        "p_neither: 0.2750\n"
+        "Prediction: p_happy 0.500, p_sad 0.175, p_neither 0.325\n"
         "Image Emotion is: Happy\n"
-        "  face 1 at (1, 2), 30×40: [[0.9000 0.0500]] p_neither 0.0500 Happy\n"
-        "  face 2 at (100, 20), 50×60: [[0.2000 0.3000]] p_neither 0.5000 Sad (uncertain)"
+        "  face 1 at (1, 2), 30×40: Happy, p_happy 0.900, p_sad 0.050, p_neither 0.050\n"
+        "  face 2 at (100, 20), 50×60: Sad (looks neither), p_happy 0.100, p_sad 0.300, "
+        "p_neither 0.600"
     )
+
+
+def test_the_called_class_of_an_image_is_that_of_its_mean_probabilities() -> None:
+    assert scored(HAPPY, NEUTRAL).score.called_class is CalledClass.HAPPY
+    several = scored(HAPPY, NEUTRAL, NEUTRAL)
+    assert several.score.called_class is CalledClass.NEITHER
+    # The mean margin decides the forced choice: 0.75 - 0.25 - 0.25.
+    assert "Image Emotion is: Happy (looks neither)\n" in format_text(several)
 
 
 def test_the_text_of_an_image_that_was_not_scored() -> None:
@@ -339,30 +358,31 @@ def test_the_text_of_an_image_that_was_not_scored() -> None:
 
 
 def test_json_holds_plain_values(settings: Settings, tmp_path: Path) -> None:
-    text = json.dumps(to_json(scored(HAPPY, DOUBTFUL)), ensure_ascii=False)
+    text = json.dumps(to_json(scored(HAPPY, NEUTRAL)), ensure_ascii=False)
     read = json.loads(text)
     assert read["emotion"] == "Happy"
-    assert read["is_uncertain"] is False
-    assert math.isclose(read["p_happy"], 0.55)
+    assert read["called_class"] == "happy"
+    assert math.isclose(read["p_happy"], 0.5)
     assert read["faces"][1] == {
         "box": {"x": 100, "y": 20, "width": 50, "height": 60},
-        "p_happy": 0.2,
+        "p_happy": 0.1,
         "p_sad": 0.3,
-        "p_neither": 0.5,
-        "is_uncertain": True,
+        "p_neither": 0.6,
+        "happy_margin": -0.25,
+        "called_class": "neither",
         "detector_score": 0.8,
         "emotion": "Sad",
     }
     nothing = json.loads(
         json.dumps(to_json(Prediction(ImageScore(image("a"), Outcome.NO_FACE, "none"))))
     )
-    assert (nothing["p_happy"], nothing["emotion"], nothing["is_uncertain"]) == (None, None, None)
+    assert (nothing["p_happy"], nothing["emotion"], nothing["called_class"]) == (None, None, None)
 
 
 @pytest.mark.parametrize("name", ["a\x1b[31mred.jpg", "a\nb.jpg", "a\udcff.jpg", "ü 笑.jpg"])
 def test_any_name_can_be_printed(name: str) -> None:
     text = format_text(scored(HAPPY, source=name))
-    assert len(text.splitlines()) == 4
+    assert len(text.splitlines()) == 3
     assert text.encode() == text.encode("utf-8", "strict")
     assert "\x1b" not in text
     json.dumps(to_json(scored(HAPPY, source=name)), ensure_ascii=False).encode()

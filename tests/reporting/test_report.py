@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from fer_batch.reporting import report
+from fer_batch.reporting import report, wording
 
 DAY = date(2026, 11, 20)
+
+
+NOTHING = {f"{name}_rate{end}": None for name in ("happy", "sad") for end in ("", "_low", "_high")}
 
 
 def build_summary(facility_id: str = "north-mall", **changes: Any) -> dict[str, Any]:
@@ -22,18 +25,22 @@ def build_summary(facility_id: str = "north-mall", **changes: Any) -> dict[str, 
         "facility_name": facility_id.title(),
         "capture_day": DAY,
         "model_version": "ab" * 32,
-        "target_share": 0.8,
+        "method": "benchmark",
+        "target_rate": 0.3,
         "images": 1_250,
         "images_pending": 0,
         "not_scored": {"empty": 2, "unreadable": 1},
         "faces": 1_247,
-        "happy": 1_000,
-        "sad": 200,
-        "uncertain": 47,
-        "neither": 31,
-        "happy_share": 0.8333,
-        "happy_share_low": 0.8112,
-        "happy_share_high": 0.8533,
+        "faces_needed": None,
+        "happy_rate": 0.4333,
+        "happy_rate_low": 0.3112,
+        "happy_rate_high": 0.5533,
+        "sad_rate": 0.0701,
+        "sad_rate_low": 0.0,
+        "sad_rate_high": 0.1849,
+        "neither_rate": 0.4966,
+        "called_happy_rate": 0.3917,
+        "called_sad_rate": 0.1313,
         "verdict": "satisfied",
         "is_complete": True,
         "is_below_expected": False,
@@ -44,15 +51,19 @@ def build_suppressed(facility_id: str = "quiet-shop") -> dict[str, Any]:
     return build_summary(
         facility_id,
         faces=23,
-        happy=17,
-        sad=4,
-        uncertain=2,
-        neither=1,
-        happy_share=None,
-        happy_share_low=None,
-        happy_share_high=None,
+        method="suppressed",
         verdict="suppressed",
+        **NOTHING,
     )
+
+
+def build_week(facility_id: str = "north-mall", **changes: Any) -> dict[str, Any]:
+    ends = {"period": "week", "first_day": date(2026, 11, 9), "last_day": date(2026, 11, 15)}
+    return build_summary(facility_id, **(ends | changes))
+
+
+def get_text(html: str) -> str:
+    return re.sub(r"\s+", " ", Tags(html).text)
 
 
 def build_data(*days: dict[str, Any], **more: Any) -> report.ReportData:
@@ -74,15 +85,90 @@ class Tags(HTMLParser):
         self.text += data
 
 
-def test_a_row_has_counts_share_with_interval_and_verdict() -> None:
-    text = re.sub(r"\s+", " ", Tags(report.render_html(build_data(build_summary()))).text)
+def test_a_row_has_rates_with_intervals_target_and_verdict() -> None:
+    text = get_text(report.render_html(build_data(build_summary())))
     for expected in (
-        "North-Mall 1,250 1,247 1,000 200 47 31 2 empty, 1 unreadable",
-        "0.833 (0.811 to 0.853)",
-        "satisfied",
+        "North-Mall 1,250 1,247 43 % (31 to 55) 7 % (0 to 18) 30 % 2 empty, 1 unreadable satisfied",
+        "North-Mall: About 43 of 100 faces showed a happy expression; the true figure is very "
+        "likely between 31 and 55. On this day the happy rate was very likely above the target of "
+        "30 %.",
         "ab" * 6,
     ):
         assert expected in text
+
+
+def test_a_facility_without_a_target_has_a_dash() -> None:
+    html = report.render_html(build_data(build_summary(target_rate=None, verdict="no target")))
+    assert "7 % (0 to 18) – 2 empty, 1 unreadable no target" in get_text(html)
+    assert "the target of" not in get_text(html)
+
+
+def test_the_verdict_comes_from_the_shortest_conclusive_period() -> None:
+    data = build_data(
+        build_summary(verdict="inconclusive", faces_needed=4_321),
+        build_suppressed(),
+        periods=[build_week(), build_week("quiet-shop", verdict="not satisfied")],
+    )
+    text = get_text(report.render_html(data))
+    week = "In the week from 2026-11-09 to 2026-11-15"
+    assert f"{week} the happy rate was very likely above the target of 30 %." in text
+    assert f"{week} the happy rate was very likely below the target of 30 %." in text
+    assert f"by week. {week}: About 43 of 100 faces showed a happy expression" in text
+    alone = get_text(report.render_html(build_data(*data.days)))
+    assert "About 4,400 faces instead of 1,247 would settle it" in alone
+
+
+def test_a_change_that_is_hardly_chance_is_mentioned() -> None:
+    change = {
+        "facility_id": "north-mall",
+        "comparison": "week before",
+        "happy_change": -0.2,
+        "happy_change_low": -0.31,
+        "happy_change_high": -0.09,
+        "happy_q_value": 0.01,
+    }
+    for own, is_shown in (
+        (change, True),
+        (change | {"happy_q_value": 0.2}, False),
+        (change | {"facility_id": "another"}, False),
+    ):
+        text = get_text(report.render_html(build_data(build_summary(), changes=[own])))
+        assert ("It fell by about 20 points" in text) is is_shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"method": "raw", "verdict": "no verdict"}, "were called happy by the program"),
+        ({"method": "wilson", "target_rate": None, **NOTHING}, "by another method"),
+        ({"method": "suppressed", "verdict": "pending", **NOTHING}, "Not all images have arrived"),
+    ],
+)
+def test_other_methods_have_a_sentence(changes: dict[str, Any], sentence: str) -> None:
+    assert sentence in get_text(report.render_html(build_data(build_summary(**changes))))
+
+
+def test_neither_report_nor_console_has_counts_by_class(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Nor rates with decimals, from which they could be computed, nor the uncorrected rates."""
+    counts = {"called_happy": 488, "called_sad": 164, "called_neither": 595}
+    summary = build_summary(**counts, totals={"blocks": {"counts": [488, 164, 595]}})
+    html = report.render_html(build_data(summary))
+    figure = html[html.index("<svg") : html.index("</svg>")]
+    report.print_summaries([summary])
+    for text in (get_text(html.replace(figure, "")), capsys.readouterr().out):
+        assert not re.search(r"488|164|595|43\.3|0\.43|39 %|13 %", text)
+
+
+def test_the_report_states_what_the_range_covers_and_claims_no_feeling() -> None:
+    text = get_text(report.render_html(build_data(build_summary())))
+    assert wording.COVERED in text
+    assert wording.NOT_COVERED in text
+    assert "does not state what a person felt" in text
+    assert not re.search(
+        r"\b(mood|satisfied customers?|happy (customers?|people|visitors?))\b", text
+    )
 
 
 def test_the_file_needs_no_other_file_or_host() -> None:
@@ -94,10 +180,11 @@ def test_the_file_needs_no_other_file_or_host() -> None:
             assert value is None or value.startswith("#"), (tag, value)
 
 
-def test_a_suppressed_row_has_no_share_and_no_counts() -> None:
+def test_a_suppressed_row_has_no_rate() -> None:
     html = report.render_html(build_data(build_suppressed()))
-    text = re.sub(r"\s+", " ", Tags(html).text)
-    assert "Quiet-Shop 1,250 23 – – – – 2 empty, 1 unreadable – 0.80 suppressed" in text
+    text = get_text(html)
+    assert "Quiet-Shop 1,250 23 – – 30 % 2 empty, 1 unreadable suppressed" in text
+    assert "No rate is published" in text
     assert "<svg" not in html
 
 
@@ -136,7 +223,7 @@ def test_incomplete_and_skipped_batches_are_reported() -> None:
             ],
         )
     )
-    text = re.sub(r"\s+", " ", Tags(html).text)
+    text = get_text(html)
     assert "not complete" in text
     assert "12 pending" in text
     assert "fewer images than expected" in text
@@ -163,11 +250,14 @@ def test_a_report_on_a_full_disk_leaves_no_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_console_table_shows_the_true_share(
+def test_the_console_table_shows_the_drawn_rate(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    report.print_summaries([build_summary(), build_suppressed()], {"north-mall": 0.85})
-    lines = [line for line in capsys.readouterr().out.splitlines() if "│" in line]
-    assert "0.850" in lines[0]
+    report.print_summaries([build_summary(), build_suppressed()], {"north-mall": 0.452})
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if "│" in line]
+    assert "43 % (31 to 55)" in lines[0]
+    assert "45 %" in lines[0]
     assert "suppressed" in lines[1]
-    assert "17" not in lines[1]
+    assert "North-Mall: About 43 of 100 faces showed a happy expression" in out
+    assert "Quiet-Shop: No rate is published" in out

@@ -13,12 +13,46 @@ from fer_batch.database import ledger, results
 from fer_batch.errors import DatabaseError
 from fer_batch.records import Batch, ImageScore, Outcome
 from fer_batch.satisfaction import revisions
+from fer_batch.satisfaction.figures import PRECISION, RATES
+from tests.fixtures.tables import name_etag
 
+BLOCKS = {
+    "clusters": 10,
+    "counts": [60, 20, 20],
+    "products": [[360, 120, 120], [120, 40, 40], [120, 40, 40]],
+}
+"""The totals of 60, 20 and 20 faces that are spread evenly over ten blocks."""
+FIGURES = {
+    "happy_rate": 0.66305,
+    "happy_rate_low": 0.508321,
+    "happy_rate_high": 0.860265,
+    "sad_rate": 0.304125,
+    "sad_rate_low": 0.085222,
+    "sad_rate_high": 0.517684,
+    "neither_rate": 0.032825,
+    "called_happy_rate": 0.6,
+    "called_happy_rate_low": 0.486931,
+    "called_happy_rate_high": 0.703333,
+    "called_sad_rate": 0.2,
+    "called_sad_rate_low": 0.125148,
+    "called_sad_rate_high": 0.304061,
+    "sessions_effective": 10.0,
+    # The square of 1.96 / 2.262, the quantiles of the normal distribution and of t with 9 degrees
+    # of freedom, times 100 faces: the blocks are alike.
+    "faces_effective": 75.067272,
+    "design_effect": 1.332138,
+    "benchmark_weight": 1.0,
+}
+NOT_IN_VIEW = {
+    *("called_happy", "called_sad", "called_neither"),
+    *("totals", "former_figures"),
+}
 DAILY = "SELECT * FROM fer.satisfaction_daily ORDER BY facility_id, capture_day"
 
 
 def test_summary_holds_all_figures_of_a_day(tables: Any) -> None:
-    tables.fill(happy=60, sad=20, uncertain=20)
+    tables.add("north-mall", target_rate=0.3)
+    tables.fill(happy=60, sad=20, neither=20)
     tables.list(["broken.jpg", "empty.jpg", "lost.jpg", *(f"{n:06d}.jpg" for n in range(100))])
     outcomes = [Outcome.UNREADABLE, Outcome.EMPTY, Outcome.FETCH_FAILED]
     tables.write(*(ImageScore(i, o) for i, o in zip(tables.list_work(), outcomes, strict=True)))
@@ -28,25 +62,28 @@ def test_summary_holds_all_figures_of_a_day(tables: Any) -> None:
         "capture_day": date(2026, 3, 1),
         "revision": 1,
         "model_version": tables.version,
-        "target_share": 0.8,
+        "period": "day",
+        "first_day": date(2026, 3, 1),
+        "target_rate": 0.3,
         "time_zone": "Europe/Berlin",
         "images": 103,
         "images_scored": 100,
         "images_pending": 1,
         "not_scored": {"unreadable": 1, "empty": 1},
         "faces": 100,
-        "happy": 60,
-        "sad": 20,
-        "uncertain": 20,
-        "neither": 20,
-        "happy_share": 0.75,
-        "happy_share_low": 0.645153,
-        "happy_share_high": 0.831938,
-        "interval_method": "wilson",
+        "faces_scored": 100,
+        "called_happy": 60,
+        "called_sad": 20,
+        "called_neither": 20,
+        "totals": {"blocks": BLOCKS},
+        "former_figures": None,
+        **FIGURES,
+        "method": "benchmark",
+        "session_rule": "blocks",
+        "sessions": 10,
+        "faces_needed": None,
         "confidence": 0.95,
-        "uncertain_share": 0.2,
-        "neither_share": 0.2,
-        "verdict": "inconclusive",
+        "verdict": "satisfied",
         "is_complete": False,
         "is_below_expected": False,
         "run_id": "run-9",
@@ -56,8 +93,9 @@ def test_summary_holds_all_figures_of_a_day(tables: Any) -> None:
     assert set(summary) == {*expected, "created_at"}
     (row,) = tables.query(DAILY)
     assert row.facility_name == "North-Mall"
+    in_view = set(expected) - {"is_new_revision", "period", "first_day", *NOT_IN_VIEW}
     assert {n: v for n, v in row._mapping.items() if n in expected} == {
-        n: v for n, v in expected.items() if n != "is_new_revision"
+        n: v for n, v in expected.items() if n in in_view
     }
     assert tables.query(
         "SELECT outcome, images, all_images FROM fer.not_scored_daily ORDER BY 1"
@@ -79,27 +117,37 @@ def test_equal_suppressed_summary_is_not_written_again(tables: Any) -> None:
     tables.fill(happy=29, sad=0)
     (first,) = tables.summarize()
     assert first["verdict"] == "suppressed"
-    assert first["happy_share"] is first["happy_share_low"] is first["neither_share"] is None
+    assert first["happy_rate"] is first["happy_rate_low"] is first["neither_rate"] is None
     assert tables.summarize()[0]["is_new_revision"] is False
 
 
 def test_view_shows_only_the_number_of_faces_of_a_suppressed_day(tables: Any) -> None:
-    tables.fill(happy=17, sad=4, uncertain=2)
+    tables.fill(happy=17, sad=4, neither=2)
     tables.summarize()
     (row,) = tables.query(DAILY)
     assert (row.faces, row.verdict) == (23, "suppressed")
-    hidden = ("happy", "sad", "uncertain", "neither", "happy_share", "happy_share_low",
-              "happy_share_high", "uncertain_share", "neither_share")  # fmt: skip
+    hidden = (*RATES, *PRECISION, "faces_needed")
     assert {name: row._mapping[name] for name in hidden} == dict.fromkeys(hidden)
 
 
-def test_late_image_creates_a_second_revision(tables: Any) -> None:
+@pytest.mark.parametrize("view", ["satisfaction_daily", "satisfaction_period"])
+def test_views_show_no_count_by_class(tables: Any, view: str) -> None:
+    columns = "SELECT column_name FROM information_schema.columns WHERE table_name = :view"
+    names = {name for (name,) in tables.query(columns, view=view)}
+    assert set(RATES) <= names
+    assert not {name for name in names if name in NOT_IN_VIEW}
+
+
+def test_late_image_creates_a_second_revision_with_the_published_figure(tables: Any) -> None:
     tables.fill(happy=30, sad=0)
-    tables.summarize()
+    (first,) = tables.summarize()
     tables.list([*(f"{n:06d}.jpg" for n in range(30)), "late.jpg"])
     tables.write(*map(tables.build_score, tables.list_work()))
     (summary,) = tables.summarize()
-    assert (summary["revision"], summary["images"], summary["happy"]) == (2, 31, 31)
+    assert (summary["revision"], summary["images"], summary["images_scored"]) == (2, 31, 31)
+    assert (summary["faces_scored"], summary["faces"], summary["called_happy"]) == (31, 30, 30)
+    assert {name: summary[name] for name in RATES} == {name: first[name] for name in RATES}
+    assert tables.summarize()[0] == summary | {"is_new_revision": False}
     assert [row.revision for row in tables.query(DAILY)] == [2]
     kept = tables.query("SELECT revision, images FROM fer.satisfaction_summary ORDER BY revision")
     assert kept == [(1, 30), (2, 31)]
@@ -113,9 +161,10 @@ def test_deleted_objects_never_shrink_a_day(tables: Any) -> None:
 
 
 def test_changed_target_creates_a_revision_with_another_verdict(tables: Any) -> None:
-    tables.fill(happy=180, sad=20)
+    tables.add("north-mall", target_rate=0.2)
+    tables.fill(happy=100, sad=20, neither=80)
     assert tables.summarize()[0]["verdict"] == "satisfied"
-    tables.add("north-mall", target_share=0.99)
+    tables.add("north-mall", target_rate=0.9)
     (summary,) = tables.summarize()
     assert (summary["revision"], summary["verdict"]) == (2, "not satisfied")
 
@@ -131,13 +180,13 @@ def test_model_versions_are_counted_separately(tables: Any) -> None:
         *(tables.build_score(i, tables.build_face(0, 1)) for i in work), model_version=other
     )
     (summary,) = tables.summarize(model_version=other)
-    assert (summary["revision"], summary["happy"], summary["sad"]) == (2, 0, 40)
-    assert summary["model_version"] == other
+    assert (summary["revision"], summary["called_happy"], summary["called_sad"]) == (2, 0, 40)
+    assert (summary["model_version"], summary["method"]) == (other, "raw")
 
 
 def test_faces_of_an_overwritten_image_do_not_count_until_it_is_scored(tables: Any) -> None:
     tables.fill(happy=40, sad=0)
-    tables.list({f"{n:06d}.jpg": "etag-1" if n else "etag-2" for n in range(40)})
+    tables.list({f"{n:06d}.jpg": name_etag(f"{n:06d}.jpg") if n else "etag-2" for n in range(40)})
     (summary,) = tables.summarize()
     assert (summary["images_scored"], summary["images_pending"], summary["faces"]) == (39, 1, 39)
     assert not summary["is_complete"]
@@ -148,7 +197,8 @@ def test_faces_of_one_frame_are_counted_separately(tables: Any) -> None:
     faces = [tables.build_face(0.75, 0.125)] * 3 + [tables.build_face(0.125, 0.75)] * 2
     tables.write(tables.build_score(*tables.list_work(), *faces))
     (summary,) = tables.summarize()
-    assert (summary["images"], summary["faces"], summary["happy"], summary["sad"]) == (1, 5, 3, 2)
+    assert (summary["images"], summary["faces"]) == (1, 5)
+    assert (summary["called_happy"], summary["called_sad"]) == (3, 2)
 
 
 OTHER = "b" * 64
@@ -165,8 +215,8 @@ def day_of_two_versions(tables: Any, outcome: Outcome) -> Any:
         ledger.begin_run(connection, "run-2", OTHER)
     *work, last = tables.list_work(model_version=OTHER)
     tables.write(*map(tables.build_score, work), model_version=OTHER)
-    faces = (tables.build_face(),) if outcome is Outcome.SCORED else ()
-    tables.write(ImageScore(last, outcome, faces=faces), model_version=OTHER)
+    score = tables.build_score(last) if outcome is Outcome.SCORED else ImageScore(last, outcome)
+    tables.write(score, model_version=OTHER)
     return published
 
 
@@ -240,6 +290,7 @@ def test_day_that_was_never_handled_has_no_summary(tables: Any) -> None:
 
 def test_failure_of_one_facility_does_not_affect_another(tables: Any) -> None:
     other = tables.add("outlet")
+    tables.add("north-mall", target_rate=0.5)
     tables.fill(happy=40, sad=0)
     with tables.transaction() as connection:
         ledger.record_batch(connection, other, "failed", run_id="r", attempted_at=datetime.now(UTC))
@@ -340,6 +391,6 @@ def test_load_daily_reads_a_range_of_days(tables: Any) -> None:
         ["north-mall", days[0]],
         ["north-mall", days[1]],
     ]
-    assert frame["happy_share"].isna().tolist() == [True, False, False]
+    assert frame["happy_rate"].isna().tolist() == [True, False, False]
     assert nothing.empty
-    assert nothing["happy_share"].dtype == frame["happy_share"].dtype == "float64"
+    assert nothing["happy_rate"].dtype == frame["happy_rate"].dtype == "float64"

@@ -13,6 +13,7 @@ from fer_batch.database import ledger
 from fer_batch.errors import DatabaseError
 from fer_batch.pipeline import checks
 from fer_batch.records import Batch, ImageScore, Outcome
+from tests.fixtures.tables import name_etag
 
 
 def run(tables: Any, *batches: Batch, run_id: str = "run-1") -> list[dict[str, Any]]:
@@ -25,7 +26,7 @@ def find(tables: Any, *batches: Batch, run_id: str = "run-1") -> dict[str, str]:
 
 
 def healthy(tables: Any) -> None:
-    tables.fill(happy=60, sad=20, uncertain=20)
+    tables.fill(happy=60, sad=20, neither=20)
     tables.summarize()
 
 
@@ -160,8 +161,8 @@ def test_unknown_model_version(tables: Any) -> None:
 @pytest.mark.parametrize(
     "sql",
     [
-        "UPDATE fer.face_result SET is_uncertain = true WHERE image_key = '000000.jpg'",
-        "UPDATE fer.face_result SET p_happy = 0.1, p_sad = 0.8 WHERE image_key = '000000.jpg'",
+        "UPDATE fer.face_result SET called_class = 'neither' WHERE called_class = 'sad'",
+        "UPDATE fer.face_result SET called_class = 'sad' WHERE called_class = 'happy'",
     ],
 )
 def test_summary_differs_from_recount(tables: Any, sql: str) -> None:
@@ -169,8 +170,75 @@ def test_summary_differs_from_recount(tables: Any, sql: str) -> None:
     findings = broken(tables, sql)
     assert findings["summary_differs_from_recount"] == (
         "images, scored, pending, faces: 100 100 0 100 in the summary, 100 100 0 100 counted; "
-        "Happy and Sad differ"
+        "the called classes differ"
     )
+
+
+def test_one_face_is_enough_in_a_suppressed_summary(tables: Any) -> None:
+    tables.fill(happy=20, sad=0)
+    tables.summarize()
+    assert find(tables) == {}
+    tables.execute("UPDATE fer.face_result SET called_class = 'sad' WHERE image_key = '000000.jpg'")
+    assert find(tables)["summary_differs_from_recount"].endswith("the called classes differ")
+
+
+def overwrite(tables: Any, count: int) -> dict[str, str]:
+    """Replace the first happy images of a day by sad ones; returns the ETags of all by key."""
+    happy = tables.query(
+        "SELECT image_key FROM fer.face_result WHERE called_class = 'happy' ORDER BY 1"
+    )
+    etags = {f"{n:06d}.jpg": name_etag(f"{n:06d}.jpg") for n in range(100)}
+    etags |= {key: f"other content of {key}" for (key,) in happy[:count]}
+    tables.list(etags)
+    sad = tables.build_face(0.125, 0.75)
+    tables.write(*(tables.build_score(image, sad) for image in tables.list_work()))
+    return etags
+
+
+@pytest.mark.parametrize(("overwritten", "is_kept"), [(1, True), (14, True), (15, False)])
+def test_figure_that_stays_on_purpose_is_no_difference(
+    tables: Any, overwritten: int, is_kept: bool
+) -> None:
+    """Of 15 overwritten images 15 happy and 15 sad faces differ, which is enough for a new one."""
+    healthy(tables)
+    overwrite(tables, overwritten)
+    (summary,) = tables.summarize()
+    assert summary["called_sad"] == (20 if is_kept else 20 + overwritten)
+    assert find(tables) == {}
+
+
+def test_late_images_of_a_published_day_are_no_difference(tables: Any) -> None:
+    healthy(tables)
+    tables.list([*(f"{n:06d}.jpg" for n in range(100)), *(f"late-{n}.jpg" for n in range(29))])
+    assert "summary_differs_from_recount" in find(tables)
+    tables.write(*map(tables.build_score, tables.list_work()))
+    (summary,) = tables.summarize()
+    assert (summary["faces"], summary["faces_scored"]) == (100, 129)
+    assert find(tables) == {}
+    tables.execute("DELETE FROM fer.face_result WHERE image_key = 'late-0.jpg'")
+    assert "100 counted" not in str(find(tables))
+    assert find(tables)["summary_differs_from_recount"].endswith("129 129 0 128 counted")
+
+
+def test_sessions_that_did_not_change_keep_the_figure(tables: Any) -> None:
+    tables.fill(happy=60, sad=20, neither=20)
+    at = "UPDATE fer.image SET camera = 'a', captured_at_utc = capture_day + interval '100 seconds'"
+    at += " * left(image_key, 6)::int"
+    tables.execute(at)
+    tables.summarize()
+    overwrite(tables, 40)
+    tables.execute(at)
+    (summary,) = tables.summarize()
+    assert (summary["session_rule"], summary["called_sad"]) == ("gap", 20)
+    assert find(tables) == {}
+
+
+def test_pictures_with_the_same_content_are_no_difference(tables: Any) -> None:
+    tables.list({f"{n:03}.jpg": f"picture {n % 50}" for n in range(100)})
+    tables.write(*map(tables.build_score, tables.list_work()))
+    (summary,) = tables.summarize()
+    assert (summary["images_scored"], summary["faces"]) == (100, 50)
+    assert "summary_differs_from_recount" not in find(tables)
 
 
 def test_changes_of_a_concurrent_run_are_left_to_its_own_checks(tables: Any) -> None:
@@ -208,7 +276,7 @@ def test_summary_of_an_emptied_day_differs_from_recount(tables: Any) -> None:
         "TRUNCATE fer.image_2026_03_01, fer.image_result_2026_03_01, fer.face_result_2026_03_01",
     )
     assert findings["summary_differs_from_recount"].endswith(
-        "0 0 0 0 counted; Happy and Sad differ"
+        "0 0 0 0 counted; the called classes differ"
     )
 
 

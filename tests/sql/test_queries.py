@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import date, timedelta
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +26,12 @@ def run_query(tables: Any, file: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def filled(tables: Any) -> Any:
     """Two facilities, ten days, a revision, a broken image, a day that failed."""
-    other = tables.add("outlet", expected_images_min=50, permission=None)
+    other = tables.add("outlet", expected_images_min=50, permission=None, target_rate=0.35)
+    tables.add("north-mall", target_rate=0.35)
     tables.add("kiosk")
     for n in range(10):
         day = replace(tables.batch, capture_day=tables.batch.capture_day + timedelta(n))
-        tables.fill(90 - 5 * n, 10 + 5 * n, day, uncertain=5)
+        tables.fill(110 - 10 * n, 10, day, neither=80 + 10 * n)
         tables.summarize(day)
     tables.list(["north-mall/2026-03-01/000001.jpg", "broken.jpg"])
     broken, late = tables.list_work()
@@ -40,7 +40,7 @@ def filled(tables: Any) -> Any:
     )
     tables.summarize()
     last = replace(other, capture_day=tables.batch.capture_day + timedelta(9))
-    tables.fill(20, 10, last)
+    tables.fill(10, 2, last, neither=18)
     tables.list([f"{n:06d}.jpg" for n in range(30)] + ["broken.jpg", "pending.jpg"], last)
     unreadable, _ = tables.list_work(last)
     tables.write(ImageScore(unreadable, Outcome.UNREADABLE, "JPEG ends early"))
@@ -117,16 +117,16 @@ def test_queries_about_days_weeks_and_models(filled: Any) -> None:
         return [tuple(row[column] for column in columns) for row in run_query(filled, file)]
 
     first, *_, last = select(
-        "how_did_the_happy_share_change", "facility_name", "weekday", "happy_share"
+        "how_did_the_happy_rate_change", "facility_name", "weekday", "happy_rate"
     )
-    assert first == ("North-Mall", "Sun", pytest.approx(91 / 101, abs=1e-6))
-    assert last == ("Outlet", "Tue", pytest.approx(20 / 30, abs=1e-6))
+    assert first == ("North-Mall", "Sun", pytest.approx(0.5698, abs=1e-4))
+    assert last == ("Outlet", "Tue", pytest.approx(0.2888, abs=1e-4))
     kinds = [f"{verdict}_days" for verdict in ("satisfied", "inconclusive", "not_satisfied")]
     weeks = select("how_many_days_were_satisfied", "facility_name", "week_from", *kinds)
-    # Wilson's interval holds the target of 0.8 from 0.75 to 0.85 of a hundred faces.
+    # The interval contains the target of 0.35 for 50 to 90 of 200 faces called happy.
     assert weeks == [
         ("North-Mall", date(2026, 2, 23), 1, 0, 0),
-        ("North-Mall", date(2026, 3, 2), 0, 3, 4),
+        ("North-Mall", date(2026, 3, 2), 1, 5, 1),
         ("North-Mall", date(2026, 3, 9), 0, 0, 2),
         ("Outlet", date(2026, 3, 9), 0, 1, 0),
     ]
@@ -135,18 +135,18 @@ def test_queries_about_days_weeks_and_models(filled: Any) -> None:
         ("North-Mall", "Mon", 2, 1),
         ("North-Mall", "Tue", 2, 1),
         ("North-Mall", "Wed", 1, 0),
-        *(("North-Mall", day, 1, 1) for day in ("Thu", "Fri", "Sat")),
+        *(("North-Mall", day, 1, 0) for day in ("Thu", "Fri", "Sat")),
         ("North-Mall", "Sun", 2, 1),
     ]
     frames = ("facility_id", "face_count", "images")
     assert select("how_many_faces_per_image", *frames) == [
-        ("north-mall", 1, 105),
+        ("north-mall", 1, 200),
         ("outlet", 1, 30),
     ]
-    left_out = ("facility_name", "faces", "uncertain", "neither_percent")
-    assert select("how_many_faces_are_uncertain", *left_out) == [
-        ("North-Mall", 1051, 50, Decimal("4.8")),
-        ("Outlet", 30, 0, Decimal("0.0")),
+    wide = ("facility_name", "session_rule", "days", "faces_a_day", "benchmark_weight")
+    assert select("how_wide_are_the_intervals", *wide) == [
+        ("Outlet", "blocks", 1, 30, 1),
+        ("North-Mall", "blocks", 10, 200, 1),
     ]
     broken = ("facility_id", "image_key", "outcome", "reason")
     assert select("which_files_are_broken", *broken) == [

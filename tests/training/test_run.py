@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fer_batch.errors import ConfigurationError
 from fer_batch.model import classifier, evaluation, fer2013
 from fer_batch.training import recipe as recipes
 from fer_batch.training.recipe import FineTuning, Recipe, Stage
-from fer_batch.training.run import train
+from fer_batch.training.run import describe_scoring, train
 from tests.support import kaggle
 
 TINY = Recipe(
@@ -66,6 +67,14 @@ def test_the_card_describes_the_artifact(trained: tuple[Path, dict[str, Any]]) -
     assert card["data"]["training_rows_left_out"] == 1
     assert card["training"]["largest_difference_keras_onnx"] <= 1e-4
     assert card["eight_bits"] is None
+    parsed = classifier.load_artifact(out / "tiny.json").card
+    assert parsed.vote_calibration is not None
+    assert parsed.vote_calibration.model_dump(mode="json") == card["vote_calibration"]
+    assert asdict(parsed.rule) == card["calling_rule"]
+    assert parsed.confusion is not None
+    assert parsed.confusion.sum(axis=1).tolist() == [10, 10, 50]
+    for usage in ("PublicTest", "PrivateTest"):
+        assert set(card["confusions"][usage]) == {"plurality", "kaggle"}
     assert card["multiply_adds"] > 0
     assert card["parameters"] > 0
     # Only an interrupted run leaves such files.
@@ -81,9 +90,10 @@ def test_evaluation_reproduces_the_metrics_of_the_card(
         metrics = evaluation.evaluate(cnn, evaluation.load_split(*files, usage))
         assert metrics["artefact_sha256"] == card["artefact_sha256"]
         assert {key: metrics[key] for key in card["metrics"][usage]} == card["metrics"][usage]
+        assert metrics["confusions"] == card["confusions"][usage]
 
 
-def test_threshold_and_scaling_depend_only_on_public_test(
+def test_what_is_fitted_depends_only_on_public_test(
     files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same run with other PrivateTest labels: only the metrics of PrivateTest differ."""
@@ -95,6 +105,7 @@ def test_threshold_and_scaling_depend_only_on_public_test(
     second = train(other, files[1], tmp_path, "tiny", recipe, resume=True)
     assert first["metrics"]["PrivateTest"] != second["metrics"]["PrivateTest"]
     assert _list_choices(first) == pytest.approx(_list_choices(second), abs=1e-3)
+    assert first["confusions"]["PublicTest"] == second["confusions"]["PublicTest"]
 
 
 def _list_choices(card: dict[str, Any]) -> tuple[float, ...]:
@@ -103,7 +114,7 @@ def _list_choices(card: dict[str, Any]) -> tuple[float, ...]:
     scaling = (card["training"]["sad_scale"], card["training"]["sad_offset"])
     return (
         *scaling,
-        card["uncertain_below"],
+        card["calling_rule"]["sad_from"],
         card["metrics"]["PublicTest"]["happy_sad"]["accuracy"],
     )
 
@@ -294,6 +305,18 @@ def test_invalid_arguments_are_rejected(tmp_path: Path) -> None:
         train(data, None, tmp_path, "tiny", TINY)
     with pytest.raises(ConfigurationError, match="cannot name an artifact"):
         train(data, None, tmp_path, "../tiny", TINY)
+
+
+def test_without_votes_nothing_is_calibrated_to_them(files: tuple[Path, Path]) -> None:
+    def classify(crops: np.ndarray) -> np.ndarray:
+        return np.full((len(crops), 7), 1 / 7, np.float32)
+
+    without = describe_scoring(classify, fer2013.read(files[0]))
+    assert set(without) == {"confusions", "metrics"}
+    assert set(without["confusions"]["PublicTest"]) == {"kaggle"}
+    assert without["metrics"]["PublicTest"]["votes"]["rows"] == 0
+    with_votes = describe_scoring(classify, fer2013.read(*files))
+    assert set(with_votes) - set(without) == {"vote_calibration", "calling_rule"}
 
 
 def test_fine_tuning_uses_sam_if_the_recipe_does() -> None:

@@ -1,8 +1,7 @@
 """The input of a demo: facilities, their images of one day, and the expected result.
 
-This module draws the day: synthetic faces with a known share of smiles, and a few broken files. The
-drawing depends only on its seed, so every machine draws the same day. The other kinds of days are
-created by `fer2013_day` and `photographs`.
+Facilities are created by `shops` (drawn faces), `fer2013_day`, `fer2013_shop` and `photographs`.
+Here is what they have in common: objects, the registry and the comparison with the tables.
 """
 
 from __future__ import annotations
@@ -13,19 +12,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
 from fer_batch.imaging.decoding import Pixels
 from fer_batch.imaging.faces import ImageKind
-from fer_batch.local.demo.drawing import draw_face, draw_frame
-from fer_batch.local.demo.heads import Mouth
-from fer_batch.records import Outcome
+from fer_batch.local.demo.drawing import draw_face
+from fer_batch.local.demo.visits import Mix
+from fer_batch.records import CalledClass, Outcome
 
 SEED = 48
-MAX_SHARE_ERROR = 0.10
+NAME_TEMPLATE = "{camera}_{captured_at:%H%M%S}.{*}"
+"""The names of images with camera and local time: `visits.Photograph.name` with an extension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +47,23 @@ class DemoImage:
 
 @dataclass(frozen=True, slots=True)
 class DemoFacility:
-    """One facility of a demo; `true_share` is the share of smiles that was drawn, if known."""
+    """One facility of a demo with the images of one day.
+
+    `faces` counts the faces of different images by what they show, and `mix` is the shop that they
+    come from; both are None if they are unknown. With `has_times` the names of the images carry
+    camera and local time.
+    """
 
     facility_id: str
     name: str
     time_zone: str
     image_kind: ImageKind
     images: Sequence[DemoImage]
-    target_share: float = 0.6
-    true_share: float | None = None
+    faces: Counter[CalledClass] | None = None
+    mix: Mix | None = None
+    has_times: bool = False
+    target_rate: float | None = None
+    publish_period: Literal["day", "week"] = "day"
 
     @property
     def outcomes(self) -> Counter[str] | None:
@@ -64,98 +72,17 @@ class DemoFacility:
             return None
         return Counter(str(image.outcome) for image in self.images)
 
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """The number of faces of each kind on a facility's day."""
-
-    smiles: int
-    droops: int
-    levels: int
-
     @property
-    def true_share(self) -> float:
-        """Smiles among smiles and droops: the expected happy share."""
-        return self.smiles / (self.smiles + self.droops)
-
-    def draw_mouths(self, rng: np.random.Generator) -> list[Mouth]:
-        """Return the mouth of each face, in random order."""
-        counts: dict[Mouth, int] = {
-            "smile": self.smiles,
-            "droop": self.droops,
-            "level": self.levels,
-        }
-        mouths = [mouth for mouth, count in counts.items() for _ in range(count)]
-        return [mouths[index] for index in rng.permutation(len(mouths))]
+    def true_rates(self) -> Mix | None:
+        """The shares of all faces of the day that are happy and sad, if known."""
+        return None if self.faces is None else compute_rates(self.faces)
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A facility to draw."""
-
-    facility_id: str
-    name: str
-    time_zone: str
-    image_kind: ImageKind
-    scene: Scene
-    target_share: float
-    empty_frames: int = 0
-
-
-PLANS = (
-    Plan("harbour-cafe", "Harbour Café", "Europe/Berlin", "crops", Scene(238, 42, 20), 0.75),
-    Plan("maple-clinic", "Maple Clinic", "America/Toronto", "crops", Scene(143, 117, 20), 0.7),
-    Plan("lotus-mall", "Lotus Mall", "Asia/Tokyo", "frames", Scene(140, 60, 12), 0.7, 6),
-)
-
-
-def draw_day() -> list[DemoFacility]:
-    """Draw the three facilities of the demo with their images."""
-    facilities = []
-    for number, plan in enumerate(PLANS):
-        rng = np.random.default_rng((SEED, number))
-        good = _draw_crops(plan, rng) if plan.image_kind == "crops" else _draw_frames(plan, rng)
-        images = [*good, *make_broken_files(plan.image_kind)]
-        facilities.append(
-            DemoFacility(
-                plan.facility_id,
-                plan.name,
-                plan.time_zone,
-                plan.image_kind,
-                images,
-                plan.target_share,
-                plan.scene.true_share,
-            )
-        )
-    return facilities
-
-
-def _draw_crops(plan: Plan, rng: np.random.Generator) -> Iterator[DemoImage]:
-    for number, mouth in enumerate(plan.scene.draw_mouths(rng)):
-        yield _make_image(f"face-{number:04}", draw_face(rng, mouth), number)
-
-
-def _draw_frames(plan: Plan, rng: np.random.Generator) -> Iterator[DemoImage]:
-    mouths = plan.scene.draw_mouths(rng)
-    number = 0
-    while mouths:
-        count = int(rng.integers(1, 4))
-        yield _make_image(f"frame-{number:04}", draw_frame(rng, mouths[:count])[0], 0)
-        mouths = mouths[count:]
-        number += 1
-    for _ in range(plan.empty_frames):
-        yield _make_image(f"frame-{number:04}", draw_frame(rng, [])[0], 0, Outcome.NO_FACE)
-        number += 1
-
-
-def _make_image(
-    name: str, pixels: Pixels, number: int, outcome: Outcome = Outcome.SCORED
-) -> DemoImage:
-    """Encode an image as a camera would deliver it: JPEG, every fourth a PNG."""
-    if number % 4 == 3:
-        return DemoImage(f"{name}.png", encode_image(pixels, ".png"), outcome)
-    return DemoImage(
-        f"{name}.jpg", encode_image(pixels, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 92), outcome
+def compute_rates(faces: Counter[CalledClass]) -> Mix:
+    """The shares of happy and sad faces; at least one face is needed."""
+    return Mix(
+        faces[CalledClass.HAPPY] / faces.total(),
+        faces[CalledClass.SAD] / faces.total(),
     )
 
 
@@ -167,7 +94,7 @@ def encode_image(pixels: Pixels, extension: str, *parameters: int) -> bytes:
     return data.tobytes()
 
 
-def make_broken_files(kind: ImageKind) -> list[DemoImage]:
+def make_broken_files(kind: ImageKind, camera: str) -> list[DemoImage]:
     """Return broken and unsuitable files, each with its expected outcome."""
     rng = np.random.default_rng(SEED)
     whole = encode_image(draw_face(rng, "level", 96), ".jpg")
@@ -175,34 +102,47 @@ def make_broken_files(kind: ImageKind) -> list[DemoImage]:
     bomb = bytearray(encode_image(np.zeros((16, 16, 3), np.uint8), ".png"))
     bomb[16:24] = (30_000).to_bytes(4, "big") * 2  # width and height in the header chunk
     bomb[29:33] = zlib.crc32(bomb[12:29]).to_bytes(4, "big")  # and its checksum
-    speck = encode_image(np.full((8, 8, 3), 128, np.uint8), ".png")
     files = [
-        DemoImage("upload-1.jpg", b"", Outcome.EMPTY),
-        DemoImage("upload-2.jpg", b"", Outcome.EMPTY),
-        DemoImage("cut-short.jpg", whole[: len(whole) // 2], Outcome.UNREADABLE),
-        DemoImage("error-page.jpg", page, Outcome.UNSUPPORTED),
-        DemoImage("bomb.png", bytes(bomb), Outcome.TOO_LARGE),
+        ("jpg", b"", Outcome.EMPTY),
+        ("jpg", b"", Outcome.EMPTY),
+        ("jpg", whole[: len(whole) // 2], Outcome.UNREADABLE),
+        ("jpg", page, Outcome.UNSUPPORTED),
+        ("png", bytes(bomb), Outcome.TOO_LARGE),
     ]
-    return files if kind == "frames" else [*files, DemoImage("speck.png", speck, Outcome.TOO_SMALL)]
+    if kind == "crops":
+        speck = encode_image(np.full((8, 8, 3), 128, np.uint8), ".png")
+        files.append(("png", speck, Outcome.TOO_SMALL))
+    # Shortly after midnight, when no visitor comes.
+    return [
+        DemoImage(f"{camera}_0000{second:02}.{extension}", data, outcome)
+        for second, (extension, data, outcome) in enumerate(files)
+    ]
 
 
 def format_registry(facilities: Sequence[DemoFacility]) -> str:
     """Return a facility registry for the demo, with permissions that state their purpose."""
-    return "\n".join(
-        f"""[facility.{facility.facility_id}]
+    return "\n".join(_format_facility(facility) for facility in facilities)
+
+
+def _format_facility(facility: DemoFacility) -> str:
+    optional = ""
+    if facility.has_times:
+        optional += f'name_template = "{NAME_TEMPLATE}"\n'
+    if facility.target_rate is not None:
+        optional += f"target_rate = {facility.target_rate}\n"
+    if facility.publish_period != "day":
+        optional += f'publish_period = "{facility.publish_period}"\n'
+    return f"""[facility.{facility.facility_id}]
 name = "{facility.name}"
 time_zone = "{facility.time_zone}"
 image_kind = "{facility.image_kind}"
-target_share = {facility.target_share}
-
+{optional}
 [facility.{facility.facility_id}.permission]
 purpose = "fer-batch demo on this machine"
 lawful_basis = "given by the person who runs the demo"
 approved_by = "the person who runs the demo"
 valid_until = 2099-12-31
 """
-        for facility in facilities
-    )
 
 
 def list_objects(facility: DemoFacility, day: date) -> Iterator[tuple[str, bytes]]:
@@ -212,7 +152,7 @@ def list_objects(facility: DemoFacility, day: date) -> Iterator[tuple[str, bytes
 
 
 def compare_summary(facility: DemoFacility, summary: Mapping[str, Any] | None) -> list[str]:
-    """Return a message for each difference between a summary and the input."""
+    """Return a message for each difference between the counts of a summary and the input."""
     if summary is None:
         return [f"{facility.facility_id}: there is no summary"]
     problems = []
@@ -226,11 +166,19 @@ def compare_summary(facility: DemoFacility, summary: Mapping[str, Any] | None) -
                 )
     if not summary["is_complete"]:
         problems.append(f"{facility.facility_id}: the summary is not complete")
-    if facility.true_share is not None:
-        share = summary["happy_share"]
-        if share is None or not abs(share - facility.true_share) <= MAX_SHARE_ERROR:
+    return problems
+
+
+def compare_rates(facility: DemoFacility, summary: Mapping[str, Any] | None) -> list[str]:
+    """Return a message for each published interval without the rate of the day's faces."""
+    if summary is None or facility.true_rates is None:
+        return []
+    problems = []
+    for name, rate in (("happy", facility.true_rates.happy), ("sad", facility.true_rates.sad)):
+        low, high = summary[f"{name}_rate_low"], summary[f"{name}_rate_high"]
+        if low is not None and not low <= rate <= high:
             problems.append(
-                f"{facility.facility_id}: the happy share is {share}, "
-                f"expected {facility.true_share:.3f}"
+                f"{facility.facility_id}: the {name} rate is {low:.3f} to {high:.3f}, "
+                f"expected {rate:.3f}"
             )
     return problems

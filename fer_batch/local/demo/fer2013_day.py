@@ -15,7 +15,7 @@ import cv2
 
 from fer_batch.local.demo.day import DemoFacility, DemoImage, encode_image
 from fer_batch.model import fer2013
-from fer_batch.records import Emotion
+from fer_batch.records import CalledClass, Emotion
 
 FACILITIES = 4
 _EMOTIONS = {fer2013.HAPPY: Emotion.HAPPY, fer2013.SAD: Emotion.SAD}
@@ -49,14 +49,14 @@ def measure_agreement(
 ) -> dict[str, Any]:
     """Compare every row of `image_result` with its label.
 
-    The larger of p_happy and p_sad counts for all faces, uncertain ones included, as in
-    `fer-batch evaluate`. The result also has the share of uncertain faces, and the accuracy of the
-    other faces.
+    The forced choice counts for all faces, those that are called neither included, as in
+    `fer-batch evaluate`. The result also has the share of faces that are called neither, and the
+    accuracy of the other faces.
     """
     seen: set[int] = set()
     correct: Counter[Emotion] = Counter()
     wrong: Counter[Emotion] = Counter()
-    certain = certain_correct = 0
+    polar = polar_correct = 0
     for row in rows:
         number = int(str(row["image_key"]).rsplit("/", 1)[-1].split(".")[0])
         seen.add(number)
@@ -64,8 +64,9 @@ def measure_agreement(
         is_correct = row["emotion"] == label.value
         correct[label] += is_correct
         wrong[label] += not is_correct
-        certain += not row["is_uncertain"]
-        certain_correct += is_correct and not row["is_uncertain"]
+        is_polar = row["called_class"] != CalledClass.NEITHER
+        polar += is_polar
+        polar_correct += is_correct and is_polar
     total = Counter(labels.values())
     return {
         "images": len(labels),
@@ -75,6 +76,6 @@ def measure_agreement(
         "recall Sad": round(correct[Emotion.SAD] / total[Emotion.SAD], 4),
         "Happy called Sad": wrong[Emotion.HAPPY],
         "Sad called Happy": wrong[Emotion.SAD],
-        "uncertain share": round(1 - certain / max(len(seen), 1), 4),
-        "accuracy of the others": round(certain_correct / max(certain, 1), 4),
+        "called neither": round(1 - polar / max(len(seen), 1), 4),
+        "accuracy of the others": round(polar_correct / max(polar, 1), 4),
     }

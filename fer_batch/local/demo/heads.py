@@ -6,8 +6,8 @@ All lengths are in the painter's units (half the height of the head). The looks 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import astuple, dataclass
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,17 @@ from fer_batch.local.demo.painter import (
 )
 
 Mouth = Literal["smile", "droop", "level"]
+
+_PARTED_FROM = 0.6
+"""The clarity from which the lips of a smile may be parted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """What a face shows, from a `clarity` of 0 (hardly different from level) to 1."""
+
+    mouth: Mouth
+    clarity: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,23 +70,37 @@ class _ClosedMouth:
     fold: float
 
 
+_Shape = TypeVar("_Shape", _Eyes, _ClosedMouth)
+
 _DROOP = _ClosedMouth(0.50, 1.0, 0.10, 0.0, 0.07, 0.14, 0.9)
 _LEVEL = _ClosedMouth(0.53, 0.92, 0.0, 0.0, 0.10, 0.14, 0.0)
 
 
-def paint_head(p: Painter, looks: Looks, mouth: Mouth, light: float) -> None:
-    """Paint a head. The light comes from the direction `light`, in radians; 0 is right."""
+def paint_head(p: Painter, looks: Looks, light: float) -> None:
+    """Paint a head without an expression. The light comes from `light`, in radians; 0 is right."""
     _paint_behind(p, looks)
     head = _paint_skin(p, looks, light)
     _paint_beard(p, looks, head)
     _paint_hair(p, looks, head)
     _paint_nose(p, looks, light)
-    _paint_eyes(p, looks, mouth)
-    if mouth == "smile":
-        _paint_smile(p, looks)
+
+
+def paint_expression(p: Painter, looks: Looks, expression: Expression) -> None:
+    """Paint eyes, mouth and glasses onto a head."""
+    _paint_eyes(p, looks, expression)
+    if expression.mouth == "smile":
+        _paint_smile(p, looks, expression.clarity)
+    elif expression.mouth == "droop":
+        _paint_closed_mouth(p, looks, _interpolate(_LEVEL, _DROOP, expression.clarity))
     else:
-        _paint_closed_mouth(p, looks, _DROOP if mouth == "droop" else _LEVEL)
+        _paint_closed_mouth(p, looks, _LEVEL)
     _paint_glasses(p, looks)
+
+
+def _interpolate(level: _Shape, clear: _Shape, clarity: float) -> _Shape:
+    """The shape between that of a level mouth and that of a clear expression."""
+    pairs = zip(astuple(level), astuple(clear), strict=True)
+    return type(level)(*(low + (high - low) * clarity for low, high in pairs))
 
 
 def paint_torso(p: Painter, looks: Looks) -> None:
@@ -168,9 +193,11 @@ def _paint_hair(p: Painter, looks: Looks, head: Mask) -> None:
     p.stroke(shine, 0.10, _scale_color(looks.hair, 1.5), soft=0.07, opacity=0.45)
 
 
-def _paint_eyes(p: Painter, looks: Looks, mouth: Mouth) -> None:
+def _paint_eyes(p: Painter, looks: Looks, expression: Expression) -> None:
     """Paint sockets, eyes and brows. A smile narrows the eyes from below, a droop from above."""
-    eyes, ey, size, k = _EYES[mouth], looks.nod - 0.14, looks.eye_size, looks.strength
+    mouth, clarity = expression.mouth, expression.clarity
+    eyes = _interpolate(_EYES["level"], _EYES[mouth], clarity)
+    ey, size, k = looks.nod - 0.14, looks.eye_size, looks.strength
     skin = looks.skin
     for side in (-1, 1):
         cx = looks.side + side * looks.eye_gap
@@ -202,20 +229,20 @@ def _paint_eyes(p: Painter, looks: Looks, mouth: Mouth) -> None:
             bag = trace_curve(
                 (inner[0], bottom + 0.04), (cx, bottom + 0.10), (outer[0], bottom + 0.03)
             )
-            p.stroke(bag, 0.03, _scale_color(skin, 0.62), soft=0.02, opacity=0.7)
+            p.stroke(bag, 0.03, _scale_color(skin, 0.62), soft=0.02, opacity=0.7 * clarity)
         if mouth == "smile":
             feet = [
                 trace_curve(outer, (outer[0] + side * 0.10, ey + up)) for up in (-0.05, 0.01, 0.07)
             ]
-            p.stroke(feet, 0.018, _scale_color(skin, 0.6), soft=0.01, opacity=0.6)
-        _paint_brow(p, looks, mouth, side)
+            p.stroke(feet, 0.018, _scale_color(skin, 0.6), soft=0.01, opacity=0.6 * clarity)
+        _paint_brow(p, looks, expression, eyes, side)
 
 
-def _paint_brow(p: Painter, looks: Looks, mouth: Mouth, side: int) -> None:
-    eyes, k = _EYES[mouth], looks.strength
+def _paint_brow(p: Painter, looks: Looks, expression: Expression, eyes: _Eyes, side: int) -> None:
+    is_droop, k = expression.mouth == "droop", looks.strength
     y = looks.nod - 0.42 + eyes.brow_height
     cx = looks.side + side * looks.eye_gap
-    inner_x = cx - side * (0.22 if mouth == "droop" else 0.19)
+    inner_x = cx - side * (0.19 + 0.03 * expression.clarity * is_droop)
     brow = trace_curve(
         (inner_x, y + eyes.brow_inner * k),
         (cx, y + eyes.brow_middle),
@@ -223,9 +250,10 @@ def _paint_brow(p: Painter, looks: Looks, mouth: Mouth, side: int) -> None:
     )
     color = _mix_colors(looks.hair, (30, 30, 40), 0.4)
     p.stroke(brow, looks.brow_width, color, soft=0.018, opacity=0.92)
-    if mouth == "droop":
+    if is_droop:
         crease = trace_curve((inner_x - side * 0.05, y - 0.06), (inner_x - side * 0.02, y + 0.06))
-        p.stroke(crease, 0.02, _scale_color(looks.skin, 0.55), soft=0.015, opacity=0.7)
+        faint = 0.7 * expression.clarity
+        p.stroke(crease, 0.02, _scale_color(looks.skin, 0.55), soft=0.015, opacity=faint)
 
 
 def _paint_nose(p: Painter, looks: Looks, light: float) -> None:
@@ -256,18 +284,19 @@ def _paint_nose(p: Painter, looks: Looks, light: float) -> None:
     p.fill(holes, _scale_color(skin, 0.28), soft=0.01, opacity=0.9)
 
 
-def _paint_smile(p: Painter, looks: Looks) -> None:
-    x, y, k = looks.side, looks.nod + 0.52, looks.strength
-    w = looks.mouth_width * 1.22
+def _paint_smile(p: Painter, looks: Looks, clarity: float) -> None:
+    x, y, k = looks.side, looks.nod + 0.52, looks.strength * clarity
+    w = looks.mouth_width * (0.92 + 0.30 * clarity)
     left, right = (x - w, y - 0.08 * k), (x + w, y - 0.08 * k)
     lip, dark = _mix_colors(looks.skin, (70, 60, 160), 0.5), _scale_color(looks.skin, 0.52)
     for s in (-1, 1):  # the fold from the nose past the corner of the mouth, the lifted cheek
         end = (x + s * (w + 0.09), y + 0.04)
         fold = trace_curve((x + s * 0.19, y - 0.30), (x + s * 0.40, y - 0.20), end)
-        p.stroke(fold, 0.04, dark, soft=0.03, opacity=0.75)
-        p.shade_outlines([trace_ellipse(x + s * 0.44, y - 0.28, 0.15, 0.10)], 1.12, soft=0.06)
+        p.stroke(fold, 0.04, dark, soft=0.03, opacity=0.75 * clarity)
+        cheek = trace_ellipse(x + s * 0.44, y - 0.28, 0.15, 0.10)
+        p.shade_outlines([cheek], 1 + 0.12 * clarity, soft=0.06)
     upper = trace_curve(left, (x, y + 0.02), right)
-    if looks.is_mouth_open:
+    if looks.is_mouth_open and clarity > _PARTED_FROM:
         lower = trace_curve(right, (x, y + 0.26 * k), left)
         inside = p.build_mask([join_lines(upper, lower)], soft=0.008)
         p.stroke(lower, 0.07, lip, soft=0.015)
@@ -311,13 +340,13 @@ def _paint_closed_mouth(p: Painter, looks: Looks, shape: _ClosedMouth) -> None:
         return
     for s, corner in ((-1, left), (1, right)):
         hook = trace_curve(corner, (corner[0] + s * 0.05, corner[1] + 0.08))
-        p.stroke(hook, 0.04, dark, soft=0.02, opacity=0.9)
+        p.stroke(hook, 0.04, dark, soft=0.02, opacity=shape.fold)
         fold = trace_curve(
             (x + s * 0.20, y - 0.28), (x + s * 0.34, y - 0.10), (x + s * 0.42, y + 0.10)
         )
         p.stroke(fold, 0.03, dark, soft=0.03, opacity=shape.fold)
     chin = trace_curve((x - 0.15, y + 0.27), (x, y + 0.22), (x + 0.15, y + 0.27))
-    p.stroke(chin, 0.03, dark, soft=0.025, opacity=0.7)
+    p.stroke(chin, 0.03, dark, soft=0.025, opacity=0.78 * shape.fold)
 
 
 def _paint_glasses(p: Painter, looks: Looks) -> None:

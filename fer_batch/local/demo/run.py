@@ -1,7 +1,8 @@
 """The whole demo: start the stack, upload images, run the DAG, compare the tables with the input.
 
 The capture day of a source of images is chosen on its first run and stored in the stack's
-directory, so that a second run has nothing left to do and prints the same table.
+directory, so that a second run has nothing left to do and prints the same table. Several days are
+one run of the DAG that looks back, as after a week in which no run was possible.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,15 @@ import sqlalchemy as sa
 
 from fer_batch.database import connections
 from fer_batch.errors import EXIT_FINDINGS, PermanentError
-from fer_batch.local.demo import fer2013_day, photographs
+from fer_batch.local.demo import coverage, fer2013_day, fer2013_shop, photographs
 from fer_batch.local.demo.day import (
     DemoFacility,
+    compare_rates,
     compare_summary,
-    draw_day,
     format_registry,
     list_objects,
 )
+from fer_batch.local.demo.shops import draw_days
 from fer_batch.local.stack import Stack
 from fer_batch.local.stack.airflow_api import AirflowApi, RunState, TaskState
 from fer_batch.log import get_logger
@@ -42,40 +45,64 @@ from fer_batch.storage.writer import upload_many
 log = get_logger(__name__)
 
 DAG_ID = "satisfaction_nightly"
+DRAWN = "drawn shops"
+PRINTED_FACILITIES = 10
+DEADLINE_S = 3600.0
+"""Enough for the 60,000 images of the shops with faces of FER2013 on two cores."""
 
 _LIST_RESULTS = sa.text("""
-    SELECT image_key, outcome, emotion, is_uncertain, face_count, run_id
+    SELECT image_key, outcome, emotion, called_class, face_count, run_id
     FROM fer.image_result
     WHERE facility_id = ANY (:facility_ids)
-        AND capture_day = :capture_day
+        AND capture_day = ANY (:capture_days)
         AND model_version = :model_version""")
+_LIST_PERIODS = sa.text("""
+    SELECT *
+    FROM fer.satisfaction_period
+    WHERE facility_id = ANY (:facility_ids)
+        AND first_day >= :first_day
+        AND last_day <= :last_day
+    ORDER BY period DESC, facility_name, last_day""")
 
 
-def run_demo(settings: Settings, *, images: Path | None = None, fer2013: Path | None = None) -> int:
-    """Run a demo day and print the result; return the exit code.
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The input of a demo: facilities by day, the last day first, and labels by row of FER2013."""
+
+    name: str
+    days: Sequence[Sequence[DemoFacility]]
+    labels: Mapping[int, Emotion] = field(default_factory=dict)
+
+
+def run_demo(
+    settings: Settings,
+    *,
+    images: Path | None = None,
+    fer2013: Path | None = None,
+    shop: bool = False,
+    days: int = 1,
+) -> int:
+    """Run a demo and print the result; return the exit code.
 
     0: the tables match the input. 3: they differ; the last log lines name each difference. Raises
     StackError if the stack does not start, PermanentError if the DAG run fails.
     """
     began = time.monotonic()
-    labels: dict[int, Emotion] = {}
-    if fer2013 is not None:
-        print_progress("reading FER2013")
-        facilities, labels = fer2013_day.load_fer2013_day(fer2013)
-    elif images is not None:
-        facilities = photographs.load_photographs_day(images)
-    else:
-        print_progress("drawing a day of synthetic faces")
-        facilities = draw_day()
+    source = _load_source(images, fer2013, is_shop=shop, days=days)
     stack = Stack(settings.stack_dir)
-    stack.write_registry(format_registry(facilities))
+    stack.write_registry(format_registry(source.days[0]))
     with stack.running(with_airflow=True, on_progress=print_progress):
-        demo = _Demo(stack, facilities, _choose_day(stack, fer2013 or images))
+        demo = _Demo(stack, _assign_days(source.days, _choose_day(stack, source.name)))
         demo.upload()
         run_id = demo.run()
-        problems = demo.print_summaries(run_id)
-        if labels:
-            problems += demo.compare_labels(labels)
+        # So many intervals that some must miss are judged together.
+        is_judged_together = shop or days > 1
+        problems = demo.compare_summaries(run_id, is_judged_together=is_judged_together)
+        demo.print_findings()
+        if is_judged_together:
+            problems += demo.compare_coverage()
+        if source.labels:
+            problems += demo.compare_labels(source.labels)
         if images is not None:
             demo.compare_manifest(photographs.read_manifest(images))
         demo.print_next_steps(run_id)
@@ -85,90 +112,173 @@ def run_demo(settings: Settings, *, images: Path | None = None, fer2013: Path | 
     return EXIT_FINDINGS if problems else 0
 
 
+def _load_source(images: Path | None, fer2013: Path | None, *, is_shop: bool, days: int) -> _Source:
+    if fer2013 is not None:
+        archive = fer2013 / "fer2013.tar.gz" if fer2013.is_dir() else fer2013
+        if is_shop:
+            print_progress(f"mixing the faces of FER2013 for {fer2013_shop.FACILITIES} shops")
+            shops = fer2013_shop.load_fer2013_shops(archive)
+            return _Source(f"{archive.resolve()} as shops", [shops])
+        print_progress("reading FER2013")
+        facilities, labels = fer2013_day.load_fer2013_day(archive)
+        return _Source(str(archive.resolve()), [facilities], labels)
+    if images is not None:
+        return _Source(str(images.resolve()), [photographs.load_photographs_day(images)])
+    print_progress(f"drawing {'a day' if days == 1 else f'{days} days'} of synthetic faces")
+    return _Source(DRAWN, draw_days(days))
+
+
 def print_progress(text: str) -> None:
     """Print a line of progress to stderr; stdout is for the result."""
     print(f"  {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
-def _choose_day(stack: Stack, source: Path | None) -> date:
-    """Return the capture day of a source, which has ended in every time zone; no two share one."""
-    days = stack.folder / "demo-days.json"
-    chosen: dict[str, str] = json.loads(days.read_text()) if days.exists() else {}
-    name = str(source.resolve()) if source else "drawn"
-    if name not in chosen:
+def _choose_day(stack: Stack, source: str) -> date:
+    """Return the last capture day of a source, which has ended in every time zone.
+
+    No two sources share one. Drawn days end on a Sunday, so that 28 days are four ISO weeks.
+    """
+    file = stack.folder / "demo-days.json"
+    chosen: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
+    if source not in chosen:
         day = datetime.now(UTC).date() - timedelta(days=2)
-        while day.isoformat() in chosen.values():
+        while day.isoformat() in chosen.values() or (source == DRAWN and day.isoweekday() != 7):
             day -= timedelta(days=1)
-        chosen[name] = day.isoformat()
-        days.write_text(json.dumps(chosen))
-    return date.fromisoformat(chosen[name])
+        chosen[source] = day.isoformat()
+        file.write_text(json.dumps(chosen))
+    return date.fromisoformat(chosen[source])
+
+
+def _assign_days(
+    facilities: Sequence[Sequence[DemoFacility]], last_day: date
+) -> dict[date, Sequence[DemoFacility]]:
+    """The facilities of each day by date, of which the last day comes first."""
+    return {last_day - timedelta(days=age): of_day for age, of_day in enumerate(facilities)}
 
 
 class _Demo:
-    """One run over the facilities of a day, on a stack that is running."""
+    """One run over the facilities of some days, the last one first, on a stack that is running."""
 
-    def __init__(self, stack: Stack, facilities: Sequence[DemoFacility], day: date) -> None:
+    def __init__(self, stack: Stack, days: coverage.FacilityDays) -> None:
         self._stack = stack
-        self._facilities = facilities
-        self._ids = [facility.facility_id for facility in facilities]
-        self._day = day
+        self._days = days
+        self._last_day, self._first_day = max(days), min(days)
+        self._ids = [facility.facility_id for facility in days[self._last_day]]
         self._settings = stack.build_settings()
         self._engine = connections.create_engine(self._settings)
+        self._findings: list[dict[str, Any]] = []
 
     def upload(self) -> None:
         """Upload the images that are not yet in the bucket."""
-        uploaded = 0
         with BucketReader(self._settings) as reader:
-            for facility in self._facilities:
-                prefix = f"{facility.facility_id}/{self._day.isoformat()}/"
+            uploaded = upload_many(
+                self._settings, self._settings.s3_bucket, self._list_new_objects(reader)
+            )
+        images = sum(len(f.images) for of_day in self._days.values() for f in of_day)
+        print_progress(
+            f"uploaded {uploaded} images of {self._name_days()} "
+            f"({images - uploaded} were there already)"
+        )
+
+    def _list_new_objects(self, reader: BucketReader) -> Iterator[tuple[str, bytes]]:
+        for day, of_day in self._days.items():
+            for facility in of_day:
+                prefix = f"{facility.facility_id}/{day.isoformat()}/"
                 etags = {listed.key: listed.etag for listed in reader.list(prefix)}
-                new = (
-                    (key, data)
-                    for key, data in list_objects(facility, self._day)
+                for key, data in list_objects(facility, day):
                     # The ETag of an object that was uploaded in one part is its MD5.
-                    if etags.get(key) != hashlib.md5(data, usedforsecurity=False).hexdigest()
-                )
-                uploaded += upload_many(self._settings, self._settings.s3_bucket, new)
-        existing = sum(len(facility.images) for facility in self._facilities) - uploaded
-        print_progress(f"uploaded {uploaded} images of {self._day} ({existing} were there already)")
+                    if etags.get(key) != hashlib.md5(data, usedforsecurity=False).hexdigest():
+                        yield key, data
+
+    def _name_days(self) -> str:
+        if self._first_day == self._last_day:
+            return f"{self._last_day}"
+        return f"{self._first_day} to {self._last_day}"
 
     def run(self) -> str:
-        """Trigger the DAG for the day and wait for it; return the run id as in the tables.
+        """Trigger the DAG for the days and wait for it; return the run id as in the tables.
 
         Raises PermanentError, with the log of the failed task, if the run fails.
         """
         api = self._stack.airflow.create_client()
         api.unpause(DAG_ID)
         conf = {
-            "capture_day": self._day.isoformat(),
+            "capture_day": self._last_day.isoformat(),
             "facilities": self._ids,
-            "lookback_days": 0,
+            "lookback_days": (self._last_day - self._first_day).days,
         }
         run_id = api.trigger_dag_run(DAG_ID, conf)
-        print_progress(f"running {DAG_ID} for {self._day} in Airflow")
+        print_progress(f"running {DAG_ID} for {self._name_days()} in Airflow")
         printed: set[tuple[str, int]] = set()
-        state = api.wait_for_run(DAG_ID, run_id, lambda now: _print_finished_tasks(now, printed))
+        state = api.wait_for_run(
+            DAG_ID, run_id, lambda now: _print_finished_tasks(now, printed), DEADLINE_S
+        )
         if state.state != "success":
             raise PermanentError(
                 f"run {run_id} of {DAG_ID} is {state.state}\n{_read_failure(api, state)}",
                 f"Its logs are in {self._stack.folder / 'airflow' / 'logs'}",
             )
+        self._findings = api.get_result(DAG_ID, run_id, "check_data") or []
         return f"{DAG_ID}/{run_id}"
 
-    def print_summaries(self, run_id: str) -> list[str]:
-        """Print the table of the day; return each difference from the input."""
-        with connections.translate_errors(), self._engine.connect() as connection:
-            daily = revisions.load_daily(connection, self._ids, self._day, self._day)
-        summaries = report.to_rows(daily)
-        truths = {f.facility_id: f.true_share for f in self._facilities if f.true_share is not None}
-        report.print_summaries(summaries, truths or None)
+    def compare_summaries(self, run_id: str, *, is_judged_together: bool) -> list[str]:
+        """Print the table of the last day; return each difference from the input.
+
+        With `is_judged_together` the rates are left to `compare_coverage`; of many facilities
+        only the first ones are printed.
+        """
+        summaries = self._load_daily()
+        today = [row for row in summaries if row["capture_day"] == self._last_day]
+        truths = {
+            facility.facility_id: facility.true_rates.happy
+            for facility in self._days[self._last_day]
+            if facility.true_rates is not None
+        }
+        report.print_summaries(today[:PRINTED_FACILITIES], truths or None)
+        if len(today) > PRINTED_FACILITIES:
+            sys.stdout.write(f"and {len(today) - PRINTED_FACILITIES} more facilities\n")
         runs = Counter(row["run_id"] for row in self._load_results())
         earlier = runs.total() - runs[run_id]
         sys.stdout.write(f"{runs[run_id]} images scored; {earlier} had their result already\n")
-        by_id = {row["facility_id"]: row for row in summaries}
-        return [p for f in self._facilities for p in compare_summary(f, by_id.get(f.facility_id))]
+        by_batch = {(row["facility_id"], row["capture_day"]): row for row in summaries}
+        problems = []
+        for day, of_day in self._days.items():
+            for facility in of_day:
+                summary = by_batch.get((facility.facility_id, day))
+                found = compare_summary(facility, summary)
+                if not is_judged_together:
+                    found += compare_rates(facility, summary)
+                problems += [f"{day}: {problem}" for problem in found]
+        return problems
 
-    def compare_labels(self, labels: dict[int, Emotion]) -> list[str]:
+    def print_findings(self) -> None:
+        """Print what the data checks of the run found on the last day."""
+        for finding in self._findings:
+            if finding["capture_day"] == self._last_day.isoformat():
+                sys.stdout.write(
+                    "{severity} of {facility_id}: {meaning}: {finding}\n".format(**finding)
+                )
+
+    def compare_coverage(self) -> list[str]:
+        """Print how many intervals contain the truth; return an error if too few do."""
+        daily = self._load_daily()
+        of_days = coverage.measure_coverage(coverage.match_days(self._days, daily))
+        coverage.print_coverage("Intervals of days", of_days)
+        params = {
+            "facility_ids": self._ids,
+            "first_day": self._first_day,
+            "last_day": self._last_day,
+        }
+        with connections.translate_errors(), self._engine.connect() as connection:
+            periods = [dict(row) for row in connection.execute(_LIST_PERIODS, params).mappings()]
+        cases = coverage.match_periods(self._days, daily, periods)
+        if cases:
+            coverage.print_periods(cases)
+        if weeks := [case for case in cases if case.summary["period"] == "week"]:
+            coverage.print_coverage("Intervals of weeks", coverage.measure_coverage(weeks))
+        return list(coverage.find_problems(of_days))
+
+    def compare_labels(self, labels: Mapping[int, Emotion]) -> list[str]:
         """Print the agreement with the labels of FER2013; return an error if rows are missing."""
         figures = fer2013_day.measure_agreement(labels, self._load_results())
         _print_pairs("Agreement with the labels of FER2013", figures)
@@ -198,10 +308,15 @@ class _Demo:
             f"data        {self._stack.folder}; `{command} stack delete` removes it\n"
         )
 
+    def _load_daily(self) -> list[dict[str, Any]]:
+        with connections.translate_errors(), self._engine.connect() as connection:
+            daily = revisions.load_daily(connection, self._ids, self._first_day, self._last_day)
+        return report.to_rows(daily)
+
     def _load_results(self) -> list[dict[str, Any]]:
         params = {
             "facility_ids": self._ids,
-            "capture_day": self._day,
+            "capture_days": list(self._days),
             "model_version": active_model.load_active_version(self._settings),
         }
         with connections.translate_errors(), self._engine.connect() as connection:

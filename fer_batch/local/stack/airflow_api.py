@@ -153,6 +153,17 @@ class AirflowApi:
                 )
             time.sleep(0.5)
 
+    def get_result(self, dag_id: str, run_id: str, task_id: str) -> Any:
+        """Return what a task returned (its XCom `return_value`); None if it returned nothing."""
+        path = (
+            f"dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}"
+            "/xcomEntries/return_value"
+        )
+        try:
+            return self.call("GET", path)["value"]
+        except NotFoundError:
+            return None
+
     def get_task_log(self, dag_id: str, run_id: str, task: TaskState) -> str:
         """Return the log of a task's latest try, one line per event."""
         path = (

@@ -8,11 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-from fer_batch.imaging.faces import FaceDetector
+from fer_batch.imaging.faces import DetectedFace, FaceDetector
 from fer_batch.local.demo.drawing import FRAME_HEIGHT_PX, FRAME_WIDTH_PX, draw_face, draw_frame
 from fer_batch.local.demo.heads import Mouth
-from fer_batch.model.classifier import Classifier, find_shipped_card, load_artifact
-from fer_batch.records import Box
+from fer_batch.model.classifier import (
+    Classifier,
+    find_shipped_card,
+    load_artifact,
+    score_faces,
+)
+from fer_batch.records import Box, CalledClass, Emotion
 from fer_batch.settings import Settings
 
 MOUTHS: tuple[Mouth, ...] = ("smile", "droop", "level")
@@ -27,14 +32,16 @@ def choose_mouths(rng: np.random.Generator, faces: int) -> list[Mouth]:
     return [MOUTHS[index] for index in rng.integers(0, len(MOUTHS), faces)]
 
 
-def classify_drawn_faces(mouth: Mouth) -> tuple[np.ndarray, float]:
-    """The probabilities of the shipped CNN for drawn crops, FACES×3, and its threshold."""
+def call_drawn_faces(mouth: Mouth) -> tuple[list[CalledClass], list[Emotion]]:
+    """What the shipped CNN calls FACES drawn crops, and its forced choices."""
     classifier = Classifier(Settings(threads=1), load_artifact(find_shipped_card()))
     crops = [
         cv2.cvtColor(draw_face(build_rng(n, len(mouth)), mouth), cv2.COLOR_BGR2GRAY)
         for n in range(FACES)
     ]
-    return classifier.classify(np.asarray(crops, np.uint8)), classifier.card.uncertain_below
+    scores = classifier.classify(np.asarray(crops, np.uint8))
+    faces = score_faces(scores, [DetectedFace(Box(0, 0, 48, 48))] * FACES, classifier.rule)
+    return [face.called_class for face in faces], [face.emotion for face in faces]
 
 
 @pytest.mark.parametrize("mouth", MOUTHS)
@@ -100,18 +107,21 @@ def is_same(detected: Box, drawn: Box) -> bool:
     return max(abs(dx), abs(dy)) < 0.35 * drawn.width
 
 
-def test_the_shipped_cnn_classifies_smiles_as_happy() -> None:
-    probabilities, threshold = classify_drawn_faces("smile")
-    assert (probabilities[:, 0] > probabilities[:, 1]).mean() >= 0.95
-    assert (probabilities[:, 0] >= threshold).mean() >= 0.95
+@pytest.mark.parametrize(
+    ("mouth", "called_class", "emotion"),
+    [
+        ("smile", CalledClass.HAPPY, Emotion.HAPPY),
+        ("droop", CalledClass.SAD, Emotion.SAD),
+    ],
+)
+def test_the_shipped_cnn_recognizes_smiles_and_drooping_mouths(
+    mouth: Mouth, called_class: CalledClass, emotion: Emotion
+) -> None:
+    called, emotions = call_drawn_faces(mouth)
+    assert emotions.count(emotion) >= 0.95 * FACES
+    assert called.count(called_class) >= 0.95 * FACES
 
 
-def test_the_shipped_cnn_classifies_drooping_mouths_as_sad() -> None:
-    probabilities, threshold = classify_drawn_faces("droop")
-    assert (probabilities[:, 1] > probabilities[:, 0]).mean() >= 0.95
-    assert (probabilities[:, 1] >= threshold).mean() >= 0.95
-
-
-def test_the_shipped_cnn_is_uncertain_of_level_mouths() -> None:
-    probabilities, threshold = classify_drawn_faces("level")
-    assert (probabilities[:, :2].max(axis=1) < threshold).mean() >= 0.9
+def test_the_shipped_cnn_calls_level_mouths_neither() -> None:
+    called, _ = call_drawn_faces("level")
+    assert called.count(CalledClass.NEITHER) >= 0.9 * FACES

@@ -1,0 +1,204 @@
+"""How often the published intervals contain the known truth, over many summaries.
+
+The truth is known twice: the rates of the day's faces themselves, and those of the shop in the long
+run, of which the day is a sample. An interval of 95 % must contain the second one on 95 % of the
+days; the first one more often, because the day's own faces are not a sample of themselves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from fer_batch.local.demo.day import DemoFacility, compute_rates
+from fer_batch.local.demo.visits import Mix
+from fer_batch.records import CalledClass
+from fer_batch.reporting import wording
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MIN_COVERAGE = 0.91
+"""The least share of the intervals of `happy_rate` that must contain the rate of the shop."""
+FIGURES = {
+    "happy rate": ("happy_rate", "happy"),
+    "sad rate": ("sad_rate", "sad"),
+    "called happy, not corrected": ("called_happy_rate", "happy"),
+    "called sad, not corrected": ("called_sad_rate", "sad"),
+}
+"""For each row of the table the column of a summary and the field of `Mix`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A summary with the truth: the rates of its faces, and those of the shop."""
+
+    faces: Mix
+    shop: Mix
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """A row of the table: how many intervals there are, which shares (0 to 1) of them contain the
+    rates of the faces and of the shop, and how wide they are."""
+
+    figure: str
+    intervals: int
+    of_faces: float
+    of_shop: float
+    median_width: float
+
+
+FacilityDays = Mapping[date, Sequence[DemoFacility]]
+"""The facilities of a demo with their images, by capture day."""
+
+
+def match_days(days: FacilityDays, summaries: Iterable[Mapping[str, Any]]) -> list[Case]:
+    """Pair the published summaries of days with the truth."""
+    facilities = {
+        (facility.facility_id, day): facility for day, of_day in days.items() for facility in of_day
+    }
+    return [
+        Case(facility.true_rates, facility.mix, summary)
+        for summary in summaries
+        if (facility := facilities.get((summary["facility_id"], summary["capture_day"])))
+        and facility.true_rates is not None
+        and facility.mix is not None
+        and summary["happy_rate"] is not None
+    ]
+
+
+def match_periods(
+    days: FacilityDays,
+    daily: Iterable[Mapping[str, Any]],
+    periods: Iterable[Mapping[str, Any]],
+) -> list[Case]:
+    """Pair the published summaries of longer periods with the truth.
+
+    A period consists of the published days; of a facility that publishes by week, of all days.
+    """
+    published = {
+        (summary["facility_id"], summary["capture_day"])
+        for summary in daily
+        if summary["happy_rate"] is not None
+    }
+    faces: dict[tuple[str, date], Counter[CalledClass]] = {}
+    mixes: dict[str, Mix] = {}
+    for day, of_day in days.items():
+        for facility in of_day:
+            is_used = facility.publish_period == "week" or (facility.facility_id, day) in published
+            if is_used and facility.faces is not None and facility.mix is not None:
+                faces[facility.facility_id, day] = facility.faces
+                mixes[facility.facility_id] = facility.mix
+    cases = []
+    for summary in periods:
+        facility_id, first, last = (
+            summary[name] for name in ("facility_id", "first_day", "last_day")
+        )
+        total: Counter[CalledClass] = Counter()
+        for number in range((last - first).days + 1):
+            total.update(faces.get((facility_id, first + timedelta(days=number)), Counter()))
+        if summary["happy_rate"] is not None and total:
+            cases.append(Case(compute_rates(total), mixes[facility_id], summary))
+    return cases
+
+
+def measure_coverage(cases: Sequence[Case]) -> list[Coverage]:
+    """The coverage of each figure; empty without cases."""
+    return [
+        _measure(figure, column, name, cases) for figure, (column, name) in FIGURES.items() if cases
+    ]
+
+
+def find_problems(coverages: Iterable[Coverage]) -> list[str]:
+    """A message if too few intervals of the happy rate contain the rate of the shop."""
+    return [
+        f"{coverage.of_shop:.3f} of the intervals of the {coverage.figure} contain the rate of "
+        f"the shop, expected at least {MIN_COVERAGE}"
+        for coverage in coverages
+        if coverage.figure == "happy rate" and coverage.of_shop < MIN_COVERAGE
+    ]
+
+
+def print_periods(cases: Sequence[Case]) -> None:
+    """Print a table of longer periods with the rates that were drawn, in the order of the cases."""
+    from rich.table import Table
+
+    table = Table(title="Weeks, and four weeks")
+    right_aligned = {"faces", "drawn happy", "target"}
+    for name in (
+        "period",
+        "until",
+        "facility",
+        "faces",
+        "drawn happy",
+        "happy",
+        "target",
+        "verdict",
+    ):
+        table.add_column(name, justify="right" if name in right_aligned else "left")
+    for case in cases:
+        summary, target = case.summary, case.summary["target_rate"]
+        table.add_row(
+            summary["period"],
+            f"{summary['last_day']}",
+            summary["facility_name"],
+            f"{summary['faces']:,}",
+            f"{wording.format_percent(case.faces.happy)} %",
+            wording.format_rate(summary, "happy_rate"),
+            wording.NO_VALUE if target is None else f"{wording.format_percent(target)} %",
+            summary["verdict"],
+        )
+    _print_table(table)
+
+
+def print_coverage(title: str, coverages: Sequence[Coverage]) -> None:
+    """Print a table."""
+    from rich.table import Table
+
+    table = Table(title=title)
+    table.add_column("figure")
+    for name in ("intervals", "contain the faces' rate", "contain the shop's rate", "median width"):
+        table.add_column(name, justify="right")
+    for row in coverages:
+        table.add_row(
+            row.figure,
+            f"{row.intervals:,}",
+            f"{row.of_faces:.3f}",
+            f"{row.of_shop:.3f}",
+            f"{row.median_width:.2f}",
+        )
+    _print_table(table)
+
+
+def _print_table(table: Table) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
+    console.print(table)
+
+
+def _measure(figure: str, column: str, name: str, cases: Sequence[Case]) -> Coverage:
+    intervals = [
+        (float(case.summary[f"{column}_low"]), float(case.summary[f"{column}_high"]))
+        for case in cases
+    ]
+
+    def cover(truths: Iterable[float]) -> float:
+        hits = [low <= true <= high for (low, high), true in zip(intervals, truths, strict=True)]
+        return sum(hits) / len(hits)
+
+    return Coverage(
+        figure=figure,
+        intervals=len(cases),
+        of_faces=cover(getattr(case.faces, name) for case in cases),
+        of_shop=cover(getattr(case.shop, name) for case in cases),
+        median_width=median(high - low for low, high in intervals),
+    )

@@ -1,0 +1,146 @@
+"""Summaries of ISO weeks and of four complete ISO weeks, added up from those of shorter periods.
+
+A week consists of its published days, four weeks of their published weeks, so that no figure of a
+longer period reveals a suppressed one. Rows of images are not read: the totals in the summaries are
+enough. Counting days is left to revisions.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from fer_batch.database import connections
+from fer_batch.database.statements import load_statements
+from fer_batch.facilities.registry import Facility
+from fer_batch.records import Batch
+from fer_batch.satisfaction.estimator import Floats
+from fer_batch.satisfaction.figures import add_totals, compute_figures, is_published
+from fer_batch.satisfaction.revisions import Confusions, write_revision
+
+WEEK_DAYS = 7
+WEEKS = 4
+
+_STATEMENTS = load_statements(__file__)
+
+
+def write_period_summaries(
+    connection: sa.Connection,
+    batches: Iterable[Batch],
+    facilities: Mapping[str, Facility],
+    run_id: str,
+) -> list[dict[str, Any]]:
+    """Write the summaries of the weeks and four weeks that contain the batches.
+
+    Call it after the summaries of all the days are written. A week has a summary once one of its
+    Sunday or of a later day exists, four weeks once each of the weeks has one. Returns the newest
+    summary of each period, whether new or unchanged, as `revisions.write_summaries` does.
+    """
+    connections.lock(connection, "period summaries")
+    weeks = {(batch.facility_id, find_week_end(batch.capture_day)) for batch in batches}
+    # A week is part of the four weeks that end with it, and of three later ones.
+    four_weeks = {
+        (facility_id, end + timedelta(weeks=later))
+        for facility_id, end in weeks
+        for later in range(WEEKS)
+    }
+    confusions = Confusions(connection)
+    summaries = []
+    for period, ends in (("week", weeks), ("four weeks", four_weeks)):
+        for (facility_id, end), parts in _load_parts(connection, period, ends).items():
+            facility = facilities[facility_id]
+            confusion = confusions.load(parts[-1]["model_version"])
+            row = _summarize_period(facility, period, end, parts, confusion)
+            summaries.append(write_revision(connection, row, run_id, facility, confusion))
+    return summaries
+
+
+def find_week_end(day: date) -> date:
+    """The Sunday of the day's ISO week."""
+    return day + timedelta(days=7 - day.isoweekday())
+
+
+def _load_parts(
+    connection: sa.Connection, period: str, ends: Iterable[tuple[str, date]]
+) -> dict[tuple[str, date], list[Mapping[str, Any]]]:
+    """The newest summaries of the days of each week, or of the weeks of each four weeks, in order
+    of time, without the periods that have no summary yet."""
+    chosen = sorted(ends)
+    params = {
+        "facility_ids": [facility_id for facility_id, _ in chosen],
+        "ends": [end for _, end in chosen],
+        "period": "day" if period == "week" else "week",
+        "days": _count_days(period),
+        "parts": 1 if period == "week" else WEEKS,
+    }
+    parts: dict[tuple[str, date], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in connection.execute(_STATEMENTS["load_parts"], params).mappings():
+        parts[row["facility_id"], row["period_end"]].append(dict(row))
+    return parts
+
+
+def _count_days(period: str) -> int:
+    return WEEK_DAYS * (1 if period == "week" else WEEKS)
+
+
+def _summarize_period(
+    facility: Facility,
+    period: str,
+    end: date,
+    parts: Sequence[Mapping[str, Any]],
+    confusion: Floats | None,
+) -> dict[str, Any]:
+    """The columns of the summary of a week or of four weeks that consists of `parts`."""
+    model_version = parts[-1]["model_version"]
+    used = [part for part in parts if _is_used(part, model_version, facility, period)]
+    totals = add_totals([part["totals"] for part in used if part["totals"]])
+    not_scored: Counter[str] = Counter()
+    for part in parts:
+        not_scored.update(part["not_scored"])
+    expected = WEEK_DAYS if period == "week" else WEEKS
+    return {
+        "facility_id": facility.facility_id,
+        "period": period,
+        "first_day": end - timedelta(days=_count_days(period) - 1),
+        "capture_day": end,
+        "model_version": model_version,
+        "time_zone": facility.time_zone,
+        **{
+            name: sum(part[name] for part in parts)
+            for name in ("images", "images_scored", "images_pending")
+        },
+        "not_scored": dict(sorted(not_scored.items())),
+        **{
+            name: sum(part[name] for part in used)
+            for name in ("faces", "called_happy", "called_sad", "called_neither")
+        },
+        "faces_scored": sum(part["faces_scored"] for part in parts),
+        "totals": totals,
+        "is_complete": len(parts) == expected and all(part["is_complete"] for part in parts),
+        "is_below_expected": any(part["is_below_expected"] for part in parts),
+        **compute_figures(totals, period, facility, confusion),
+    }
+
+
+def _is_used(part: Mapping[str, Any], model_version: str, facility: Facility, period: str) -> bool:
+    """Whether a shorter period is part of the figure: one that is published, of the same CNN.
+
+    A facility that publishes by week publishes no day, so each of its days is part of the week.
+    """
+    if part["model_version"] != model_version or part["method"] == "wilson":
+        return False
+    return is_published(part["method"]) or (period == "week" and facility.publish_period == "week")
+
+
+def load_latest(
+    connection: sa.Connection, facility_ids: Sequence[str], day: date
+) -> list[dict[str, Any]]:
+    """The rows of the view `satisfaction_period` of some facilities: their last week and their
+    last four weeks that ended on the day or before, weeks first."""
+    params = {"facility_ids": list(facility_ids), "day": day}
+    rows = connection.execute(_STATEMENTS["load_latest"], params)
+    return [dict(row) for row in rows.mappings()]

@@ -1,0 +1,40 @@
+-- name: load_parts
+-- The newest summaries of the days (or weeks) of periods of some facilities. A period is left out
+-- that has too few parts, or whose last day is not over: no summary of it or of a later day exists.
+WITH part AS (
+    SELECT DISTINCT ON (s.facility_id, asked.period_end, s.capture_day)
+        s.facility_id, asked.period_end, s.capture_day, s.model_version, s.method, s.images,
+        s.images_scored, s.images_pending, s.not_scored, s.faces, s.faces_scored, s.called_happy,
+        s.called_sad, s.called_neither, s.totals, s.is_complete, s.is_below_expected
+    FROM unnest(CAST(:facility_ids AS text[]), CAST(:ends AS date[]))
+        AS asked (facility_id, period_end)
+    JOIN fer.satisfaction_summary AS s
+        ON s.facility_id = asked.facility_id
+        AND s.period = :period
+        AND s.capture_day > asked.period_end - CAST(:days AS integer)
+        AND s.capture_day <= asked.period_end
+    ORDER BY s.facility_id, asked.period_end, s.capture_day, s.revision DESC
+),
+complete AS (
+    SELECT facility_id, period_end
+    FROM part
+    GROUP BY facility_id, period_end
+    HAVING count(*) >= :parts
+)
+SELECT part.*
+FROM part
+JOIN complete USING (facility_id, period_end)
+WHERE EXISTS (
+    SELECT FROM fer.satisfaction_summary AS later
+    WHERE later.facility_id = part.facility_id
+        AND later.period = 'day'
+        AND later.capture_day >= part.period_end)
+ORDER BY part.facility_id, part.period_end, part.capture_day;
+
+-- name: load_latest
+-- Each facility's latest week and four weeks that ended on a day or in the week before it.
+SELECT DISTINCT ON (facility_id, period) *
+FROM fer.satisfaction_period
+WHERE facility_id = ANY(:facility_ids)
+    AND last_day BETWEEN CAST(:day AS date) - 6 AND :day
+ORDER BY facility_id, period DESC, last_day DESC;

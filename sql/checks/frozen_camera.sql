@@ -1,0 +1,18 @@
+-- warning: a camera delivered the same picture at least 10 times; its faces were counted once
+SELECT
+    facility_id,
+    capture_day,
+    format('%s: one picture %s times, first %s',
+        coalesce('camera ' || camera, 'unknown camera'), images, first_key) AS finding
+FROM (
+    SELECT
+        i.facility_id, i.capture_day, i.camera,
+        count(*) AS images,
+        min(i.image_key) AS first_key
+    FROM fer.image AS i
+    WHERE i.facility_id = ANY(:facility_ids)
+        AND i.capture_day = ANY(:capture_days)
+        AND i.size_bytes > 0
+    GROUP BY i.facility_id, i.capture_day, i.camera, i.etag
+) AS picture
+WHERE images >= 10

@@ -1,0 +1,229 @@
+"""The sentences about a rate, a target and a change: what they claim, and what they never claim."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fer_batch.reporting import wording
+
+RATED = {"happy_rate": 0.264, "happy_rate_low": 0.131, "happy_rate_high": 0.406}
+UNRATED = dict.fromkeys(RATED)
+
+
+def build(**changes: Any) -> dict[str, Any]:
+    """A summary of a day that is published and inconclusive."""
+    return {
+        "period": "day",
+        "first_day": date(2026, 3, 2),
+        "last_day": date(2026, 3, 2),
+        "method": "benchmark",
+        "verdict": "inconclusive",
+        "target_rate": 0.3,
+        "faces": 300,
+        "faces_needed": 1_234,
+        **RATED,
+    } | changes
+
+
+def build_week(**changes: Any) -> dict[str, Any]:
+    ends = {"period": "week", "last_day": date(2026, 3, 8), "faces": 2_100, "faces_needed": None}
+    return build(**(ends | changes))
+
+
+def build_four_weeks(**changes: Any) -> dict[str, Any]:
+    ends = {"period": "four weeks", "last_day": date(2026, 3, 29), "faces": 8_400}
+    return build(**(ends | changes))
+
+
+# The rate
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {},
+            "About 26 of 100 faces showed a happy expression; the true figure is very likely "
+            "between 13 and 41.",
+        ),
+        (
+            {"method": "local"},
+            "About 26 of 100 faces showed a happy expression; the true figure is very likely "
+            "between 13 and 41.",
+        ),
+        (
+            {"method": "raw", "verdict": "no verdict"},
+            "About 26 of 100 faces were called happy by the program. Its errors are unknown, so "
+            "the true figure may be far from that.",
+        ),
+        (
+            {"method": "suppressed", "verdict": "suppressed", **UNRATED},
+            "No rate is published: too few faces, or the facility publishes by week.",
+        ),
+        (
+            {"method": "suppressed", "verdict": "pending", **UNRATED},
+            "Not all images have arrived yet; a rate follows when the day is complete.",
+        ),
+        (
+            {"method": "wilson", "verdict": "satisfied", **UNRATED},
+            "An earlier version of fer-batch counted this day by another method.",
+        ),
+    ],
+)
+def test_a_rate_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:
+    assert wording.describe_rate(build(**changes)) == sentence
+
+
+def test_a_rate_in_a_cell() -> None:
+    assert wording.format_rate(build(), "happy_rate") == "26 % (13 to 41)"
+    assert wording.format_rate(build(**UNRATED), "happy_rate") == wording.NO_VALUE
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=3))
+def test_rates_are_shown_in_whole_percents_only(ends: list[float]) -> None:
+    low, rate, high = sorted(ends)
+    row = build(happy_rate=rate, happy_rate_low=low, happy_rate_high=high)
+    for text in (wording.describe_rate(row), wording.format_rate(row, "happy_rate")):
+        numbers = [int(number) for number in re.findall(r"\d+", text.replace("of 100", ""))]
+        assert numbers == [round(100 * each) for each in (rate, low, high)]
+        assert "." not in text.rstrip(".")
+
+
+# The target
+
+
+@pytest.mark.parametrize(
+    ("periods", "sentence"),
+    [
+        ([], ""),
+        ([build(verdict="no target", target_rate=None)], ""),
+        ([build(verdict="no verdict", method="raw")], ""),
+        ([build(verdict="suppressed"), build_week(verdict="suppressed")], ""),
+        ([build(verdict="pending")], ""),
+        ([build(method="wilson", verdict="satisfied", target_rate=None, **UNRATED)], ""),
+        (
+            [build(verdict="satisfied"), build_week(verdict="not satisfied")],
+            "On this day the happy rate was very likely above the target of 30 %.",
+        ),
+        (
+            [build(verdict="not satisfied")],
+            "On this day the happy rate was very likely below the target of 30 %.",
+        ),
+        (
+            [build(), build_week(verdict="not satisfied"), build_four_weeks(verdict="satisfied")],
+            "In the week from 2026-03-02 to 2026-03-08 the happy rate was very likely below the "
+            "target of 30 %.",
+        ),
+        (
+            [build(), build_week(), build_four_weeks(verdict="satisfied")],
+            "In the four weeks from 2026-03-02 to 2026-03-29 the happy rate was very likely above "
+            "the target of 30 %.",
+        ),
+        (
+            [build(verdict="suppressed"), build_week(verdict="satisfied")],
+            "In the week from 2026-03-02 to 2026-03-08 the happy rate was very likely above the "
+            "target of 30 %.",
+        ),
+        (
+            [build()],
+            "Whether the target of 30 % was met is open. About 1,300 faces instead of 300 would "
+            "settle it at this rate, or an audit of the facility's own faces.",
+        ),
+        (
+            [build(), build_week(faces_needed=98_765)],
+            "Whether the target of 30 % was met is open. About 99,000 faces instead of 2,100 would "
+            "settle it at this rate, or an audit of the facility's own faces.",
+        ),
+        (
+            [build(), build_week()],
+            "Whether the target of 30 % was met is open. More faces alone would not settle it; an "
+            "audit of the facility's own faces would narrow the range.",
+        ),
+    ],
+)
+def test_the_verdict_is_that_of_the_shortest_conclusive_period(
+    periods: list[dict[str, Any]], sentence: str
+) -> None:
+    assert wording.describe_verdict(periods) == sentence
+
+
+# A change
+
+
+def build_change(**changes: Any) -> dict[str, Any]:
+    return {
+        "comparison": "period before",
+        "happy_change": 0.124,
+        "happy_change_low": 0.034,
+        "happy_change_high": 0.216,
+        "happy_q_value": 0.02,
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {},
+            "It rose by about 12 points against the day before (very likely between 3 and 22).",
+        ),
+        (
+            {
+                "comparison": "week before",
+                "happy_change": -0.124,
+                "happy_change_low": -0.216,
+                "happy_change_high": -0.034,
+            },
+            "It fell by about 12 points against the same weekday a week ago (very likely between "
+            "3 and 22).",
+        ),
+        ({"happy_q_value": 0.05}, "It rose by about 12 points"),
+        ({"happy_q_value": 0.051}, ""),
+        ({"happy_q_value": None}, ""),
+    ],
+)
+def test_a_change_is_named_if_it_is_hardly_chance(changes: dict[str, Any], sentence: str) -> None:
+    described = wording.describe_change(build_change(**changes))
+    assert described.startswith(sentence)
+    assert bool(described) is bool(sentence)
+
+
+# What is never claimed
+
+
+def list_sentences() -> list[str]:
+    rows = [
+        build(method=method, verdict=verdict, **rates)
+        for method in ("benchmark", "local", "raw", "suppressed", "wilson")
+        for verdict in ("satisfied", "not satisfied", "inconclusive", "pending", "suppressed")
+        for rates in (RATED, UNRATED)
+    ]
+    return [
+        *(wording.describe_rate(row) for row in rows),
+        *(wording.describe_verdict([row]) for row in rows),
+        wording.describe_change(build_change()),
+    ]
+
+
+def test_nothing_claims_more_than_that_an_expression_was_seen() -> None:
+    claims = re.compile(
+        r"\b(feel|feels|felt|feeling|feelings|mood|emotion|content|pleased|unhappy|satisfaction"
+        r"|customers?|visitors?|people|persons?)\b|\bwere happy\b|\bis happy\b"
+    )
+    assert [text for text in list_sentences() if claims.search(text)] == []
+    assert "an expression is not a feeling" in wording.NOT_COVERED
+
+
+@pytest.mark.parametrize("text", ["few visits", "repeated pictures", "errors of the program"])
+def test_what_the_range_covers_is_named(text: str) -> None:
+    assert text in wording.COVERED
+
+
+def test_what_the_range_does_not_cover_is_named() -> None:
+    assert "the detector finds happy faces more often than sad ones" in wording.NOT_COVERED

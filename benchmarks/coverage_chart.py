@@ -30,6 +30,7 @@ def draw_chart(cells: Sequence[Mapping[str, Any]], path: Path, *, is_quick: bool
             column.set_title(f"{title}: {name}", fontsize=9, loc="left")
     for column in axes[-1]:
         column.set_xlabel("share of 95 % intervals that contain the truth", fontsize=9)
+    axes[0][0].invert_yaxis()  # all panels share it
     axes[0][0].legend(fontsize=8, frameon=False, loc="lower left")
     figure.suptitle(
         "each dot is a cell; rows of a panel: faces / sessions / correlation within a session"
@@ -61,4 +62,3 @@ def _draw_panel(axes: Axes, cells: Sequence[Mapping[str, Any]], corrected: str, 
     axes.axvline(0.95, color="black", linestyle=":", linewidth=1)
     axes.set_xlim(-0.02, 1.02)
     axes.set_yticks(range(len(sizes)), list(sizes), fontsize=8)
-    axes.invert_yaxis()

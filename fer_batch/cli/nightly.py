@@ -108,7 +108,7 @@ def run(selected: Selected, *, json: Json = False) -> int:
 
     summaries, findings = nightly.run_night(selected.open_run())
     if json:
-        print_json({"summaries": _hide_suppressed(summaries), "findings": findings})
+        print_json({"summaries": _hide_counts(summaries), "findings": findings})
     else:
         report.print_summaries(summaries)
         show("Findings", findings, as_json=False)
@@ -232,7 +232,7 @@ def summarize(selected: SelectedDays, *, json: Json = False) -> None:
         else night_run.estimate_anew(selected.from_day)
     )
     if json:
-        print_json(_hide_suppressed(summaries))
+        print_json(_hide_counts(summaries))
     else:
         report.print_summaries(summaries)
 
@@ -275,10 +275,10 @@ def worker(*, in_flight: Path, parent: int) -> int:
             return error.exit_code
 
 
-def _hide_suppressed(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return summaries without the class counts of suppressed ones, as analysts may see them."""
-    hidden = dict.fromkeys(("called_happy", "called_sad", "called_neither", "totals"))
-    return [{**row, **(hidden if row["method"] == "suppressed" else {})} for row in summaries]
+def _hide_counts(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return summaries without what is not published: faces by class, and the sums of them."""
+    hidden = ("called_happy", "called_sad", "called_neither", "totals", "former_figures")
+    return [{k: v for k, v in row.items() if k not in hidden} for row in summaries]
 
 
 def _compute_exit_code(findings: Sequence[Mapping[str, object]]) -> int:

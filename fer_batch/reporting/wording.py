@@ -45,7 +45,7 @@ def describe_rate(summary: Mapping[str, Any]) -> str:
         if summary["method"] == "wilson":
             return "An earlier version of fer-batch counted this day by another method."
         if summary["verdict"] == "pending":
-            return "Not all images have arrived yet; a rate follows when the day is complete."
+            return "Not all images have arrived yet; a rate may follow."
         return "No rate is published: too few faces, or the facility publishes by week."
     rate, low, high = (
         format_percent(summary[name])

@@ -66,18 +66,20 @@ def compute_figures(
     clusterings = parse_clusterings(totals)
     rule = _choose_rule(clusterings, facility)
     figures: dict[str, Any] = dict.fromkeys((*RATES, *PRECISION, "sessions", "faces_needed"))
+    is_part_of_week = period == "day" and facility.publish_period == "week"
     figures |= {
         "session_rule": rule if clusterings else None,
         "target_rate": facility.target_rate,
         "confidence": CONFIDENCE,
         "method": "suppressed",
-        "verdict": "suppressed",
+        # The week, which is what is published, waits for it.
+        "verdict": "pending" if is_part_of_week and not is_due else "suppressed",
     }
     if not clusterings:
         return figures
     estimated = _estimate(clusterings, rule, facility, confusion)
     figures["sessions"] = clusterings[rule].clusters if rule in clusterings else None
-    if _is_suppressed(estimated, figures["sessions"], period, facility):
+    if is_part_of_week or _is_too_small(estimated, figures["sessions"]):
         return figures
     if not is_due:
         return figures | {"verdict": "pending"}
@@ -177,11 +179,8 @@ def _estimate(
     return estimate(ordered, confusion, design_effect=design_effect)
 
 
-def _is_suppressed(
-    estimated: Estimate, sessions: int | None, period: str, facility: Facility
-) -> bool:
-    is_too_small = estimated.faces < MIN_FACES or (sessions is not None and sessions < MIN_SESSIONS)
-    return is_too_small or (period == "day" and facility.publish_period == "week")
+def _is_too_small(estimated: Estimate, sessions: int | None) -> bool:
+    return estimated.faces < MIN_FACES or (sessions is not None and sessions < MIN_SESSIONS)
 
 
 def _judge(method: str, figures: Mapping[str, Any], target: float | None) -> str:

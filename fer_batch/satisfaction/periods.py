@@ -102,6 +102,8 @@ def _summarize_period(
     for part in parts:
         not_scored.update(part["not_scored"])
     expected = WEEK_DAYS if period == "week" else WEEKS
+    # Days of a facility that publishes by week, for which more images may come.
+    is_waiting = any(part["verdict"] == "pending" for part in used)
     return {
         "facility_id": facility.facility_id,
         "period": period,
@@ -122,7 +124,7 @@ def _summarize_period(
         "totals": totals,
         "is_complete": len(parts) == expected and all(part["is_complete"] for part in parts),
         "is_below_expected": any(part["is_below_expected"] for part in parts),
-        **compute_figures(totals, period, facility, confusion),
+        **compute_figures(totals, period, facility, confusion, is_due=not is_waiting),
     }
 
 

@@ -3,7 +3,8 @@
 -- that has too few parts, or whose last day is not over: no summary of it or of a later day exists.
 WITH part AS (
     SELECT DISTINCT ON (s.facility_id, asked.period_end, s.capture_day)
-        s.facility_id, asked.period_end, s.capture_day, s.model_version, s.method, s.images,
+        s.facility_id, asked.period_end, s.capture_day, s.model_version, s.method, s.verdict,
+        s.images,
         s.images_scored, s.images_pending, s.not_scored, s.faces, s.faces_scored, s.called_happy,
         s.called_sad, s.called_neither, s.totals, s.is_complete, s.is_below_expected
     FROM unnest(CAST(:facility_ids AS text[]), CAST(:ends AS date[]))

@@ -190,9 +190,7 @@ def test_each_model_version_has_its_own_results(tables: Any) -> None:
 def test_registered_model_version_never_changes(tables: Any) -> None:
     with tables.transaction() as connection:
         results.register_model_version(connection, tables.version, {"format": 2}, {})
-    assert tables.query("SELECT manifest, card FROM fer.model_version") == [
-        ({"format": 1}, CARD)
-    ]
+    assert tables.query("SELECT manifest, card FROM fer.model_version") == [({"format": 1}, CARD)]
 
 
 # Rescoring

@@ -68,7 +68,7 @@ def build_four_weeks(**changes: Any) -> dict[str, Any]:
         ),
         (
             {"method": "suppressed", "verdict": "pending", **UNRATED},
-            "Not all images have arrived yet; a rate follows when the day is complete.",
+            "Not all images have arrived yet; a rate may follow.",
         ),
         (
             {"method": "wilson", "verdict": "satisfied", **UNRATED},

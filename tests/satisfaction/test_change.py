@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
@@ -43,6 +43,7 @@ def width(difference: Difference) -> float:
     return difference.high - difference.low
 
 
+@settings(max_examples=40)
 @given(periods, periods, st.none() | matrices, st.none() | matrices)
 def test_every_input_gives_a_difference_within_its_interval(
     earlier: Any, later: Any, confusion: Any, local: Any
@@ -54,6 +55,7 @@ def test_every_input_gives_a_difference_within_its_interval(
     assert compute_change(earlier, later, confusion, local) == change
 
 
+@settings(max_examples=40)
 @given(periods, periods)
 def test_a_change_backwards_is_the_opposite(earlier: Any, later: Any) -> None:
     there, back = (
@@ -64,6 +66,7 @@ def test_a_change_backwards_is_the_opposite(earlier: Any, later: Any) -> None:
     )
 
 
+@settings(max_examples=40)
 @given(periods)
 def test_the_same_faces_twice_are_no_change(period: Any) -> None:
     happy = compute_change(period, period, CARD).happy
@@ -71,6 +74,7 @@ def test_the_same_faces_twice_are_no_change(period: Any) -> None:
     assert happy.low < 0 < happy.high
 
 
+@settings(max_examples=40)
 @given(periods, periods)
 def test_the_difference_is_that_of_the_two_rates(earlier: Any, later: Any) -> None:
     change = compute_change(earlier, later, CARD)

@@ -140,6 +140,19 @@ def test_a_facility_may_publish_by_week_only(calendar: Calendar) -> None:
     assert (month["faces"], month["method"]) == (252, "benchmark")
 
 
+def test_the_week_of_a_weekly_facility_waits_for_its_days(calendar: Calendar) -> None:
+    """It would stay without the late images, because they are few."""
+    calendar.tables.add("kiosk", publish_period="week")
+    days = list_days(7)
+    for n, day in enumerate(days):
+        calendar.write_day(draw_clusters(n, 10, clusters=5), day, "kiosk", is_due=n != 6)
+    (week,) = calendar.summarize(("kiosk", SUNDAY))
+    assert (week["method"], week["verdict"], week["faces"]) == ("suppressed", "pending", 70)
+    calendar.write_day(draw_clusters(6, 15, clusters=5), SUNDAY, "kiosk")
+    (week,) = calendar.summarize(("kiosk", SUNDAY))
+    assert (week["method"], week["verdict"], week["faces"]) == ("benchmark", "no target", 75)
+
+
 def test_a_small_week_of_a_weekly_facility_is_left_out_of_four_weeks(calendar: Calendar) -> None:
     calendar.tables.add("kiosk", publish_period="week")
     days = list_days(28)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from fer_batch import resources
 from fer_batch.database import ledger
 from fer_batch.errors import DatabaseError
 from fer_batch.pipeline import checks
-from fer_batch.records import Batch, ImageScore, Outcome
+from fer_batch.records import Batch, Box, FaceScore, ImageScore, Outcome
 from tests.fixtures.tables import name_etag
 
 
@@ -304,6 +305,63 @@ def test_days_that_could_not_be_listed(tables: Any, status: Any, check: str) -> 
             reason="because",
         )
     assert find(tables) == {check: "because"}
+
+
+def test_frozen_camera_is_named_and_counted_once(tables: Any) -> None:
+    tables.add("north-mall", name_template="{camera}_{captured_at:%H%M%S}.jpg")
+    prefix = tables.facilities["north-mall"].build_prefix(tables.batch.capture_day)
+    moving = {f"{prefix}door_10{n:02}00.jpg": f"picture {n}" for n in range(40)}
+    frozen = {f"{prefix}till_11{n:02}00.jpg": "one picture" for n in range(9)}
+    for copies, expected in ((9, {}), (10, {"frozen_camera"})):
+        frozen |= {f"{prefix}till_12{n:02}00.jpg": "one picture" for n in range(copies - 9)}
+        tables.list(moving | frozen)
+        tables.write(*map(tables.build_score, tables.list_work()))
+        (summary,) = tables.summarize()
+        assert (summary["images_scored"], summary["faces"]) == (40 + copies, 41)
+        assert find(tables).keys() == set(expected)
+    assert find(tables)["frozen_camera"] == (
+        f"camera till: one picture 10 times, first {prefix}till_110000.jpg"
+    )
+
+
+@pytest.mark.parametrize(
+    ("posters", "jitter_px", "is_found"),
+    [(30, 6, True), (16, 6, True), (15, 6, False), (30, 90, False)],
+)
+def test_face_that_never_moves_is_found_in_frames(
+    tables: Any, posters: int, jitter_px: int, is_found: bool
+) -> None:
+    """In more than half of 30 frames, although its box moves by a few pixels."""
+    tables.add("north-mall", image_kind="frames")
+    tables.list([f"{n:03}.jpg" for n in range(30)])
+    rng = random.Random(7)
+
+    def build_faces(number: int) -> list[FaceScore]:
+        visitor = Box(15 * number, 8 * number, 60, 60)
+        poster = Box(
+            400 + rng.randrange(jitter_px), 90 + rng.randrange(jitter_px), 70 + rng.randrange(4), 70
+        )
+        boxes = [visitor, poster] if number < posters else [visitor]
+        return [tables.build_face(box=box) for box in boxes]
+
+    work = tables.list_work()
+    tables.write(*(tables.build_score(image, *build_faces(n)) for n, image in enumerate(work)))
+    tables.summarize()
+    findings = find(tables)
+    assert ("face_that_never_moves" in findings) is is_found
+    if is_found:
+        assert findings["face_that_never_moves"].startswith("unknown camera: near (")
+        assert findings["face_that_never_moves"].endswith(" of 30 frames")
+
+
+def test_names_without_time_are_counted(tables: Any) -> None:
+    prefix = tables.facilities["north-mall"].build_prefix(tables.batch.capture_day)
+    keys = [f"{prefix}10{n:02}00.jpg" for n in range(30)] + [f"{prefix}hall.jpg"]
+    tables.list(keys)
+    assert "names_without_time" not in find(tables)
+    tables.add("north-mall", name_template="{captured_at:%H%M%S}{*}")
+    tables.list(keys)
+    assert find(tables)["names_without_time"] == f"1 of 31 keys, first {prefix}hall.jpg"
 
 
 def test_every_check_has_a_test() -> None:

@@ -160,6 +160,31 @@ def test_queries_about_days_weeks_and_models(filled: Any) -> None:
     ]
 
 
+def test_figures_of_the_method_wilson_are_in_no_trend(filled: Any) -> None:
+    """Their verdicts are about another target, and they have no rates."""
+    columns = filled.query(
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = 'fer'"
+        " AND table_name = 'satisfaction_summary' AND column_name ~ '_rate|^called|^totals'"
+    )
+    filled.execute(
+        "UPDATE fer.satisfaction_summary SET method = 'wilson', verdict = 'not satisfied',"  # noqa: S608
+        f" former_figures = '{{}}', {', '.join(f'{name} = NULL' for (name,) in columns)}"
+        " WHERE capture_day BETWEEN '2026-03-02' AND '2026-03-08'"
+    )
+    results = {file.stem: run_query(filled, file) for file in QUERIES}
+    assert {row["capture_day"].day for row in results["how_did_the_happy_rate_change"]} == {
+        *(1, 9, 10)
+    }
+    missed = results["which_days_missed_the_target_most"]
+    assert [row["capture_day"].day for row in missed] == [10, 9]
+    weekdays = results["which_weekdays_miss_the_target"]
+    assert {row["weekday"]: row["days"] for row in weekdays} == {"Mon": 1, "Tue": 1, "Sun": 1}
+    weeks = results["how_many_days_were_satisfied"]
+    assert date(2026, 3, 2) not in {row["week_from"] for row in weeks}
+    wide = {row["facility_name"]: row["days"] for row in results["how_wide_are_the_intervals"]}
+    assert wide == {"North-Mall": 3, "Outlet": 1}
+
+
 def test_queries_need_no_more_than_the_analysts_role(filled: Any) -> None:
     with filled.transaction() as connection:
         connection.execution_options(no_parameters=True).exec_driver_sql(

@@ -35,6 +35,9 @@ class Faces:
     """The encoded faces of PrivateTest, in groups: happy, sad, neutral and other."""
 
     def __init__(self, pixels: NDArray[np.uint8], votes: NDArray[np.float32]) -> None:
+        # FER2013 has some pictures twice; only the first of them is used.
+        _, first = np.unique(pixels.reshape(len(pixels), -1), axis=0, return_index=True)
+        pixels, votes = pixels[np.sort(first)], votes[np.sort(first)]
         true = find_plurality(votes)
         is_neutral = votes.argmax(axis=1) == fer2013.VOTES_OF_CLASS[fer2013.NEUTRAL]
         is_neither = true == CALLED_CLASSES.index(CalledClass.NEITHER)

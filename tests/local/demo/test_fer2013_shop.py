@@ -47,18 +47,24 @@ def test_each_face_shows_what_most_voters_said() -> None:
     votes = np.zeros((40, 10), np.float32)
     for row, column in enumerate(("happiness", "sadness", "neutral", "anger") * 10):
         votes[row, fer2013.VOTE_COLUMNS.index(column)] = 8
-    # Gray value 10, 20, 30 and 40: happy, sad, neutral, other.
-    pixels = np.repeat(np.array([10, 20, 30, 40] * 10, np.uint8), 48 * 48).reshape(-1, 48, 48)
+    # Gray value 40, 80, 120 and 160: happy, sad, neutral, other; no two pictures are equal.
+    pixels = np.repeat(np.array([40, 80, 120, 160] * 10, np.uint8), 48 * 48).reshape(-1, 48, 48)
+    pixels[:, 0, 0] = np.arange(40)
     faces = fer2013_shop.Faces(pixels, votes)
     shown = [CalledClass.HAPPY] * 5 + [CalledClass.SAD] * 5 + [CalledClass.NEITHER] * 8
     photographs = [Photograph("a", second, (face,)) for second, face in enumerate(shown)]
     images = list(faces.draw_images(np.random.default_rng(1), photographs))
-    grays = [int(cv2.imdecode(np.frombuffer(i.data, np.uint8), 0).mean()) for i in images]
-    assert grays[:10] == [10] * 5 + [20] * 5
-    assert set(grays[10:]) <= {30, 40}
+    assert len({image.data for image in images}) == len(images)
+    grays = [round(cv2.imdecode(np.frombuffer(i.data, np.uint8), 0).mean()) for i in images]
+    assert grays[:10] == [40] * 5 + [80] * 5
+    assert set(grays[10:]) <= {120, 160}
     too_many = [Photograph("a", second, (CalledClass.SAD,)) for second in range(11)]
     with pytest.raises(ValueError, match="too few sad faces"):
         list(faces.draw_images(np.random.default_rng(1), too_many))
+    pixels[1::4] = pixels[1]  # ten equal pictures of a sad face
+    faces = fer2013_shop.Faces(pixels, votes)
+    with pytest.raises(ValueError, match="too few sad faces"):
+        list(faces.draw_images(np.random.default_rng(1), too_many[:2]))
 
 
 def test_the_votes_must_be_beside_the_archive(tmp_path: Path) -> None:

@@ -56,9 +56,8 @@ def _draw_panel(axes: Axes, cells: Sequence[Mapping[str, Any]], corrected: str, 
             for position, group in enumerate(sizes.values())
             for figures in group
         ]
-        axes.scatter(
-            *zip(*points, strict=True), s=16, color=color, label=label, alpha=0.75, linewidths=0
-        )
+        coverages, positions = zip(*points, strict=True)
+        axes.scatter(coverages, positions, s=16, color=color, label=label, alpha=0.75, linewidths=0)
     axes.axvline(0.95, color="black", linestyle=":", linewidth=1)
     axes.set_xlim(-0.02, 1.02)
     axes.set_yticks(range(len(sizes)), list(sizes), fontsize=8)

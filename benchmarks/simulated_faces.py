@@ -99,7 +99,7 @@ class Shop:
 def draw_shop_day(
     shop: Shop, mix: Floats, called_given_true: Floats, rng: np.random.Generator
 ) -> list[ClusterTotals]:
-    """The totals of a day whose sessions are found from camera and time, as scoring finds them."""
+    """The totals of a day whose sessions are found from camera and time, as counting finds them."""
     visits = rng.poisson(shop.visits)
     starts = rng.uniform(0, 36_000, visits)
     visitor = np.arange(visits)

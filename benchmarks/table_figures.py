@@ -306,9 +306,7 @@ class _Stopwatch:
 
 def _make_score(image: Image, number: int) -> ImageScore:
     p_happy = 0.5 + number % 5 / 20
-    face = FaceScore(
-        Box(0, 0, 48, 48), p_happy, 0.25, 0.75 - p_happy, 0.1, CalledClass.HAPPY, 0.9
-    )
+    face = FaceScore(Box(0, 0, 48, 48), p_happy, 0.25, 0.75 - p_happy, 0.1, CalledClass.HAPPY, 0.9)
     return ImageScore.from_faces(image, 48, 48, (face,), CallingRule(0.5, 0.4))
 
 

@@ -30,7 +30,7 @@ camera AS (
 place AS (
     SELECT
         frame.facility_id, frame.capture_day, frame.camera,
-        count(DISTINCT (frame.image_key, frame.member)) AS frames,
+        count(DISTINCT frame.image_key) AS frames,
         min(f.box_x) AS box_x,
         min(f.box_y) AS box_y
     FROM frame

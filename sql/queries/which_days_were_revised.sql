@@ -11,7 +11,7 @@ SELECT
     lag(verdict) OVER day AS verdict_before,
     verdict,
     model_version <> lag(model_version) OVER day AS has_other_model,
-    target_rate IS DISTINCT FROM lag(target_rate) OVER day AS has_other_target
+    coalesce(target_rate, -1) <> coalesce(lag(target_rate) OVER day, -1) AS has_other_target
 FROM fer.satisfaction_summary
 WHERE period = 'day'
     AND (facility_id, capture_day) IN (

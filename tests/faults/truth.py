@@ -157,7 +157,7 @@ def count_blocks(rows: Rows, final: Mapping[Any, Any], model_version: str) -> An
     Of pictures with the same content only the first counts. Fewer than ten pictures have a block
     each.
     """
-    originals = {}
+    originals: dict[str, Any] = {}
     for image, result in sorted(final.items()):
         if result.outcome == "scored":
             originals.setdefault(result.etag, image)

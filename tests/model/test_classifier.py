@@ -211,7 +211,7 @@ def test_the_version_depends_on_everything_that_decides_a_result(
             (tiny, {"detector_file": own_detector}),
         )
     ]
-    other_cnns = (
+    other_cnns: tuple[tuple[bytes | None, dict[str, Any]], ...] = (
         (build_tiny_onnx() + b"\x3a\0", {}),
         (None, {"calling_rule": {"happy_from": 0.51, "sad_from": 0.5}}),
         (None, {"calling_rule": {"happy_from": 0.5, "sad_from": 0.38}}),
@@ -289,7 +289,7 @@ def test_seven_classes_are_merged_into_three_probabilities(tiny: Path) -> None:
         ],
         axis=1,
     )
-    assert (scores.probabilities.dtype, scores.happy_margins.dtype) == (np.float32, np.float32)
+    assert scores.probabilities.dtype == scores.happy_margins.dtype == np.dtype(np.float32)
     assert np.abs(scores.probabilities - expected).max() < 1e-5
     assert np.abs(scores.happy_margins - (expected[:, 0] - expected[:, 1])).max() < 1e-5
 

@@ -112,4 +112,5 @@ def test_the_matrix_for_rates_is_that_of_the_votes_on_public_test() -> None:
     counts = [[816, 5, 59], [5, 233, 157], [59, 126, 2129]]
     matrix = read_confusion({"confusions": {"PublicTest": {"plurality": {"48": counts}}}})
     assert matrix is not None
-    assert (matrix.dtype, matrix.tolist()) == (np.float64, counts)
+    assert matrix.dtype == np.float64
+    assert matrix.tolist() == counts

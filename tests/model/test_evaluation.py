@@ -98,7 +98,7 @@ def test_called_classes_of_consensus_rows_are_counted() -> None:
 
 
 def test_neutral_and_tied_votes_are_neither() -> None:
-    neutral, tied, unknown = build_votes(1, 2), build_votes(5, 0), [0] * 8 + [9, 1]
+    neutral, tied, unknown = build_votes(1, 2), build_votes(5, 0), [0.0] * 8 + [9.0, 1.0]
     votes = compute_metrics(
         np.array([build_row(0.1, 0.6)] * 2 + [build_row(0.9, 0)] * 2, np.float32),
         build_split([SAD, NEUTRAL, HAPPY, HAPPY], [neutral, tied, neutral, unknown]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import resource
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -66,7 +67,7 @@ def get_text(html: str) -> str:
     return re.sub(r"\s+", " ", Tags(html).text)
 
 
-def build_data(*days: dict[str, Any], **more: Any) -> report.ReportData:
+def build_data(*days: Mapping[str, Any], **more: Any) -> report.ReportData:
     made_at = datetime(2026, 11, 21, 3, 5, tzinfo=UTC)
     return report.ReportData(DAY, days, made_at=made_at, **more)
 
@@ -152,7 +153,7 @@ def test_neither_report_nor_console_has_counts_by_class(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Nor rates with decimals, from which they could be computed, nor the uncorrected rates."""
-    counts = {"called_happy": 488, "called_sad": 164, "called_neither": 595}
+    counts: dict[str, Any] = {"called_happy": 488, "called_sad": 164, "called_neither": 595}
     summary = build_summary(**counts, totals={"blocks": {"counts": [488, 164, 595]}})
     html = report.render_html(build_data(summary))
     figure = html[html.index("<svg") : html.index("</svg>")]

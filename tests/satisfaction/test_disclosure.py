@@ -92,7 +92,8 @@ def count(called: Any) -> Counts:
 def publish(calendar: Calendar, name: str, seed: int, rule: str) -> History:
     """Five weeks of a small facility, in which some images and some whole days come late."""
     rng = random.Random(seed)
-    history, contents = History(), []
+    history = History()
+    contents: list[Any] = []
 
     def write(number: int, *, is_due: bool = True) -> None:
         calendar.write_day(contents[number], DAYS[number], name, rule=rule, is_due=is_due)

@@ -106,7 +106,8 @@ def test_no_rate_is_published_while_more_images_may_come() -> None:
     few = compute(spread(15, 5, 5), is_due=False)
     assert few["verdict"] == "suppressed"
     # A day that is never published may be what its week waits for.
-    for totals in (spread(150, 50, 100), spread(2, 1, 1), {}):
+    days: tuple[Any, ...] = (spread(150, 50, 100), spread(2, 1, 1), {})
+    for totals in days:
         weekly = compute(totals, is_due=False, publish_period="week")
         assert (weekly["method"], weekly["verdict"]) == ("suppressed", "pending")
         assert {weekly[name] for name in RATES} == {None}

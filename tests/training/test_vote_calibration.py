@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_batch.model.probabilities import compute_features, compute_vote_shares
+from fer_batch.model.probabilities import VoteCalibration, compute_features, compute_vote_shares
 from fer_batch.records import CallingRule
 from fer_batch.training import vote_calibration
 
@@ -28,7 +28,7 @@ def draw_votes(shares: np.ndarray, seed: int = 2) -> np.ndarray:
 
 
 def test_a_known_calibration_is_found() -> None:
-    true = vote_calibration.VoteCalibration(
+    true = VoteCalibration(
         weights=((0.1, 0, 0, 1.2, 0, -0.3, -0.5), (0, 0.2, 0, 0, 1.5, 0, -0.6)),
         intercepts=(-1.0, -0.7),
     )

@@ -71,7 +71,7 @@ SHOPS = (
         "crops",
         Traffic(62, ("till", "terrace"), 8, 20),
         Mix(happy=0.36, sad=0.05),
-        target_rate=0.2,
+        target_rate=0.15,
     ),
     Shop(
         "maple-clinic",

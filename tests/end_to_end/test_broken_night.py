@@ -147,7 +147,7 @@ def test_each_failing_facility_has_its_own_outcome_and_hint(
     assert (denied["images"], denied["images_pending"], denied["is_complete"]) == (40, 40, False)
     assert "denies access" in airflow.read_log(run, "score")
     fine = airflow.read_summary(FINE, BROKEN_DAY)
-    assert (fine["is_complete"], fine["happy"], fine["sad"]) == (True, 30, 10)
+    assert (fine["is_complete"], fine["faces"], fine["called_happy_rate"]) == (True, 40, 0.75)
     outcomes = airflow.query(
         "select outcome, count(*) as n from fer.image_result"
         " where facility_id = %s and capture_day = %s group by 1",

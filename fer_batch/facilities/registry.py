@@ -185,7 +185,7 @@ class Facility(_Table):
         ge=0,
         le=1,
         description="The target of the happy rate, the share of all faces that show a happy "
-        "expression, from 0 to 1; without it summaries have no verdict",
+        "expression, from 0 to 1; without it the verdict is `no target`",
     )
     publish_period: Literal["day", "week"] = Field(
         default="day",

@@ -18,8 +18,9 @@ COVERED = (
     "errors of the program."
 )
 NOT_COVERED = (
-    "It does not cover that the detector finds happy faces more often than sad ones, nor the faces "
-    "that the cameras never see. And an expression is not a feeling."
+    "It does not cover faces that are much harder to read than those the program was tested on, "
+    "that the detector finds happy faces more often than sad ones, or faces that the cameras never "
+    "see. And an expression is not a feeling."
 )
 _CONCLUSIVE = ("satisfied", "not satisfied")
 
@@ -46,7 +47,9 @@ def describe_rate(summary: Mapping[str, Any]) -> str:
             return "An earlier version of fer-batch counted this day by another method."
         if summary["verdict"] == "pending":
             return "Not all images have arrived yet; a rate may follow."
-        return "No rate is published: too few faces, or the facility publishes by week."
+        if not summary["is_complete"]:
+            return "No rate is published yet: too few faces so far, and images are missing."
+        return "No rate is published: too few faces or visits, or the facility publishes by week."
     rate, low, high = (
         format_percent(summary[name])
         for name in ("happy_rate", "happy_rate_low", "happy_rate_high")

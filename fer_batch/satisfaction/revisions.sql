@@ -156,9 +156,9 @@ WHERE facility_id = ANY(:facility_ids) AND capture_day BETWEEN :first_day AND :l
 ORDER BY capture_day, facility_name, facility_id;
 
 -- name: load_recent_rates
--- The newest published happy rate of some facilities, of the longest period that ended with it.
+-- The newest corrected happy rate of some facilities, of the longest period that ended with it.
 SELECT DISTINCT ON (facility_id)
     facility_id, period, first_day, capture_day, happy_rate, happy_rate_low, happy_rate_high
 FROM fer.satisfaction_summary
-WHERE facility_id = ANY(:facility_ids) AND happy_rate IS NOT NULL
+WHERE facility_id = ANY(:facility_ids) AND method IN ('benchmark', 'local')
 ORDER BY facility_id, capture_day DESC, first_day, revision DESC;

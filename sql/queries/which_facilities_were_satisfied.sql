@@ -11,4 +11,5 @@ SELECT
     is_complete
 FROM fer.satisfaction_daily
 WHERE capture_day = (SELECT max(capture_day) FROM fer.satisfaction_daily)
+    AND method <> 'wilson' -- its verdict is about another figure
 ORDER BY facility_name;

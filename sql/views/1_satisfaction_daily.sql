@@ -78,10 +78,10 @@ COMMENT ON COLUMN fer.satisfaction_daily.images_scored IS 'Images in which faces
 COMMENT ON COLUMN fer.satisfaction_daily.images_pending IS 'Images without a final outcome; the next run retries them';
 COMMENT ON COLUMN fer.satisfaction_daily.not_scored IS 'Images with a final outcome other than scored, counted by outcome. As rows: view not_scored_daily';
 COMMENT ON COLUMN fer.satisfaction_daily.faces_scored IS 'Faces in the scored images; pictures with the same content count once';
-COMMENT ON COLUMN fer.satisfaction_daily.faces IS 'Faces that the rates are based on. A published rate stays as it is when fewer than 30 faces, or faces of fewer than 10 sessions, are added later: then faces_scored differs';
+COMMENT ON COLUMN fer.satisfaction_daily.faces IS 'Faces that the rates are based on. A published rate stays until the number of faces changed by 30 and, where sessions are known, their number by 10: then faces_scored differs';
 COMMENT ON COLUMN fer.satisfaction_daily.sessions IS 'Sessions or blocks that the faces were divided into; null: none';
 COMMENT ON COLUMN fer.satisfaction_daily.sessions_effective IS 'Sessions of equal size that would hold as much information';
-COMMENT ON COLUMN fer.satisfaction_daily.faces_effective IS 'Independent faces that would hold as much information about the happy rate';
+COMMENT ON COLUMN fer.satisfaction_daily.faces_effective IS 'Independent faces that would hold as much information';
 COMMENT ON COLUMN fer.satisfaction_daily.design_effect IS 'Faces that count as one independent face: faces / faces_effective';
 COMMENT ON COLUMN fer.satisfaction_daily.session_rule IS 'gap: a session ends at a gap over 60 s of its camera or after 5 minutes. blocks: equal numbers of images in order of their keys. design effect: the setting design_effect of the facility';
 COMMENT ON COLUMN fer.satisfaction_daily.benchmark_weight IS 'Share (0 to 1) of the card''s faces among those that the correction rests on; 1: no local audit';

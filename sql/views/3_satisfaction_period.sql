@@ -52,7 +52,7 @@ FROM (
 ) AS newest
 JOIN fer.facility USING (facility_id);
 
-COMMENT ON VIEW fer.satisfaction_period IS 'One row per facility and ISO week, or four complete ISO weeks: the newest summary. It is made of the published shorter periods only.';
+COMMENT ON VIEW fer.satisfaction_period IS 'One row per facility and ISO week, or four complete ISO weeks: the newest summary. It is made of the published shorter periods only; a week of a facility that publishes by week, of all its days.';
 COMMENT ON COLUMN fer.satisfaction_period.facility_id IS 'Facility, see table facility';
 COMMENT ON COLUMN fer.satisfaction_period.facility_name IS 'Display name of the facility';
 COMMENT ON COLUMN fer.satisfaction_period.period IS 'week: ISO week, Monday to Sunday. four weeks: four complete ISO weeks';
@@ -81,10 +81,10 @@ COMMENT ON COLUMN fer.satisfaction_period.images_scored IS 'Images in which face
 COMMENT ON COLUMN fer.satisfaction_period.images_pending IS 'Images without a final outcome; the next run retries them';
 COMMENT ON COLUMN fer.satisfaction_period.not_scored IS 'Images with a final outcome other than scored, counted by outcome';
 COMMENT ON COLUMN fer.satisfaction_period.faces_scored IS 'Faces in the scored images; pictures with the same content count once';
-COMMENT ON COLUMN fer.satisfaction_period.faces IS 'Faces of the published shorter periods, on which the rates are based. A published rate stays as it is when fewer than 30 faces, or faces of fewer than 10 sessions, are added later: then faces_scored differs';
+COMMENT ON COLUMN fer.satisfaction_period.faces IS 'Faces of these shorter periods, on which the rates are based. A published rate stays until the number of faces changed by 30 and, where sessions are known, their number by 10: then faces_scored differs';
 COMMENT ON COLUMN fer.satisfaction_period.sessions IS 'Sessions or blocks that the faces were divided into; null: none';
 COMMENT ON COLUMN fer.satisfaction_period.sessions_effective IS 'Sessions of equal size that would hold as much information';
-COMMENT ON COLUMN fer.satisfaction_period.faces_effective IS 'Independent faces that would hold as much information about the happy rate';
+COMMENT ON COLUMN fer.satisfaction_period.faces_effective IS 'Independent faces that would hold as much information';
 COMMENT ON COLUMN fer.satisfaction_period.design_effect IS 'Faces that count as one independent face: faces / faces_effective';
 COMMENT ON COLUMN fer.satisfaction_period.session_rule IS 'gap: a session ends at a gap over 60 s of its camera or after 5 minutes. blocks: equal numbers of images in order of their keys. design effect: the setting design_effect of the facility';
 COMMENT ON COLUMN fer.satisfaction_period.benchmark_weight IS 'Share (0 to 1) of the card''s faces among those that the correction rests on; 1: no local audit';

@@ -27,6 +27,7 @@ def build(**changes: Any) -> dict[str, Any]:
         "target_rate": 0.3,
         "faces": 300,
         "faces_needed": 1_234,
+        "is_complete": True,
         **RATED,
     } | changes
 
@@ -64,7 +65,11 @@ def build_four_weeks(**changes: Any) -> dict[str, Any]:
         ),
         (
             {"method": "suppressed", "verdict": "suppressed", **UNRATED},
-            "No rate is published: too few faces, or the facility publishes by week.",
+            "No rate is published: too few faces or visits, or the facility publishes by week.",
+        ),
+        (
+            {"method": "suppressed", "verdict": "suppressed", "is_complete": False, **UNRATED},
+            "No rate is published yet: too few faces so far, and images are missing.",
         ),
         (
             {"method": "suppressed", "verdict": "pending", **UNRATED},

@@ -219,7 +219,7 @@ COMMENT ON COLUMN fer.satisfaction_summary.called_sad_rate_low IS 'Lower end of 
 COMMENT ON COLUMN fer.satisfaction_summary.called_sad_rate_high IS 'Upper end of its 95 % interval';
 COMMENT ON COLUMN fer.satisfaction_summary.sessions IS 'Sessions or blocks that the faces were divided into; null: none';
 COMMENT ON COLUMN fer.satisfaction_summary.sessions_effective IS 'Sessions of equal size that would hold as much information';
-COMMENT ON COLUMN fer.satisfaction_summary.faces_effective IS 'Independent faces that would hold as much information about the happy rate';
+COMMENT ON COLUMN fer.satisfaction_summary.faces_effective IS 'Independent faces that would hold as much information';
 COMMENT ON COLUMN fer.satisfaction_summary.design_effect IS 'Faces that count as one independent face: faces / faces_effective';
 COMMENT ON COLUMN fer.satisfaction_summary.session_rule IS 'gap: a session ends at a gap over 60 s of its camera or after 5 minutes. blocks: equal numbers of images in order of their keys. design effect: the setting design_effect of the facility';
 COMMENT ON COLUMN fer.satisfaction_summary.benchmark_weight IS 'Share (0 to 1) of the card''s faces among those that the correction rests on; 1: no local audit';
@@ -229,7 +229,7 @@ COMMENT ON COLUMN fer.satisfaction_summary.former_figures IS 'Figures of the met
 COMMENT ON COLUMN fer.satisfaction_summary.capture_day IS 'Last day of the period; calendar date in the keys of the images';
 COMMENT ON COLUMN fer.satisfaction_summary.verdict IS 'satisfied: the interval of the happy rate is above the target. not satisfied: it is below. inconclusive: it contains the target. no target: the facility has none. no verdict: the rates are not corrected (method raw). pending: no rate is published before the day is complete or its lookback has ended. suppressed: too few faces or sessions to publish a rate, or the facility publishes by week';
 COMMENT ON COLUMN fer.satisfaction_summary.confidence IS 'Confidence level of the intervals, such as 0.95';
-COMMENT ON COLUMN fer.satisfaction_summary.faces IS 'Faces that the rates are based on. A published rate stays as it is when fewer than 30 faces, or faces of fewer than 10 sessions, are added later: then faces_scored differs';
+COMMENT ON COLUMN fer.satisfaction_summary.faces IS 'Faces that the rates are based on. A published rate stays until the number of faces changed by 30 and, where sessions are known, their number by 10: then faces_scored differs';
 COMMENT ON TABLE fer.satisfaction_summary IS 'One row per facility, period and revision. Rows are never changed: late images, another model version or another target create a new revision. The views satisfaction_daily and satisfaction_period show the newest ones.';
 COMMENT ON COLUMN fer.satisfaction_summary.revision IS 'Number of this summary of the period, from 1';
 COMMENT ON COLUMN fer.satisfaction_summary.images IS 'All known images of the period: scored, not scored and pending';

@@ -31,6 +31,7 @@ from benchmarks.measuring import (
 from fer_batch import log
 from fer_batch.local.demo.day import DemoFacility, DemoImage
 from fer_batch.pipeline import nightly
+from fer_batch.pipeline.selection import Selection
 from fer_batch.settings import Settings
 
 DISTINCT_IMAGES = 512
@@ -66,7 +67,7 @@ def build_repeated_day(count: int) -> DemoFacility:
 
 def run_night(settings: Settings) -> dict[str, float]:
     """Run every step of the nightly job; returns the seconds of each. Raises if a shard fails."""
-    nightly_run = nightly.Run(settings, nightly.Selection(f"bench-{uuid.uuid4()}", DAY))
+    nightly_run = nightly.Run(settings, Selection(f"bench-{uuid.uuid4()}", DAY))
     seconds: dict[str, float] = {}
 
     def time_step(name: str, step: Callable[[], Any]) -> Any:

@@ -226,9 +226,10 @@ def _load_settings() -> Settings:
 def open_run(settings: Settings, facility_id: str) -> nightly.Run:
     """A new run over one facility's day."""
     from fer_batch.pipeline import nightly
+    from fer_batch.pipeline.selection import Selection
 
     name = f"bench-{uuid.uuid4()}"
-    return nightly.Run(settings, nightly.Selection(name, DAY, facility_ids=(facility_id,)))
+    return nightly.Run(settings, Selection(name, DAY, facility_ids=(facility_id,)))
 
 
 def _make_blank_crops(count: int) -> Any:

@@ -38,7 +38,8 @@ from benchmarks.simulated_faces import (
 )
 from fer_batch.model.classifier import find_shipped_card
 from fer_batch.satisfaction.change import Difference, compute_change, compute_q_values
-from fer_batch.satisfaction.estimator import Floats, Rate, estimate
+from fer_batch.satisfaction.estimator import Rate, estimate
+from fer_batch.satisfaction.intervals import Floats
 
 CHART = Path(__file__).parents[1] / "docs" / "images" / "coverage.png"
 SEED = 20_261_130

@@ -30,6 +30,7 @@ from fer_batch import log
 from fer_batch.database import connections
 from fer_batch.local.demo.day import DemoFacility
 from fer_batch.pipeline import nightly
+from fer_batch.pipeline.selection import Selection
 
 SIZES, QUICK_SIZES = (20_000, 200_000), (400, 2_000)
 PEAK_MB, GROWTH_MB = 600, 20
@@ -102,7 +103,7 @@ def score(stack: servers.Servers, day: DemoFacility) -> MemoryMonitor:
     settings = stack.build_settings().model_copy(
         update={"shard_images": len(day.images), "score_deadline_s": 6 * 3600.0}
     )
-    selection = nightly.Selection(f"bench-{uuid.uuid4()}", DAY, facility_ids=(day.facility_id,))
+    selection = Selection(f"bench-{uuid.uuid4()}", DAY, facility_ids=(day.facility_id,))
     run = nightly.Run(settings, selection)
     run.sync_facilities()
     run.list_images()

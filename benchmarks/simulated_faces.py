@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fer_batch.satisfaction.estimator import ClusterTotals, Floats
+from fer_batch.satisfaction.estimator import ClusterTotals
+from fer_batch.satisfaction.intervals import Floats
 
 BLOCKS = 20
 SESSION_GAP_S, SESSION_MAX_S = 60, 300

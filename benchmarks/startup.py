@@ -32,6 +32,7 @@ from benchmarks.measuring import (
 from fer_batch import log
 from fer_batch.local.demo.day import DemoFacility, format_registry
 from fer_batch.pipeline import nightly
+from fer_batch.pipeline.selection import Selection
 from fer_batch.records import Batch, KeyRange, Shard
 
 ROUNDS, QUICK_ROUNDS = 5, 1
@@ -132,7 +133,7 @@ def measure(stack: servers.Servers, folder: Path, rounds: int) -> dict[str, list
     """Measure every start in each round; a warm-up round before them is not counted."""
     many = folder / "facilities.toml"
     many.write_text(_format_many_facilities())
-    run = nightly.Run(stack.build_settings(), nightly.Selection(f"bench-{uuid.uuid4()}", DAY))
+    run = nightly.Run(stack.build_settings(), Selection(f"bench-{uuid.uuid4()}", DAY))
     run.sync_facilities()
     run.begin()
 
@@ -148,7 +149,7 @@ def measure(stack: servers.Servers, folder: Path, rounds: int) -> dict[str, list
         FIRST_FRAME: time_first_frame,
     }
     of_frames = nightly.Run(
-        stack.build_settings(), nightly.Selection(run.selection.run_id, DAY, facility_ids=(FRAMES,))
+        stack.build_settings(), Selection(run.selection.run_id, DAY, facility_ids=(FRAMES,))
     )
     of_frames.list_images()
     measured: dict[str, list[Start]] = {name: [] for name in starts}

@@ -10,23 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
 from fer_batch.satisfaction.estimator import (
-    CONFIDENCE,
     HAPPY,
     SAD,
     AuditTable,
     ClusterTotals,
-    Floats,
     find_effective_faces,
     project_to_simplex,
 )
+from fer_batch.satisfaction.intervals import Floats, Z
 
-_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 _PSEUDO_COUNT = 1 / 3  # added to each entry of the audit table, so that an empty one has a variance
 
 
@@ -124,7 +121,7 @@ def _compute_difference(
             faces = float(row.sum())
             variance += change**2 * _compute_variance(row / faces, contrast) / faces
     linear = float(shift[target])
-    half = _Z * math.sqrt(variance)
+    half = Z * math.sqrt(variance)
     # No change is claimed that the two rates, each held between 0 and 1, do not show.
     p_value = math.erfc(abs(linear) / math.sqrt(2 * variance)) if difference * linear > 0 else 1.0
     return Difference(

@@ -10,28 +10,31 @@ verdict says is left to others.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-CONFIDENCE = 0.95
+from fer_batch.satisfaction.intervals import (
+    CONFIDENCE,
+    ErrorRates,
+    Floats,
+    Z,
+    compute_corrected_interval,
+    compute_wilson_interval,
+)
+
 BENCHMARK_FACES = 25
 """The card's confusion matrix counts as at most this many faces of each true class. The faces of a
 facility differ from the benchmark's in labels, light and size. That error is larger than the
 sampling error of the benchmark, and with all its faces the interval would ignore it."""
 
 HAPPY, SAD, NEITHER = range(3)
-_Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 _VERY_MANY = 1e12
 _LEAST_WEIGHT = 1e-3  # so that a class that seems absent still contributes to the error
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +139,7 @@ class ClusterTotals:
         root = np.sqrt(self.shares[occurring] / self.faces)
         covariance = self.covariance[np.ix_(occurring, occurring)]
         largest = float(np.linalg.eigvalsh(covariance / np.outer(root, root))[-1])
-        widening = (_compute_t(self.clusters_effective - 1) / _Z) ** 2
+        widening = (_compute_t(self.clusters_effective - 1) / Z) ** 2
         return max(1.0, self.faces / (max(1.0, largest) * widening))
 
 
@@ -192,17 +195,17 @@ class AuditTable:
     def from_matrices(
         cls, confusion: npt.ArrayLike | None, local: npt.ArrayLike | None
     ) -> Self | None:
-        """The `local` counts, filled up with the card's `confusion`; None without either.
+        """The `local` counts, completed with the card's `confusion`; None without either.
 
-        The card fills each true class up to `BENCHMARK_FACES`. Local faces tell more of their
-        facility than any number of faces of the benchmark: both added up, the error of the
-        benchmark would stay in the rates while the interval narrows.
+        In each true class, a local face replaces two of the card's `BENCHMARK_FACES`. Local faces
+        tell more of their facility than any number of faces of the benchmark: both added up, the
+        error of the benchmark would stay in the rates while the interval narrows.
         """
         if confusion is None and local is None:
             return None
         audited = np.zeros((3, 3)) if local is None else np.asarray(local, dtype=np.float64)
         card = np.zeros((3, 3)) if confusion is None else np.asarray(confusion, dtype=np.float64)
-        missing = np.maximum(BENCHMARK_FACES - audited.sum(axis=1, keepdims=True), 0)
+        missing = np.maximum(BENCHMARK_FACES - 2 * audited.sum(axis=1, keepdims=True), 0)
         filled = cap_rows(card, missing)
         counts = audited + filled
         weight = float(filled.sum() / max(counts.sum(), 1e-12))
@@ -315,29 +318,6 @@ def project_to_simplex(point: Floats) -> Floats:
     return projected
 
 
-def compute_wilson_interval(
-    happy: npt.ArrayLike, n: npt.ArrayLike, confidence: float = CONFIDENCE
-) -> tuple[Floats, Floats]:
-    """Lower and upper end of Wilson's score interval for `happy` of `n`, elementwise, from 0 to 1.
-
-    Returns two float64 arrays of the broadcast shape, NaN where n is 0. Unlike the textbook
-    interval p ± z·sqrt(p(1-p)/n) it stays between 0 and 1 and keeps its coverage near both ends.
-    It assumes independent faces; for faces of visits, `happy` and `n` are effective faces, which
-    need not be whole numbers. Source: E. B. Wilson (1927), Probable inference, the law of
-    succession, and statistical inference, JASA 22, 209-212.
-    """
-    k, trials = np.asarray(happy, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        p = k / trials
-        center = (p + z2 / (2 * trials)) / (1 + z2 / trials)
-        half = np.sqrt(z2 * (p * (1 - p) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
-    # Exactly 0 and 1 at the ends, where rounding errors would leave the range or exclude the share.
-    low = np.where(k == 0, 0.0, np.clip(center - half, 0, 1))
-    high = np.where(k == trials, 1.0, np.clip(center + half, 0, 1))
-    return np.where(trials > 0, low, np.nan), np.where(trials > 0, high, np.nan)
-
-
 def _compute_t(degrees: float) -> float:
     """The 97.5 % quantile of Student's t, with at least one degree of freedom."""
     from scipy.special import stdtrit  # here, because it takes half a second to import
@@ -355,36 +335,24 @@ def _estimate_called(shares: Floats, faces_effective: float) -> list[Rate]:
 def _correct(
     target: int, shares: Floats, faces_effective: float, audit: Floats, mix: Floats
 ) -> Rate:
-    """The rate of the class `target`: `mix` with the interval of Lang and Reiczigel.
+    """The rate of the class `target`: `mix` with its interval.
 
-    Z. Lang and J. Reiczigel (2014), Confidence limits for prevalence of disease adjusted for
-    estimated sensitivity and specificity, Preventive Veterinary Medicine 113, 13-22. Sensitivity is
-    the share of true `target` faces that are called so; the false positive rate is that of the
-    other two classes, weighted by their shares in `mix`. If the classifier does not call `target`
-    more often for true `target` faces than for others, the interval is 0 to 1.
+    The sensitivity is the share of true `target` faces that are called so; the false positive rate
+    is that of the other two classes, weighted by their shares in `mix`. As Lang and Reiczigel do,
+    one face of each kind is added to `audit`.
     """
-    z2 = _Z**2
     others = [label for label in (HAPPY, SAD, NEITHER) if label != target]
     faces = audit.sum(axis=1) + 2
     called = (audit[:, target] + 1) / faces
     variances = called * (1 - called) / faces
     weights = np.maximum(mix[others], _LEAST_WEIGHT)
     weights /= weights.sum()
-    sensitivity, var_sensitivity = float(called[target]), float(variances[target])
-    false_positive = float(weights @ called[others])
-    var_false_positive = float(weights**2 @ variances[others])
-    rate, youden = float(np.clip(mix[target], 0, 1)), sensitivity - false_positive
-    if youden <= 0:
-        return Rate(rate, 0.0, 1.0)
-    trials = faces_effective + z2
-    share = (float(shares[target]) * faces_effective + z2 / 2) / trials
-    center = (share - false_positive) / youden
-    shift = 2 * z2 * (center * var_sensitivity - (1 - center) * var_false_positive)
-    variance = (
-        share * (1 - share) / trials
-        + center**2 * var_sensitivity
-        + (1 - center) ** 2 * var_false_positive
+    errors = ErrorRates(
+        sensitivity=float(called[target]),
+        var_sensitivity=float(variances[target]),
+        false_positive=float(weights @ called[others]),
+        var_false_positive=float(weights**2 @ variances[others]),
     )
-    half = _Z * math.sqrt(variance) / youden
-    low, high = max(0.0, center + shift - half), min(1.0, center + shift + half)
+    low, high = compute_corrected_interval(float(shares[target]), faces_effective, errors)
+    rate = float(np.clip(mix[target], 0, 1))
     return Rate(rate, min(low, rate), max(high, rate))

@@ -1,4 +1,4 @@
-"""Wilson's interval of a share."""
+"""Intervals of a share, as it is called and corrected for the classifier's errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from fer_batch.satisfaction.estimator import compute_wilson_interval
+from fer_batch.satisfaction.intervals import (
+    ErrorRates,
+    compute_corrected_interval,
+    compute_wilson_interval,
+)
 
 confidences = st.sampled_from([0.8, 0.95, 0.99])
 
@@ -97,3 +101,54 @@ def test_interval_without_faces_is_nan() -> None:
     low, high = compute_wilson_interval([0, 5], [0, 10])
     assert np.isnan([low[0], high[0]]).all()
     assert not np.isnan([low[1], high[1]]).any()
+
+
+# --- corrected for the classifier's errors ----------------------------------------------------
+
+units = st.floats(0, 1)
+errors = st.builds(ErrorRates, units, st.floats(0, 0.25), units, st.floats(0, 0.25))
+
+
+@given(units, st.floats(1, 1e12), errors)
+def test_every_input_gives_an_interval(share: float, faces: float, known: ErrorRates) -> None:
+    low, high = compute_corrected_interval(share, faces, known)
+    assert 0 <= low <= high <= 1
+
+
+@given(units, st.floats(30, 1e6), st.floats(0.5, 1), st.floats(0, 0.3))
+def test_exactly_known_errors_leave_those_of_the_faces(
+    share: float, faces: float, sensitivity: float, false_positive: float
+) -> None:
+    """The interval is the uncorrected one, moved and stretched."""
+    known = ErrorRates(sensitivity, 0, false_positive, 0)
+    low, high = compute_corrected_interval(share, faces, known)
+    trials = faces + 1.959964**2
+    center = (share * faces + 1.959964**2 / 2) / trials
+    half = 1.959964 * math.sqrt(center * (1 - center) / trials)
+    for end, called in ((low, center - half), (high, center + half)):
+        true = (called - false_positive) / (sensitivity - false_positive)
+        assert end == pytest.approx(min(max(true, 0), 1), abs=1e-6)
+
+
+def test_a_sensitivity_that_is_hardly_known_leaves_the_upper_end_open() -> None:
+    known = ErrorRates(sensitivity=0.25, var_sensitivity=0.01, false_positive=0.03,
+                       var_false_positive=0.0001)  # fmt: skip
+    low, high = compute_corrected_interval(0.11, 800, known)
+    assert 0.02 < low < 0.3
+    assert high == 1
+
+
+def test_few_audited_faces_of_a_class_that_is_often_missed_are_enough_for_an_honest_interval() -> (
+    None
+):
+    """35 % of many faces are sad; the classifier finds 27 % of them; 23 audited faces say so."""
+    rng, hits, days = np.random.default_rng(23), 0, 500
+    for _ in range(days):
+        rates = []
+        for faces, called in ((23, 0.27), (177, 0.03)):
+            rate = (rng.binomial(faces, called) + 1) / (faces + 2)
+            rates += [rate, rate * (1 - rate) / (faces + 2)]
+        share = rng.binomial(800, 0.35 * 0.27 + 0.65 * 0.03) / 800
+        low, high = compute_corrected_interval(share, 800, ErrorRates(*rates))
+        hits += low <= 0.35 <= high
+    assert hits / days >= 0.93

@@ -73,8 +73,8 @@ lock: $(MADE) ## Resolve and upgrade the dependencies in the two lock files
 	  -o docker/requirements.lock
 
 clean: ## Stop the servers; remove the environment and all generated files; the data remains
-	@if [ -x $(BIN)/fer-batch ]; then $(BIN)/fer-batch stack down; fi
-	@rm -rf $(VENV) build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	@if [ -x $(BIN)/fer-batch ]; then $(BIN)/fer-batch stack down; $(BIN)/fer-batch stack down --demo; fi
+	@rm -rf $(VENV) build dist airflow_page/dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 	  .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -110,9 +110,11 @@ $(BIN)/python:
 	@$(FIND_PYTHON); echo "Making the environment in $(VENV) with $$($$python --version)"; \
 	$$python -m venv $(VENV)
 
-$(MADE): requirements.lock requirements-uv.lock pyproject.toml | $(BIN)/python
+# Not compiled here: Python compiles what it imports, and most packages are for training and tests.
+$(MADE): requirements.lock requirements-uv.lock pyproject.toml airflow_page/pyproject.toml \
+  | $(BIN)/python
 	@$(FIND_UV); echo "Installing from requirements.lock (3 GB on the disk)"; \
-	"$$uv" pip install --quiet --python $(BIN)/python --compile-bytecode \
-	  --require-hashes -r requirements.lock && \
-	"$$uv" pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps -e .
+	"$$uv" pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+	"$$uv" pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps \
+	  -e . -e airflow_page
 	@touch $@

@@ -14,6 +14,7 @@ It does not know what the commands do.
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
@@ -21,13 +22,14 @@ import random
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import IO, Any
 from zoneinfo import ZoneInfo
 
+import fer_connections
+import fer_registry
 from airflow.sdk import (
     ExceptionRetryPolicy,
     RetryAction,
@@ -42,6 +44,9 @@ log = logging.getLogger("fer_batch")
 EXIT_FINDINGS = 3
 EXIT_RETRYABLE = 75
 
+REPORT_CREDENTIALS = "report"
+"""Keys that write the reports to FER_REPORT_URL, in the Connection `fer_s3_report`."""
+
 FIRST_RETRY_DELAY = timedelta(seconds=20)
 MAX_RETRY_DELAY = timedelta(minutes=10)
 
@@ -51,7 +56,14 @@ class PermanentFailureError(Exception):
 
 
 class FindingsError(PermanentFailureError):
-    """The command is done, and the data checks found an error that a person should look at."""
+    """The command is done, and found an error that a person should look at.
+
+    `output` is the JSON that it printed, None if it printed nothing.
+    """
+
+    def __init__(self, message: str, output: Any) -> None:
+        super().__init__(message)
+        self.output = output
 
 
 class RetryableFailureError(Exception):
@@ -98,21 +110,21 @@ RETRY_POLICY = RetryPolicy(
 )
 
 
-def find_registry_file() -> Path:
-    """Return the path in `FER_FACILITIES_FILE`, by default ../config/facilities.toml from here."""
-    default = Path(__file__).parent.parent / "config" / "facilities.toml"
-    return Path(os.environ.get("FER_FACILITIES_FILE") or default)
+def check_conf(context: Any) -> None:
+    """Raise PermanentFailureError if the run has a parameter that the DAG does not have.
 
-
-def read_registry() -> dict[str, dict[str, Any]]:
-    """Return the tables of the registry, unvalidated: `fer-batch check` reports errors in it."""
-    file = find_registry_file()
-    return tomllib.loads(file.read_text()).get("facility", {}) if file.is_file() else {}
-
-
-def list_time_zones() -> list[str]:
-    """Return the time zones that have a facility, sorted."""
-    return sorted({zone for f in read_registry().values() if (zone := f.get("time_zone"))})
+    Airflow accepts any key in the configuration of a run. A misspelled `capture_day` would
+    otherwise be a run of the default day.
+    """
+    known = list(context["dag"].params)
+    for name in context["dag_run"].conf or {}:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise PermanentFailureError(
+                f"the configuration of the run has an unknown parameter {name!r} ({hint}). Trigger "
+                "a new run with the right name"
+            )
 
 
 def derive_capture_day(context: Any, time_zone: str | None) -> date:
@@ -151,11 +163,13 @@ def run_command(*arguments: str, stdin: str = "") -> Any:
             _end_child(child)
         stdout_file.seek(0)
         output = stdout_file.read()
+    if code in (0, EXIT_FINDINGS):
+        result = json.loads(output) if output.strip() else None
     if code == 0:
-        return json.loads(output) if output.strip() else None
+        return result
     message = last_error or f"fer-batch {arguments[0]} ended with exit code {code}"
     if code == EXIT_FINDINGS:
-        raise FindingsError(message)
+        raise FindingsError(message, result)
     if code == EXIT_RETRYABLE or code < 0:
         raise RetryableFailureError(message)
     raise PermanentFailureError(message)
@@ -165,7 +179,7 @@ def _start_child(
     arguments: tuple[str, ...], stdin_file: IO[str], stdout_file: IO[str]
 ) -> subprocess.Popen[str]:
     """Start `fer-batch` with the task's settings; its stderr is a pipe."""
-    interpreter = os.environ.get("FER_PYTHON", sys.executable)
+    interpreter = os.environ.get("FER_PYTHON") or sys.executable
     try:
         return subprocess.Popen(
             [interpreter, "-m", "fer_batch", f"--die-with-parent={os.getpid()}", *arguments],
@@ -178,7 +192,7 @@ def _start_child(
                 **os.environ,
                 **read_connections(),
                 **compute_time_limit(),
-                "FER_FACILITIES_FILE": str(find_registry_file()),
+                "FER_FACILITIES_FILE": str(fer_registry.find_registry_file()),
                 "FER_LOG_FORMAT": "json",
             },
         )
@@ -215,7 +229,7 @@ def _forward_log(child: subprocess.Popen[str]) -> str:
                 continue
             for name in ("timestamp", "module"):
                 entry.pop(name, None)
-            text = " ".join([event, *(f"{name}={value}" for name, value in entry.items())])
+            text = _format_entry(event, entry)
             log.log(getattr(logging, level.upper(), logging.INFO), "%s", text)
             if level == "error":
                 last_error = text
@@ -223,6 +237,25 @@ def _forward_log(child: subprocess.Popen[str]) -> str:
     finally:
         metrics.reset_gauges()
     return last_error
+
+
+def _format_entry(event: str, entry: Mapping[str, Any]) -> str:
+    """Return a log line: facility and day, the event, its reason, then all other facts."""
+    facts = dict(entry)
+    traceback = facts.pop("exception", None)
+    place = [
+        str(value)
+        for name in ("facility", "facility_id", "day", "capture_day")
+        if (value := facts.pop(name, None))
+    ]
+    reasons = [
+        str(value)
+        for name in ("meaning", "finding", "reason", "error")
+        if (value := facts.pop(name, None))
+    ]
+    head = ": ".join([*([" ".join(place)] if place else []), event, *reasons])
+    line = " ".join([head, *(f"{name}={value}" for name, value in facts.items())])
+    return f"{line}\n{traceback}" if traceback else line
 
 
 class _ProgressMetrics:
@@ -282,49 +315,39 @@ def compute_time_limit() -> dict[str, str]:
 def read_connections() -> dict[str, str]:
     """Return the settings of the Connections `fer_postgres`, `fer_s3` and `fer_s3_<credentials>`.
 
-    If a Connection does not exist, the environment keeps the setting.
+    If a Connection does not exist, the environment keeps the setting. Raises
+    PermanentFailureError for one that cannot be used.
     """
     settings: dict[str, str] = {}
-    if database := _get_connection("fer_postgres"):
-        settings["FER_DATABASE_URL"] = database.get_uri().replace("postgres://", "postgresql://")
-    if s3 := _get_connection("fer_s3"):
-        extra = s3.extra_dejson
-        settings |= _read_s3_keys(s3, "FER_S3_")
-        if endpoint := extra.get("endpoint_url"):
-            settings["FER_S3_ENDPOINT"] = endpoint
-        if region := extra.get("region_name"):
-            settings["FER_S3_REGION"] = region
-        if isinstance(extra.get("verify"), str):
-            settings["FER_S3_CA_BUNDLE"] = extra["verify"]
-    for name in {f["credentials"] for f in read_registry().values() if f.get("credentials")}:
-        if keys := _get_connection(f"fer_s3_{name}"):
-            settings |= _read_s3_keys(keys, f"FER_S3_CREDENTIALS__{name.upper()}__")
+    try:
+        if database := _get_connection("fer_postgres"):
+            settings["FER_DATABASE_URL"] = fer_connections.build_database_url(database)
+        if s3 := _get_connection("fer_s3"):
+            settings |= fer_connections.read_s3_settings(s3)
+        for name in [*_list_credentials(), REPORT_CREDENTIALS]:
+            if keys := _get_connection(f"fer_s3_{name}"):
+                prefix = f"FER_S3_CREDENTIALS__{name.upper()}__"
+                settings |= fer_connections.read_s3_keys(keys, prefix)
+    except fer_connections.InvalidConnectionError as error:
+        raise PermanentFailureError(str(error)) from None
     return settings
 
 
+def _list_credentials() -> list[str]:
+    """Return the names of credentials in the registry; none if the command will report a fault."""
+    try:
+        return fer_registry.list_credentials(fer_registry.read_registry())
+    except fer_registry.RegistryError:
+        return []
+
+
 def _get_connection(name: str) -> Any | None:
+    """Return the Connection, None if there is none."""
     from airflow.sdk import BaseHook
     from airflow.sdk.exceptions import AirflowNotFoundException
 
     try:
         return BaseHook.get_connection(name)
     except AirflowNotFoundException:
+        fer_connections.check_unreadable(name, os.environ)
         return None
-
-
-def _read_s3_keys(connection: Any, prefix: str) -> dict[str, str]:
-    """Return the keys of an AWS Connection; Airflow's own hook resolves one that assumes a role."""
-    extra = connection.extra_dejson
-    key, secret = connection.login, connection.password
-    token = extra.get("aws_session_token")
-    if extra.get("role_arn") or extra.get("profile_name"):
-        from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-
-        keys = AwsBaseHook(aws_conn_id=connection.conn_id, client_type="s3").get_credentials()
-        key, secret, token = keys.access_key, keys.secret_key, keys.token
-    settings = {}
-    if key and secret:
-        settings = {f"{prefix}ACCESS_KEY_ID": key, f"{prefix}SECRET_ACCESS_KEY": secret}
-        if token:
-            settings[f"{prefix}SESSION_TOKEN"] = token
-    return settings

@@ -15,11 +15,29 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from airflow.sdk import DeadlineAlert, DeadlineReference, SyncCallback
+from airflow.sdk import DAG, DeadlineAlert, DeadlineReference, SyncCallback
 
 log = logging.getLogger("fer_batch")
 
 DEADLINE_HOURS = 6.0
+
+
+class DagWithDeadline(DAG):
+    """A DAG whose runs have a deadline, except those of `airflow dags test`.
+
+    Airflow 3.3 ends such a test run with a traceback: it looks up the deadline by an id that the
+    DAG gets only when the DAG processor stores it.
+    """
+
+    deadline: Any
+
+    def test(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the DAG in this process, without a deadline."""
+        deadline, self.deadline = self.deadline, None
+        try:
+            return super().test(*args, **kwargs)
+        finally:
+            self.deadline = deadline
 
 
 def build_deadline() -> DeadlineAlert:

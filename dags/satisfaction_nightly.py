@@ -9,7 +9,7 @@ before. `satisfaction_nightly` has no schedule; trigger it for any day and any f
 | parameter | meaning |
 | --- | --- |
 | `capture_day` | the day, as YYYY-MM-DD; empty: the day before the run's local date |
-| `facilities` | facility ids; empty: all facilities, or all of the DAG's time zone |
+| `facilities` | facility ids, one per line; empty: all facilities, or all of the DAG's time zone |
 | `lookback_days` | number of earlier days that are listed again for late images; 0 in a backfill |
 | `model_version` | the active model version or its first characters; empty: the active one |
 | `rescore` | score finished images again; a summary that changes gets a new revision |
@@ -25,9 +25,19 @@ does not affect the summaries of the others. The next night picks up late images
 **When a run is late.** A run that takes 6 hours longer than the average successful run misses its
 deadline: Airflow marks it and calls `FER_DEADLINE_CALLBACK` once. After 8 hours Airflow ends it.
 
+**Which day a run processes.** Click the run in the grid: the list of its task instances shows the
+capture day in the column *Map Index*. So does the list of a task's instances in all runs. The first
+line of each log begins with `--capture-day`. A parameter with an unknown name fails the run.
+
+**A facility is missing.** If the entry of a facility in the registry is invalid, nothing of it is
+read. `check_data` is red with the finding `invalid_in_registry`; the other facilities are
+processed. A facility without a valid time zone belongs to no scheduled DAG: Airflow shows it as an
+import error of `invalid_facilities.py`.
+
 **Backfill**: `airflow backfill create --dag-id satisfaction_nightly_europe_berlin --from-date
 2026-11-01T00:00+01:00 --to-date 2026-11-08T00:00+01:00` creates a run for each night between the
-two times; each run processes the day before its night. Write the offset from UTC.
+two times; each run processes the day before its night. Write the offset from UTC. The runs stay
+queued while the DAG is paused.
 
 **Requirements**: the Connections `fer_postgres` and `fer_s3` (or the `FER_…` settings in the
 worker's environment), the pool `fer_scoring`, and `FER_PYTHON` if fer-batch is installed in a
@@ -40,12 +50,15 @@ import json
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import fer_command
 import fer_deadline
+import fer_registry
 from airflow.sdk import (
     DAG,
     Asset,
+    BaseXCom,
     CronTriggerTimetable,
     Metadata,
     Param,
@@ -54,24 +67,63 @@ from airflow.sdk import (
     task,
 )
 
+try:
+    from fer_airflow_page.link import ReportLink
+except ImportError:  # the page in Airflow's UI is not installed
+    REPORT_LINKS = []
+else:
+    REPORT_LINKS = [ReportLink()]
+
 POOL = "fer_scoring"
 LOCAL_HOUR = "0 3 * * *"
 SATISFACTION_DAILY = Asset("satisfaction_daily")  # a URI would load every provider
 
+END = r"$(?!\n)"
+"""The end of a text in the patterns of JSON Schema; in Python, $ alone ignores a final newline."""
+
 PARAMS = {
-    "capture_day": Param(None, type=["null", "string"], format="date", title="Capture day"),
+    "capture_day": Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        title="Capture day",
+        description="The day whose images are processed, as YYYY-MM-DD; it must have begun. Empty: "
+        "the day before the run's local date.",
+    ),
     "facilities": Param(
-        [],
-        type="array",
-        items={"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"},
+        None,
+        type=["null", "array"],
+        items={"type": "string", "pattern": f"^[a-z0-9][a-z0-9_-]{{0,62}}{END}"},
         title="Facilities",
+        description="Facility ids of the registry, one per line. Empty: all facilities, or all of "
+        "the DAG's time zone.",
     ),
-    "lookback_days": Param(3, type="integer", minimum=0, maximum=31, title="Days to list again"),
+    "lookback_days": Param(
+        3,
+        type="integer",
+        minimum=0,
+        maximum=31,
+        title="Lookback days",
+        description="Number of earlier days that are listed again for late images, 0 to 31. A "
+        "backfill lists none.",
+    ),
     "model_version": Param(
-        None, type=["null", "string"], pattern="^[0-9a-f]{6,64}$", title="Model version"
+        None,
+        type=["null", "string"],
+        pattern=f"^[0-9a-f]{{6,64}}{END}",
+        title="Model version",
+        description="The active model version or its first 6 characters or more; the run fails if "
+        "another one is active. Empty: the active one.",
     ),
-    "rescore": Param(False, type="boolean", title="Score finished images again"),
+    "rescore": Param(
+        False,
+        type=["null", "boolean"],  # without null, the form marks a switch as required
+        title="Rescore",
+        description="Score images again that have a final result, also those of the lookback days.",
+    ),
 }
+
+CAPTURE_DAY = "{{ get_capture_day(params, logical_date | default(none), dag_run) }}"
 
 DEFAULT_ARGS = {
     "owner": "fer-batch",
@@ -81,34 +133,56 @@ DEFAULT_ARGS = {
     "max_retry_delay": timedelta(minutes=10),
     "retry_policy": fer_command.RETRY_POLICY,
     "execution_timeout": timedelta(minutes=20),
+    # Airflow's lists of task instances show it in the column Map Index, also for unmapped tasks.
+    "map_index_template": CAPTURE_DAY,
 }
 
 
 def build_arguments(time_zone: str | None) -> list[str]:
     """Return the arguments that select the batches of this run, the same for every command."""
     context = get_current_context()
+    fer_command.check_conf(context)
     params = context["params"]
     arguments = [
-        f"--run-id={context['dag'].dag_id}/{context['run_id']}",
         f"--capture-day={fer_command.derive_capture_day(context, time_zone).isoformat()}",
         f"--lookback-days={fer_command.derive_lookback_days(context)}",
     ]
     if time_zone:
         arguments.append(f"--time-zone={time_zone}")
-    arguments += [f"--facility={facility}" for facility in params["facilities"]]
+    arguments += [f"--facility={facility}" for facility in params["facilities"] or ()]
     if params["model_version"]:
         arguments.append(f"--model-version={params['model_version']}")
     if params["rescore"]:
         arguments.append("--rescore")
-    return arguments
+    return [*arguments, f"--run-id={context['dag'].dag_id}/{context['run_id']}"]
 
 
-def build_dag(dag_id: str, time_zone: str | None) -> DAG:
-    """Build the nightly DAG of a time zone's facilities, or, if it is None, of any facility."""
-    dag = DAG(
+def write_docs(example_zone: str) -> str:
+    """Return the docs of a DAG, with an example of a backfill in this time zone."""
+    docs = (__doc__ or "").replace(make_dag_id("Europe/Berlin"), make_dag_id(example_zone))
+    for day in (1, 8):
+        berlin, here = (
+            datetime(2026, 11, day, tzinfo=ZoneInfo(zone)).isoformat(timespec="minutes")
+            for zone in ("Europe/Berlin", example_zone)
+        )
+        docs = docs.replace(berlin, here)
+    return docs
+
+
+def build_dag(dag_id: str, time_zone: str | None, example_zone: str) -> DAG:
+    """Build the nightly DAG of a time zone's facilities, or, if it is None, of any facility.
+
+    Its docs have an example for `example_zone`.
+    """
+
+    def get_capture_day(params: Any, logical_date: datetime | None, dag_run: Any) -> str:
+        context = {"params": params, "logical_date": logical_date, "dag_run": dag_run}
+        return fer_command.derive_capture_day(context, time_zone).isoformat()
+
+    dag = fer_deadline.DagWithDeadline(
         dag_id,
         description=f"Happy expressions by facility{f', {time_zone}' if time_zone else ''}",
-        doc_md=__doc__,
+        doc_md=write_docs(example_zone),
         schedule=CronTriggerTimetable(LOCAL_HOUR, timezone=time_zone) if time_zone else None,
         start_date=datetime(2025, 1, 1, tzinfo=UTC),
         catchup=False,
@@ -117,6 +191,7 @@ def build_dag(dag_id: str, time_zone: str | None) -> DAG:
         deadline=fer_deadline.build_deadline(),
         default_args=DEFAULT_ARGS,
         params=PARAMS,
+        user_defined_macros={"get_capture_day": get_capture_day},
         tags=["fer-batch", "satisfaction"],
     )
     with dag:
@@ -129,7 +204,13 @@ def add_tasks(time_zone: str | None) -> None:
 
     @task(doc_md="Write the facility registry to the table `facility`.")
     def sync_facilities() -> Any:
-        return fer_command.run_command("facilities", "sync", "--json")
+        fer_command.check_conf(get_current_context())
+        try:
+            return fer_command.run_command("facilities", "sync", "--json")
+        except fer_command.FindingsError:
+            # An invalid facility, which the log names. In the runs to which it belongs, check_data
+            # fails; the others go on.
+            return None
 
     @task(
         doc_md="List each facility's images in S3 into the table `image`.",
@@ -145,13 +226,13 @@ def add_tasks(time_zone: str | None) -> None:
     @task(
         doc_md="Fetch, decode, crop and classify the images of one shard; write their rows.",
         pool=POOL,
-        map_index_template="{{ shard_name }}",
+        map_index_template=f"{CAPTURE_DAY} · {{{{ shard_name }}}}",
         execution_timeout=timedelta(hours=2),
     )
     def score(shard: dict[str, Any]) -> Any:
         get_current_context()["shard_name"] = shard["name"]
         return fer_command.run_command(
-            "score", *build_arguments(time_zone), "--json", stdin=json.dumps(shard)
+            "score", *build_arguments(time_zone), "--shard=-", "--json", stdin=json.dumps(shard)
         )
 
     @task(
@@ -169,11 +250,21 @@ def add_tasks(time_zone: str | None) -> None:
         trigger_rule=TriggerRule.ALL_DONE,
     )
     def check_data() -> Any:
-        return fer_command.run_command("check-data", *build_arguments(time_zone), "--json")
+        try:
+            return fer_command.run_command("check-data", *build_arguments(time_zone), "--json")
+        except fer_command.FindingsError as error:  # the report shows them too
+            get_current_context()["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, error.output)
+            raise
 
     @task(doc_md="Write the report of the day.", trigger_rule=TriggerRule.ALL_DONE)
     def report() -> Any:
-        return fer_command.run_command("report", *build_arguments(time_zone), "--json")
+        arguments = build_arguments(time_zone)
+        findings = get_current_context()["ti"].xcom_pull("check_data", map_indexes=-1)
+        if findings is None:  # check_data failed; the command runs the checks again
+            return fer_command.run_command("report", *arguments, "--json")
+        return fer_command.run_command(
+            "report", *arguments, "--findings=-", "--json", stdin=json.dumps(findings)
+        )
 
     @task(
         doc_md="Fails if an earlier task failed: the state of a run is that of its last tasks.",
@@ -186,6 +277,7 @@ def add_tasks(time_zone: str | None) -> None:
     synced, listed, shards = sync_facilities(), list_images(), plan_shards()
     scored = score.expand(shard=shards)
     summarized, checked, reported = summarize(), check_data(), report()
+    reported.operator.operator_extra_links = REPORT_LINKS
     synced >> listed >> shards
     scored >> summarized >> checked >> reported
     [synced, listed, shards, scored, summarized, checked, reported] >> watcher()
@@ -198,9 +290,10 @@ def make_dag_id(time_zone: str) -> str:
     return "satisfaction_nightly_" + re.sub("[^a-z0-9]+", "_", name)
 
 
+ZONES = fer_registry.list_time_zones(fer_registry.read_registry())
 DAGS = [
-    build_dag("satisfaction_nightly", None),
-    *(build_dag(make_dag_id(zone), zone) for zone in fer_command.list_time_zones()),
+    build_dag("satisfaction_nightly", None, [*ZONES, "Europe/Berlin"][0]),
+    *(build_dag(make_dag_id(zone), zone, zone) for zone in ZONES),
 ]
 for dag in DAGS:
     globals()[dag.dag_id] = dag  # the DAG processor looks for DAGs in the module's globals

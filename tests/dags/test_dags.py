@@ -37,13 +37,15 @@ for dag in satisfaction_nightly.DAGS:
         "deadlines": [[
             d.reference.reference_name, d.interval.total_seconds(), d.callback.path
         ] for d in dag.deadline],
-        "params": {k: v.value if hasattr(v, "value") else v for k, v in dag.params.items()},
+        "params": {k: dag.params.get_param(k).serialize() for k in dag.params},
         "tasks": {t.task_id: {
             "retries": t.retries,
             "timeout_s": t.execution_timeout and t.execution_timeout.total_seconds(),
             "policy": type(t.retry_policy).__name__,
             "doc": t.doc_md,
             "pool": t.pool,
+            "map_index": t.map_index_template if hasattr(t, "map_index_template")
+            else t.partial_kwargs["map_index_template"],
             "mapped": type(t).__name__ == "DecoratedMappedOperator",
             "rule": t.trigger_rule.value,
             "leaf": not t.downstream_task_ids,
@@ -62,6 +64,13 @@ time_zone = "Asia/Tokyo"
 time_zone = "Europe/Berlin"
 credentials = "other"
 """
+
+
+BERLIN, TOKYO, ANY = (
+    "satisfaction_nightly_europe_berlin",
+    "satisfaction_nightly_asia_tokyo",
+    "satisfaction_nightly",
+)
 
 
 def parse_dag_files(
@@ -128,6 +137,49 @@ def test_all_dags_have_the_same_tasks_and_parameters(parsed: dict[str, Any]) -> 
     assert len(tasks) == len(params) == 1
 
 
+def test_the_trigger_form_describes_every_parameter_and_accepts_empty_fields(
+    parsed: dict[str, Any],
+) -> None:
+    params = parsed["dags"]["satisfaction_nightly"]["params"]
+    for name, param in params.items():
+        assert param["description"].endswith("."), name
+        # What the form marks with a red star: a type without null.
+        assert ("null" in param["schema"]["type"]) is (name != "lookback_days")
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted", "refused"),
+    [
+        (
+            "capture_day",
+            [None, "2026-11-28"],
+            ["2026-11-28\n", "2026-11-31", "20261128", "28.11.2026", "yesterday", ""],
+        ),
+        ("facilities", [None, [], ["north-mall", "a"]], [["a\n"], ["North"], [""], "a", [3]]),
+        ("lookback_days", [0, 31], [None, -1, 32, 1.5, "3"]),
+        ("model_version", [None, "0123abc"], ["0123abc\n", "0123", "ABCDEF0", ""]),
+        ("rescore", [None, True], ["yes", 1]),
+    ],
+)
+def test_a_parameter_accepts_only_what_the_command_understands(
+    parsed: dict[str, Any], name: str, accepted: list[Any], refused: list[Any]
+) -> None:
+    from airflow.sdk import Param
+
+    schema = parsed["dags"]["satisfaction_nightly"]["params"][name]["schema"]
+    for value in accepted:
+        Param(value, **schema).resolve()
+    for value in refused:
+        with pytest.raises(ValueError, match=r"."):
+            Param(value, **schema).resolve()
+
+
+def test_every_task_shows_the_capture_day(parsed: dict[str, Any]) -> None:
+    for dag in parsed["dags"].values():
+        for task_id, task in dag["tasks"].items():
+            assert "get_capture_day" in task["map_index"], task_id
+
+
 def test_parsing_imports_nothing_heavy(parsed: dict[str, Any]) -> None:
     heavy = {"tensorflow", "keras", "cv2", "pandas", "onnxruntime", "numpy", "matplotlib"}
     databases = {"sqlalchemy", "psycopg", "psycopg2", "boto3", "botocore", "obstore"}
@@ -138,6 +190,16 @@ def test_the_docs_of_every_dag_describe_every_parameter(parsed: dict[str, Any]) 
     for dag in parsed["dags"].values():
         for parameter in dag["params"]:
             assert f"`{parameter}`" in dag["doc"]
+
+
+def test_the_docs_of_a_dag_have_an_example_of_its_own(parsed: dict[str, Any]) -> None:
+    for dag_id, example in {
+        BERLIN: f"{BERLIN} --from-date\n2026-11-01T00:00+01:00 --to-date 2026-11-08T00:00+01:00",
+        TOKYO: f"{TOKYO} --from-date\n2026-11-01T00:00+09:00 --to-date 2026-11-08T00:00+09:00",
+        ANY: f"{TOKYO} --from-date\n2026-11-01T00:00+09:00",  # the first time zone
+    }.items():
+        assert example in parsed["dags"][dag_id]["doc"]
+        assert "queued while the DAG is paused" in parsed["dags"][dag_id]["doc"]
 
 
 def test_every_task_has_docs_retries_and_a_time_limit(parsed: dict[str, Any]) -> None:
@@ -172,7 +234,9 @@ def test_callback_and_hours_of_the_deadline_are_settings(
         "FER_DEADLINE_CALLBACK": "our_alerts.page_somebody",
         "FER_DEADLINE_HOURS": "2.5",
     }
-    parsed = parse_dags(tmp_path, tmp_path / "none.toml", PYTHONPATH=str(tmp_path), **environment)
+    registry = tmp_path / "facilities.toml"
+    registry.write_text(REGISTRY)
+    parsed = parse_dags(tmp_path, registry, PYTHONPATH=str(tmp_path), **environment)
     assert parsed["dags"]["satisfaction_nightly"]["deadlines"] == [
         ["AverageRuntimeDeadline", 9000, "our_alerts.page_somebody"]
     ]
@@ -197,7 +261,81 @@ def test_tasks_after_scoring_run_even_if_a_shard_failed(parsed: dict[str, Any]) 
     assert rules == dict.fromkeys(rules, "all_success") | dict.fromkeys(late, "all_done")
 
 
-def test_without_a_registry_only_the_unscheduled_dag_exists(
-    parse_dags: Callable[..., dict[str, Any]], tmp_path: Path
+IMPORT = """
+import json, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])  # as the DAG processor does for the folder of a bundle
+from airflow.dag_processing.dagbag import DagBag
+facts = {}
+for file in sys.argv[3:]:
+    os.environ["FER_FACILITIES_FILE"] = file
+    bag = DagBag(dag_folder=sys.argv[1])
+    facts[Path(file).name] = {
+        "dags": sorted(bag.dags),
+        "errors": {Path(path).name: text for path, text in bag.import_errors.items()},
+    }
+open(sys.argv[2], "w").write(json.dumps(facts))
+"""
+WITH_FAULTS = {
+    "zone.toml": REGISTRY.replace("Asia/Tokyo", "Asia/Tokio"),
+    "fields.toml": REGISTRY + "wifi = 3\n",
+    "mark.toml": "\ufeff" + REGISTRY,
+    "syntax.toml": REGISTRY + "[facility.d\ntime_zone = 'UTC'\n",
+}
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """DAGs and import errors, as Airflow has them, for each of several registries."""
+    folder = tmp_path_factory.mktemp("registries")
+    for name, text in WITH_FAULTS.items():
+        (folder / name).write_text(text)
+        os.utime(folder / name, (1, 1))  # a new file would be read again
+    files = [str(folder / name) for name in (*WITH_FAULTS, "missing.toml")]
+    os.utime(folder, (1, 1))
+    output = folder / "output" / "imported.json"
+    output.parent.mkdir()
+    os.utime(folder, (1, 1))
+    process = subprocess.run(
+        [sys.executable, "-c", IMPORT, str(DAGS), str(output), *files],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "AIRFLOW_HOME": str(output.parent)},
+    )
+    assert process.returncode == 0, process.stderr
+    facts: dict[str, Any] = json.loads(output.read_text())
+    return facts
+
+
+def test_a_wrong_time_zone_costs_only_its_dag_and_is_shown(imported: dict[str, Any]) -> None:
+    of_zone = imported["zone.toml"]
+    assert of_zone["dags"] == [ANY, BERLIN]
+    ((file, text),) = of_zone["errors"].items()
+    # Airflow schedules no DAG of a file that has an error.
+    assert file == "invalid_facilities.py"
+    assert "zone.toml: facility b: time_zone must be an IANA time zone" in text
+    assert "did you mean Asia/Tokyo" in text
+
+
+@pytest.mark.parametrize("name", ["fields.toml", "mark.toml"])
+def test_other_faults_and_a_byte_order_mark_cost_no_dag(
+    imported: dict[str, Any], name: str
 ) -> None:
-    assert list(parse_dags(tmp_path, tmp_path / "none.toml")["dags"]) == ["satisfaction_nightly"]
+    assert imported[name] == {"dags": [ANY, TOKYO, BERLIN], "errors": {}}
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("syntax.toml", "(at line 9, column 12). Correct the syntax at that position"),
+        ("missing.toml", "No such file or directory. Set FER_FACILITIES_FILE"),
+    ],
+)
+def test_a_registry_that_cannot_be_read_is_one_import_error(
+    imported: dict[str, Any], name: str, problem: str
+) -> None:
+    ((file, text),) = imported[name]["errors"].items()
+    assert file == "satisfaction_nightly.py"
+    assert name in text
+    assert problem in text

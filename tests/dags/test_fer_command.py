@@ -88,6 +88,32 @@ def child(fer_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     return write_script
 
 
+def test_an_unknown_parameter_fails_with_the_known_ones(fer_command: ModuleType) -> None:
+    def check(conf: dict[str, Any] | None) -> None:
+        params = {"capture_day": None, "facilities": None}
+        dag, run = SimpleNamespace(params=params), SimpleNamespace(conf=conf)
+        fer_command.check_conf({"dag": dag, "dag_run": run})
+
+    accepted: list[dict[str, Any] | None] = [None, {}, {"facilities": [], "capture_day": None}]
+    for conf in accepted:
+        check(conf)
+    with pytest.raises(fer_command.PermanentFailureError, match="did you mean capture_day"):
+        check({"captureday": "2026-11-28"})
+    with pytest.raises(fer_command.PermanentFailureError, match="known: capture_day, facilities"):
+        check({"xyz": 1})
+
+
+def test_a_registry_with_a_fault_is_left_to_the_command(
+    fer_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = tmp_path / "facilities.toml"
+    registry.write_text("[facility.a")
+    os.utime(registry, (1, 1))
+    monkeypatch.setenv("FER_FACILITIES_FILE", str(registry))
+    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
+    assert fer_command.read_connections() == {}
+
+
 def test_stdout_of_the_command_is_the_return_value(fer_command: ModuleType, child: Any) -> None:
     child("print(json.dumps({'argv': sys.argv[1:], 'stdin': sys.stdin.read()}))")
     answer = fer_command.run_command("score", "--json", stdin="{}")
@@ -199,6 +225,15 @@ def test_log_lines_keep_their_level_and_details(
         """
         print(json.dumps({"event": "scoring", "level": "info", "images": 7}), file=sys.stderr)
         print(json.dumps({"event": "odd", "level": "warning", "facility": "a"}), file=sys.stderr)
+        place = {"facility": "a", "day": "2026-11-28"}
+        failed = {"event": "not listed", "level": "error", "status": "failed"}
+        print(json.dumps(failed | place | {"reason": "no bucket called x"}), file=sys.stderr)
+        found = {"event": "finding", "level": "error", "check": "few", "facility_id": "a"}
+        found |= {"capture_day": "2026-11-28", "meaning": "too few", "finding": "3 images"}
+        print(json.dumps(found), file=sys.stderr)
+        crash = {"event": "failed", "level": "error", "facility": "a", "error": "boom"}
+        crash["exception"] = "Traceback (most recent call last)"
+        print(json.dumps(crash), file=sys.stderr)
         print("plain text", file=sys.stderr)
         """
     )
@@ -206,7 +241,10 @@ def test_log_lines_keep_their_level_and_details(
         fer_command.run_command("score")
     lines = [(r.levelname, r.getMessage()) for r in caplog.records]
     assert ("INFO", "scoring images=7") in lines
-    assert ("WARNING", "odd facility=a") in lines
+    assert ("WARNING", "a: odd") in lines
+    assert ("ERROR", "a 2026-11-28: not listed: no bucket called x status=failed") in lines
+    assert ("ERROR", "a 2026-11-28: finding: too few: 3 images check=few") in lines
+    assert ("ERROR", "a: failed: boom\nTraceback (most recent call last)") in lines
     assert ("INFO", "plain text") in lines
 
 

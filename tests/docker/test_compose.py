@@ -128,6 +128,13 @@ def test_volumes_are_declared_and_used(stack: dict[str, Any]) -> None:
     assert used == set(stack["volumes"])
 
 
+def test_the_api_server_reads_the_reports_of_the_workers(stack: dict[str, Any]) -> None:
+    """It shows them on the page Satisfaction and cannot change them."""
+    assert "reports:/opt/airflow/reports" in stack["services"]["worker"]["volumes"]
+    assert "reports:/opt/airflow/reports:ro" in stack["services"]["api-server"]["volumes"]
+    assert "FER_REPORT_DIR=/opt/airflow/reports" in (DOCKER / "Dockerfile").read_text()
+
+
 def test_only_the_ui_is_published_and_only_on_this_host(stack: dict[str, Any]) -> None:
     published = {n: s["ports"] for n, s in stack["services"].items() if "ports" in s}
     assert published == {"api-server": ["127.0.0.1:8080:8080"]}

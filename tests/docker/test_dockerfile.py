@@ -74,7 +74,7 @@ def test_all_packages_from_an_index_are_verified_by_hash(
         for command in run.split("&&")
         if re.search(r"\b(pip install|uv build)\b", command)
     ]
-    assert len(installs) == 4
+    assert len(installs) == 5
     for command in installs:
         assert "--require-hashes" in command or "--no-index --no-deps" in command
         assert "://" not in command

@@ -6,6 +6,7 @@ import re
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -51,10 +52,19 @@ def test_the_image_contains_no_packages_for_training_or_tests() -> None:
 
 
 def list_requirements() -> list[str]:
-    """The requirements of pyproject.toml, including the extras of the image."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    """The requirements of both wheels of the image, including its extras."""
+    project = read_project(ROOT)
     extras = project["optional-dependencies"]
-    return [*project["dependencies"], *(text for extra in EXTRAS for text in extras[extra])]
+    return [
+        *project["dependencies"],
+        *(text for extra in EXTRAS for text in extras[extra]),
+        *read_project(ROOT / "airflow_page")["dependencies"],
+    ]
+
+
+def read_project(folder: Path) -> dict[str, Any]:
+    project: dict[str, Any] = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    return project
 
 
 def test_all_requirements_of_fer_batch_are_locked() -> None:

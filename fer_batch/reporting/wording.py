@@ -7,9 +7,16 @@ seen. Computing the figures is left to the package `satisfaction`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
-NO_VALUE = "–"
+from fer_batch.console import NO_VALUE
+
+WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+)
 MAX_Q_VALUE = 0.05
 """Changes with a larger q value are not mentioned: too many of them would be chance."""
 
@@ -42,6 +49,8 @@ def format_percent(share: float) -> str:
 
 def describe_rate(summary: Mapping[str, Any]) -> str:
     """A sentence about the happy rate of a summary, for people who do not read tables."""
+    if summary.get("is_closed"):
+        return "The facility was closed."
     if summary["happy_rate"] is None:
         if summary["method"] == "wilson":
             return "An earlier version of fer-batch counted this day by another method."
@@ -92,40 +101,200 @@ def describe_verdict(periods: Sequence[Mapping[str, Any]]) -> str:
             "the facility's own faces would narrow the range."
         )
     return (
-        f"Whether {target} was met is open. About {_round_up(longest['faces_needed']):,} faces "
+        f"Whether {target} was met is open. About {round_up(longest['faces_needed']):,} faces "
         f"instead of {longest['faces']:,} would settle it at this rate, or an audit of the "
         "facility's own faces."
     )
 
 
-def describe_change(change: Mapping[str, Any]) -> str:
-    """A sentence about a change of the happy rate of a day; empty if it may well be chance."""
-    q_value = change["happy_q_value"]
-    if q_value is None or q_value > MAX_Q_VALUE:
-        return ""
+def name_period(summary: Mapping[str, Any]) -> str:
+    """The period of a summary, as the start of a sentence."""
+    days = format_days(summary["first_day"], summary["last_day"])
+    return {
+        "day": f"On {format_day(summary['last_day'])}",
+        "week": f"In the week from {days}",
+        "four weeks": f"In the four weeks from {days}",
+    }[summary["period"]]
+
+
+def round_up(number: int) -> int:
+    """Rounded up to two digits, because more would claim too much."""
+    step: int = 10 ** max(0, len(str(number)) - 2)
+    return -(-number // step) * step
+
+
+def format_day(day: date) -> str:
+    """A day with its weekday, such as `Sat 28 Nov`."""
+    return f"{WEEKDAYS[day.weekday()][:3]} {day.day} {MONTHS[day.month - 1][:3]}"
+
+
+def format_long_day(day: date) -> str:
+    """A day in full, such as `Saturday, 28 November 2026`."""
+    return f"{WEEKDAYS[day.weekday()]}, {day.day} {MONTHS[day.month - 1]} {day.year}"
+
+
+def format_days(first_day: date, last_day: date) -> str:
+    """The days of a period, such as `Mon 23 to Sun 29 Nov`."""
+    is_one_month = (first_day.year, first_day.month) == (last_day.year, last_day.month)
+    first = format_day(first_day)
+    return f"{first.rpartition(' ')[0] if is_one_month else first} to {format_day(last_day)}"
+
+
+def format_interval(summary: Mapping[str, Any], name: str = "happy_rate") -> str:
+    """A rate with its interval, such as `26 % (13 to 41 %)`; a dash if it is suppressed."""
+    if summary[name] is None:
+        return NO_VALUE
+    rate, low, high = (
+        format_percent(summary[key]) for key in (name, f"{name}_low", f"{name}_high")
+    )
+    return f"{rate}\u00a0% ({low}\u00a0to\u00a0{high})"
+
+
+def format_count(number: int, noun: str) -> str:
+    """A number with a noun, in the plural unless it is one."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+_OUTCOMES = {
+    "no_face": "no face found",
+    "empty": "empty file",
+    "unreadable": "damaged file",
+    "unsupported": "not a supported picture",
+    "too_large": "too large",
+    "too_small": "too small",
+    "missing": "deleted before it was read",
+    "archived": "archived by the storage",
+    "refused": "the storage refused it",
+    "decoder_crashed": "could not be decoded",
+    "changed": "changed while it was read",
+    "fetch_failed": "could not be fetched",
+    "erased": "deleted on request",
+}
+
+
+def name_outcome(outcome: str) -> str:
+    """Why an image was not scored, in a few words."""
+    return _OUTCOMES.get(outcome, outcome.replace("_", " "))
+
+
+def list_not_scored(summary: Mapping[str, Any]) -> list[str]:
+    """The images of a day that were not scored, by reason, the most first."""
+    counts = sorted(summary["not_scored"].items(), key=lambda each: (-each[1], each[0]))
+    lines = [f"{format_count(images, 'image')}: {name_outcome(name)}" for name, images in counts]
+    if summary["images_pending"]:
+        lines.append(f"{format_count(summary['images_pending'], 'image')}: not read yet")
+    return lines
+
+
+def name_days(summary: Mapping[str, Any]) -> str:
+    """The days of a summary, such as `Sat 28 Nov` or `week Mon 23 to Sun 29 Nov`."""
+    if summary["period"] == "day":
+        return format_day(summary["last_day"])
+    return f"{summary['period']} {format_days(summary['first_day'], summary['last_day'])}"
+
+
+def describe_week_change(change: Mapping[str, Any]) -> str:
+    """A clear change of the happy rate against last week, such as `fell by about 12 points`."""
     points, low, high = (
         abs(round(100 * change[name]))
         for name in ("happy_change", "happy_change_low", "happy_change_high")
     )
     verb = "rose" if change["happy_change"] > 0 else "fell"
-    since = {"period before": "the day before", "week before": "the same weekday a week ago"}
+    since = "the week before"
+    if change["period"] == "day":
+        since = f"the {WEEKDAYS[change['capture_day'].weekday()]} before"
     return (
-        f"It {verb} by about {points} points against {since[change['comparison']]} "
-        f"(very likely between {min(low, high)} and {max(low, high)})."
+        f"{verb} by about {format_points(points)} against {since} "
+        f"(very likely {min(low, high)} to {max(low, high)})"
     )
 
 
-def name_period(summary: Mapping[str, Any]) -> str:
-    """The period of a summary, as the start of a sentence."""
-    days = f"from {summary['first_day']} to {summary['last_day']}"
-    return {
-        "day": "On this day",
-        "week": f"In the week {days}",
-        "four weeks": f"In the four weeks {days}",
-    }[summary["period"]]
+def format_points(points: int) -> str:
+    """A number of percentage points."""
+    return f"{points} point" if points == 1 else f"{points} points"
 
 
-def _round_up(number: int) -> int:
-    """Rounded up to two digits, because more would claim too much."""
-    step: int = 10 ** max(0, len(str(number)) - 2)
-    return -(-number // step) * step
+def describe_batch(batch: Mapping[str, Any]) -> str:
+    """Why a day was not read, as a sentence."""
+    day, reason = format_day(batch["capture_day"]), batch["reason"] or "the reason is not known"
+    what = {
+        "no_permission": f"The images of {day} were not read: {reason}.",
+        "not_ready": f"The upload of {day} was not finished: {reason}.",
+        "failed": f"The images of {day} could not be listed: {reason}.",
+    }
+    return what[batch["status"]]
+
+
+def describe_not_run(as_of: Mapping[str, Any] | None) -> str:
+    """That a day was not processed, and of which day the figures are instead."""
+    if as_of is None:
+        return "No day of the last four weeks was processed."
+    return f"Not processed yet; its figures are of {format_day(as_of['capture_day'])}."
+
+
+def describe_no_rate(summary: Mapping[str, Any], facility: Mapping[str, Any]) -> str:
+    """Why a day of a facility has no rate, or why its rate may still change."""
+    day = format_day(summary["last_day"])
+    if not summary["images"]:
+        return f"No image arrived on {day}."
+    if not summary["is_complete"]:
+        pending = format_count(summary["images_pending"], "image")
+        return f"{day} is not complete: {pending} of {summary['images']:,} could not be read yet."
+    if not summary["faces"]:
+        return f"No face was found in the {format_count(summary['images'], 'image')} of {day}."
+    if facility["publish_period"] == "week":
+        return f"It publishes by week, and no week has enough faces yet ({day})."
+    return (
+        f"Too few faces or visits on {day} ({format_count(summary['faces'], 'face')}) to publish a "
+        "rate."
+    )
+
+
+def describe_finding(finding: Mapping[str, Any]) -> str:
+    """A finding of the data checks with its day."""
+    meaning = finding["meaning"][0].upper() + finding["meaning"][1:]
+    return f"{format_day(finding['capture_day'])}: {meaning} ({finding['finding']})"
+
+
+def describe_revision(revised: Mapping[str, Any]) -> str:
+    """How the summary of a day changed after it was first published, and why.
+
+    `revised` is a summary with the columns of the one before it as `…_before`.
+    """
+    before, after = (
+        format_interval(
+            {
+                "happy_rate": revised[name],
+                "happy_rate_low": revised[f"{name}_low"],
+                "happy_rate_high": revised[f"{name}_high"],
+            }
+        )
+        for name in ("happy_rate_before", "happy_rate")
+    )
+    if before == after:
+        rate = "no rate was published" if after == NO_VALUE else f"the rate stays {after}"
+    elif before == NO_VALUE:
+        rate = f"{after} is published"
+    else:
+        rate = f"{before} became {'suppressed' if after == NO_VALUE else after}"
+    when = f"{format_day(revised['capture_day'])}, on {format_day(revised['created_at'].date())}"
+    return f"{when}: {rate}. Reason: {_explain_revision(revised)}."
+
+
+def _explain_revision(revised: Mapping[str, Any]) -> str:
+    added = revised["images"] - revised["images_before"]
+    erased = revised["not_scored"].get("erased", 0) - revised["not_scored_before"].get("erased", 0)
+    pending = revised["images_pending_before"] - revised["images_pending"]
+    if revised["model_version"] != revised["model_version_before"]:
+        return "another model version"
+    if erased > 0:
+        return f"{format_count(erased, 'image')} deleted on request"
+    if added > 0:
+        return f"{format_count(added, 'image')} arrived late"
+    if pending > 0:
+        return f"{format_count(pending, 'image')} could be read by now"
+    if added < 0 or pending < 0:
+        return f"{format_count(max(-added, -pending), 'image')} can no longer be read"
+    if revised["target_rate"] != revised["target_rate_before"]:
+        return "another target"
+    return "the day was summarized again with other settings"

@@ -7,7 +7,7 @@ The arithmetic is left to change.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import date, timedelta
 from typing import Any
 
@@ -18,8 +18,8 @@ from fer_batch.database.statements import load_statements
 from fer_batch.facilities.registry import Facility
 from fer_batch.records import Batch
 from fer_batch.satisfaction.change import Change, compute_change, compute_q_values
-from fer_batch.satisfaction.estimator import Floats
 from fer_batch.satisfaction.figures import parse_clusterings
+from fer_batch.satisfaction.intervals import Floats
 from fer_batch.satisfaction.periods import WEEKS, find_week_end
 from fer_batch.satisfaction.revisions import Confusions
 
@@ -151,20 +151,3 @@ def _update_q_values(connection: sa.Connection, groups: Iterable[tuple[Any, ...]
             "comparison": comparison,
         }
         connection.execute(_STATEMENTS["update_q_values"], params)
-
-
-def load_changes(
-    connection: sa.Connection, facility_ids: Sequence[str], day: date
-) -> list[dict[str, Any]]:
-    """The rows of `satisfaction_change` of some facilities that are about this day."""
-    table = tables.satisfaction_change
-    rows = connection.execute(
-        sa.select(table)
-        .where(
-            table.c.facility_id.in_(list(facility_ids)),
-            table.c.capture_day == day,
-            table.c.period == "day",
-        )
-        .order_by(table.c.facility_id, table.c.comparison)
-    )
-    return [dict(row) for row in rows.mappings()]

@@ -14,13 +14,12 @@ import numpy as np
 
 from fer_batch.facilities.registry import Facility
 from fer_batch.satisfaction.estimator import (
-    CONFIDENCE,
     ClusterTotals,
     Estimate,
-    Floats,
     Rate,
     estimate,
 )
+from fer_batch.satisfaction.intervals import CONFIDENCE, Floats
 
 MIN_FACES = 30
 """With fewer faces no rate is published: single visitors might be recognized in the numbers."""
@@ -41,7 +40,16 @@ _FIGURE = (
     *RATES,
     *PRECISION,
     *_CALLED,
-    *("faces", "totals", "sessions", "session_rule", "method", "confidence", "faces_needed"),
+    *(
+        "faces",
+        "totals",
+        "hours",
+        "sessions",
+        "session_rule",
+        "method",
+        "confidence",
+        "faces_needed",
+    ),
 )
 """The columns that stay together when a published figure is kept."""
 _DECIMALS = 6

@@ -18,8 +18,8 @@ from fer_batch.database import connections
 from fer_batch.database.statements import load_statements
 from fer_batch.facilities.registry import Facility
 from fer_batch.records import Batch
-from fer_batch.satisfaction.estimator import Floats
 from fer_batch.satisfaction.figures import add_totals, compute_figures, is_published
+from fer_batch.satisfaction.intervals import Floats
 from fer_batch.satisfaction.revisions import Confusions, write_revision
 
 WEEK_DAYS = 7
@@ -36,9 +36,10 @@ def write_period_summaries(
 ) -> list[dict[str, Any]]:
     """Write the summaries of the weeks and four weeks that contain the batches.
 
-    Call it after the summaries of all the days are written. A week has a summary once one of its
-    Sunday or of a later day exists, four weeks once each of the weeks has one. Returns the newest
-    summary of each period, whether new or unchanged, as `revisions.write_summaries` does.
+    Call it after the summaries of all the days are written. A week has a summary once its Sunday is
+    over and a summary of that day or a later one exists, four weeks once each of the weeks has one.
+    Returns the newest summary of each period, whether new or unchanged, as
+    `revisions.write_summaries` does.
     """
     connections.lock(connection, "period summaries")
     weeks = {(batch.facility_id, find_week_end(batch.capture_day)) for batch in batches}
@@ -136,13 +137,3 @@ def _is_used(part: Mapping[str, Any], model_version: str, facility: Facility, pe
     if part["model_version"] != model_version or part["method"] == "wilson":
         return False
     return is_published(part["method"]) or (period == "week" and facility.publish_period == "week")
-
-
-def load_latest(
-    connection: sa.Connection, facility_ids: Sequence[str], day: date
-) -> list[dict[str, Any]]:
-    """The rows of the view `satisfaction_period` of some facilities: their last week and their
-    last four weeks that ended on the day or before, weeks first."""
-    params = {"facility_ids": list(facility_ids), "day": day}
-    rows = connection.execute(_STATEMENTS["load_latest"], params)
-    return [dict(row) for row in rows.mappings()]

@@ -1,6 +1,7 @@
 -- name: load_parts
 -- The newest summaries of the days (or weeks) of periods of some facilities. A period is left out
--- that has too few parts, or whose last day is not over: no summary of it or of a later day exists.
+-- that has too few parts, or whose last day is not over: the date in the facility's time zone is not
+-- after it yet, or no summary of it or of a later day exists.
 WITH part AS (
     SELECT DISTINCT ON (s.facility_id, asked.period_end, s.capture_day)
         s.facility_id, asked.period_end, s.capture_day, s.model_version, s.method, s.verdict,
@@ -25,17 +26,11 @@ complete AS (
 SELECT part.*
 FROM part
 JOIN complete USING (facility_id, period_end)
-WHERE EXISTS (
-    SELECT FROM fer.satisfaction_summary AS later
-    WHERE later.facility_id = part.facility_id
-        AND later.period = 'day'
-        AND later.capture_day >= part.period_end)
+JOIN fer.facility USING (facility_id)
+WHERE part.period_end < (now() AT TIME ZONE facility.time_zone)::date
+    AND EXISTS (
+        SELECT FROM fer.satisfaction_summary AS later
+        WHERE later.facility_id = part.facility_id
+            AND later.period = 'day'
+            AND later.capture_day >= part.period_end)
 ORDER BY part.facility_id, part.period_end, part.capture_day;
-
--- name: load_latest
--- Each facility's latest week and four weeks that ended on a day or in the week before it.
-SELECT DISTINCT ON (facility_id, period) *
-FROM fer.satisfaction_period
-WHERE facility_id = ANY(:facility_ids)
-    AND last_day BETWEEN CAST(:day AS date) - 6 AND :day
-ORDER BY facility_id, period DESC, last_day DESC;

@@ -20,14 +20,15 @@ from fer_batch.database.statements import load_statements
 from fer_batch.facilities.registry import Facility
 from fer_batch.log import get_logger
 from fer_batch.records import Batch
-from fer_batch.satisfaction.estimator import Floats
 from fer_batch.satisfaction.figures import PRECISION, RATES, compute_figures, keep_published
+from fer_batch.satisfaction.intervals import Floats
 from fer_batch.testing.failpoints import failpoint
 
 log = get_logger(__name__)
 
 _STATEMENTS = load_statements(__file__)
 _NOT_COMPARED = {"revision", "run_id", "created_at"}
+_UNSEEN = ("missing", "archived", "refused", "erased")
 
 
 def write_summaries(
@@ -111,16 +112,16 @@ def _summarize_batch(
 ) -> dict[str, Any] | None:
     """The columns of a batch's summary; None if the batch has no summary."""
     connections.lock(connection, f"summary:{batch.facility_id}:{batch.capture_day}")
-    params = asdict(batch) | {"model_version": model_version}
+    params = asdict(batch) | {"model_version": model_version, "time_zone": facility.time_zone}
     counts = connection.execute(_STATEMENTS["count_batch"], params).mappings().one_or_none()
     if counts is None:
         return None
     row = dict(counts)
-    listed_at = row.pop("listed_at")
+    listed_at, is_largely_unread = row.pop("listed_at"), row.pop("is_largely_unread")
     was_over = listed_at is not None and listed_at >= facility.compute_day_end_utc(
         batch.capture_day
     )
-    is_complete = was_over and row["images_pending"] == 0
+    is_complete = was_over and row["images_pending"] == 0 and not is_largely_unread
     figures = compute_figures(
         row["totals"], "day", facility, confusion, is_due=is_due or is_complete
     )
@@ -212,7 +213,7 @@ def _explain_why_newest_stays(
 
 def _count_known_images(summary: Mapping[Any, Any]) -> int:
     """Images that the summary's model version has an outcome for, without those it never read."""
-    unseen = sum(summary["not_scored"].get(outcome, 0) for outcome in ("missing", "erased"))
+    unseen = sum(summary["not_scored"].get(outcome, 0) for outcome in _UNSEEN)
     return int(summary["images"] - summary["images_pending"] - unseen)
 
 
@@ -235,11 +236,13 @@ def load_daily(
 ) -> pd.DataFrame:
     """The rows of the view `satisfaction_daily` of some facilities, both days included.
 
-    Rates are NaN where suppressed; `not_scored` holds dictionaries. Sorted by day and name.
+    Rates are NaN where suppressed; counts are int, or None; `not_scored` holds dictionaries. The
+    additional column `is_closed` tells a closed weekday without images. Sorted by day and name.
     """
     params = {"facility_ids": list(facility_ids), "first_day": first_day, "last_day": last_day}
     rows = connection.execute(_STATEMENTS["load_daily"], params)
-    daily = pd.DataFrame(rows.mappings().all(), columns=list(rows.keys()))
+    # As objects: a column of counts with a NULL would become float.
+    daily = pd.DataFrame(rows.mappings().all(), columns=list(rows.keys()), dtype=object)
     return daily.astype(
         dict.fromkeys((*RATES, *PRECISION, "target_rate", "confidence"), np.float64)
     )

@@ -78,6 +78,25 @@ part AS (
             - min(captured_at_utc) OVER (PARTITION BY camera, stay)) / 300) AS part
     FROM stay
 ),
+hour AS (
+    SELECT
+        hour,
+        jsonb_build_array(
+            sum(happy), sum(sad), sum(neither), count(DISTINCT row(camera, stay, part))) AS counts
+    FROM (
+        SELECT
+            *,
+            extract(HOUR FROM captured_at_utc AT TIME ZONE :time_zone)::integer AS hour
+        FROM part
+    ) AS timed
+    GROUP BY hour
+),
+camera AS (
+    SELECT camera, count(*) AS images
+    FROM image
+    WHERE camera IS NOT NULL
+    GROUP BY camera
+),
 block AS (
     SELECT
         *,
@@ -117,6 +136,9 @@ SELECT
     (SELECT count(*) FROM image) + erased.images AS images,
     (SELECT count(*) FROM image WHERE is_final AND outcome = 'scored') AS images_scored,
     (SELECT count(*) FROM image WHERE NOT is_final) AS images_pending,
+    (SELECT fer.hits_many(
+        count(*) FILTER (WHERE is_final AND outcome IN ('missing', 'archived', 'refused')), count(*)
+    ) FROM image) AS is_largely_unread,
     (SELECT coalesce(jsonb_object_agg(outcome, images), '{}') FROM outcome
         WHERE outcome <> 'scored')
         || CASE WHEN erased.images > 0 THEN jsonb_build_object('erased', erased.images)
@@ -125,7 +147,9 @@ SELECT
     face.called_happy,
     face.called_sad,
     face.called_neither,
-    (SELECT coalesce(jsonb_object_agg(rule, sums), '{}') FROM clustering) AS totals
+    (SELECT coalesce(jsonb_object_agg(rule, sums), '{}') FROM clustering) AS totals,
+    (SELECT jsonb_object_agg(hour, counts) FROM hour) AS hours,
+    (SELECT jsonb_object_agg(camera, images) FROM camera) AS cameras
 FROM fer.batch AS batch
 CROSS JOIN face
 CROSS JOIN fer.erased_images(:facility_id, :capture_day) AS erased (images)
@@ -149,16 +173,24 @@ SELECT EXISTS (
         AND summary.model_version = :model_version);
 
 -- name: load_daily
--- The newest summaries of some facilities from the first to the last day, both included.
-SELECT *
-FROM fer.satisfaction_daily
-WHERE facility_id = ANY(:facility_ids) AND capture_day BETWEEN :first_day AND :last_day
-ORDER BY capture_day, facility_name, facility_id;
+-- The newest summaries of some facilities from the first to the last day, both included, and
+-- whether the facility was closed: no image on one of its closed weekdays.
+SELECT
+    daily.*,
+    daily.images = 0
+    AND to_char(daily.capture_day, 'dy') = ANY(facility.closed_weekdays) AS is_closed
+FROM fer.satisfaction_daily AS daily
+JOIN fer.facility USING (facility_id)
+WHERE daily.facility_id = ANY(:facility_ids)
+    AND daily.capture_day BETWEEN :first_day AND :last_day
+ORDER BY daily.capture_day, daily.facility_name, daily.facility_id;
 
 -- name: load_recent_rates
 -- The newest corrected happy rate of some facilities, of the longest period that ended with it.
 SELECT DISTINCT ON (facility_id)
     facility_id, period, first_day, capture_day, happy_rate, happy_rate_low, happy_rate_high
 FROM fer.satisfaction_summary
-WHERE facility_id = ANY(:facility_ids) AND method IN ('benchmark', 'local')
+WHERE facility_id = ANY(:facility_ids)
+    AND method IN ('benchmark', 'local')
+    AND capture_day < (now() AT TIME ZONE time_zone)::date
 ORDER BY facility_id, capture_day DESC, first_day, revision DESC;

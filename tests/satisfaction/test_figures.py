@@ -315,6 +315,7 @@ def build_summary(totals: Any, **others: Any) -> dict[str, Any]:
         "faces": sum(counts),
         "faces_scored": sum(counts) if scored is None else scored,
         "totals": totals,
+        "hours": [],
         "model_version": version,
         "images": sum(counts),
         "period": period,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -64,6 +65,14 @@ def test_a_week_without_a_sunday_has_a_summary_after_a_later_day(calendar: Calen
     calendar.write_day(draw_clusters(1, 100), MONDAY + timedelta(7))
     (week,) = calendar.summarize(days[-1])
     assert (week["capture_day"], week["faces"], week["is_complete"]) == (SUNDAY, 500, False)
+
+
+def test_a_week_that_is_not_over_has_no_summary(calendar: Calendar) -> None:
+    """Not even if a day after it was summarized by mistake."""
+    today = datetime.now(ZoneInfo("Europe/Berlin")).date()
+    for day in (today, today + timedelta(7)):
+        calendar.write_day(draw_clusters(1, 100), day)
+    assert calendar.summarize(today) == []
 
 
 def test_a_week_of_which_no_day_is_known_has_no_summary(calendar: Calendar) -> None:
@@ -261,26 +270,3 @@ def test_erasure_rewrites_the_week_and_the_changes(tables: Any, calendar: Calend
     erasure.erase(tables.engine, erasure.Target("north-mall", sunday.capture_day))
     (row,) = calendar.read_weeks()
     assert (row["faces"], row["method"], row["happy_rate"]) == (0, "suppressed", None)
-
-
-# What others read
-
-
-def test_the_latest_week_of_each_facility_is_loaded(calendar: Calendar) -> None:
-    days = list_days(35)
-    fill_days(calendar, days)
-    calendar.summarize(*days)
-    with calendar.tables.transaction() as connection:
-
-        def load(day: date) -> list[tuple[str, date]]:
-            rows = periods.load_latest(connection, ["north-mall", "other"], day)
-            return [(row["period"], row["last_day"]) for row in rows]
-
-        ends = [MONDAY + timedelta(7 * n + 6) for n in range(5)]
-        assert load(ends[0]) == [("week", ends[0])]
-        assert load(ends[1] - timedelta(1)) == [("week", ends[0])]
-        assert load(ends[4]) == [("week", ends[4]), ("four weeks", ends[4])]
-        assert load(ends[4] + timedelta(6)) == [("week", ends[4]), ("four weeks", ends[4])]
-        assert load(ends[4] + timedelta(7)) == []
-        assert load(MONDAY) == []
-        assert periods.load_latest(connection, [], ends[4]) == []

@@ -394,3 +394,22 @@ def test_load_daily_reads_a_range_of_days(tables: Any) -> None:
     assert frame["happy_rate"].isna().tolist() == [True, False, False]
     assert nothing.empty
     assert nothing["happy_rate"].dtype == frame["happy_rate"].dtype == "float64"
+
+
+def test_load_daily_keeps_counts_whole_and_knows_closed_days(tables: Any) -> None:
+    """A pandas column of integers with a NULL would become one of floats: "54.0 faces"."""
+    sunday = tables.batch.capture_day
+    closed = tables.add("outlet", closed_weekdays=["sun"])
+    tables.fill(40, 20)
+    tables.list([], closed)
+    tables.summarize(tables.batch, closed)
+    with tables.transaction() as connection:
+        daily = revisions.load_daily(connection, ["north-mall", "outlet"], sunday, sunday)
+    (suppressed,), (published,) = (daily[daily["facility_id"] == name].to_dict("records")
+                                   for name in ("outlet", "north-mall"))  # fmt: skip
+    assert (suppressed["is_closed"], published["is_closed"]) == (True, False)
+    nullable = [name for name, value in suppressed.items() if value is None]
+    assert "sessions" in nullable
+    assert {name for name, value in published.items() if isinstance(value, float)} <= {
+        *RATES, *PRECISION, "target_rate", "confidence", "benchmark_weight",
+    }  # fmt: skip

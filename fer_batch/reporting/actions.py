@@ -1,0 +1,221 @@
+"""What to do next about a facility, one sentence each.
+
+An action follows from a finding of the data checks, from the cameras of the last days, from the
+images that were not scored, from the end of the permission, or from a verdict that is open.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+from fer_batch.reporting import wording
+from fer_batch.reporting.loading import FacilityRows, ReportRows, Row
+from fer_batch.satisfaction.group_totals import compute_labels_needed
+
+if TYPE_CHECKING:
+    from fer_batch.reporting.pages import FacilityPage
+
+PERMISSION_DAYS = 30
+"""A permission that ends within so many days is mentioned."""
+CAMERA_DAYS = 14
+CAMERA_MIN_DAYS = 3
+"""A camera is dead if it delivered on at least 3 of 14 days and not on the newest."""
+UNREADABLE_SHARE = 0.2
+UNREADABLE_MIN = 10
+MERGED_FROM = 4
+"""From so many facilities on, an action is one sentence about all of them."""
+
+GENERAL = {
+    "no images": "No image arrived. Check the cameras, their upload and the prefix of the keys",
+    "dead camera": "A camera stopped delivering. Restart it, or check its upload",
+    "frozen camera": "A camera repeats the same picture. Restart it",
+    "poster": "A face never moves, such as on a poster. Cover it, or turn the camera",
+    "unreadable": "Many images cannot be read. Check the cameras and their upload",
+    "upload": "Images arrive late or not completely. Check the upload",
+    "permission": "The permission has ended or ends soon. Renew it, or stop the cameras",
+    "technical": "The data are not in order. Ask the operator of fer-batch to look at the findings",
+    "audit": "Audit faces of the facility: more faces alone would not settle the target",
+    "faces": "Wait for more faces, or audit some: they would settle the target",
+}
+"""The kinds of actions, the most urgent first, and what to do."""
+
+_BY_CHECK = {
+    "day_without_images": "no images",
+    "facility_without_images": "no images",
+    "frozen_camera": "frozen camera",
+    "face_that_never_moves": "poster",
+    "unsupported_files": "unreadable",
+    "fewer_images_than_expected": "upload",
+    "upload_not_finished": "upload",
+    "images_after_lookback": "upload",
+    "listing_failed": "technical",
+    "no_permission": "permission",
+    "invalid_in_registry": "technical",
+    "thumbnails": "technical",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What to do: the kind, one of `GENERAL`, and a sentence."""
+
+    kind: str
+    sentence: str
+
+
+def list_actions(each: FacilityRows, rows: ReportRows, rated: Sequence[Row]) -> list[Action]:
+    """The actions about a facility, at most one of each kind, the most urgent first.
+
+    `rated` are its published summaries, the shortest period first.
+    """
+    found = [
+        *_from_cameras(each),
+        *_from_findings(each),
+        *_from_images(each.as_of),
+        *_from_permission(each.facility, rows.capture_day),
+        *_from_verdict(rated, rows),
+    ]
+    first = {action.kind: action for action in reversed(found)}
+    return [first[kind] for kind in GENERAL if kind in first]
+
+
+def merge(found: Sequence[tuple[FacilityPage, Action]]) -> list[dict[str, Any]]:
+    """Actions of several facilities, most urgent first; each with `sentence` and `pages`.
+
+    Those of a kind that at least `MERGED_FROM` facilities have become one.
+    """
+    merged: list[dict[str, Any]] = []
+    for kind, general in GENERAL.items():
+        of_kind = [(page, action) for page, action in found if action.kind == kind]
+        if len(of_kind) >= MERGED_FROM:
+            merged.append({"sentence": f"{general}.", "pages": [page for page, _ in of_kind]})
+        else:
+            merged += [{"sentence": action.sentence, "pages": [page]} for page, action in of_kind]
+    return merged
+
+
+def find_dead_cameras(days: Mapping[date, Row]) -> dict[str, date]:
+    """The cameras that stopped delivering, each with the last day on which it did.
+
+    `days` are the newest daily summaries of a facility.
+    """
+    with_cameras = [day for day in sorted(days) if days[day]["cameras"]]
+    if not with_cameras:
+        return {}
+    newest = with_cameras[-1]
+    earlier = [d for d in with_cameras if newest - timedelta(days=CAMERA_DAYS) <= d < newest]
+    seen = Counter(camera for day in earlier for camera in days[day]["cameras"])
+    return {
+        camera: max(day for day in earlier if camera in days[day]["cameras"])
+        for camera, delivered in sorted(seen.items())
+        if delivered >= CAMERA_MIN_DAYS and camera not in days[newest]["cameras"]
+    }
+
+
+def _from_cameras(each: FacilityRows) -> list[Action]:
+    dead = find_dead_cameras(each.days)
+    if not dead:
+        return []
+    names = " and ".join(dead)
+    last = wording.format_day(max(dead.values()))
+    noun = "Camera" if len(dead) == 1 else "Cameras"
+    return [
+        Action(
+            "dead camera",
+            f"{noun} {names} delivered nothing after {last}. Restart it, or check its upload."
+            if len(dead) == 1
+            else f"{noun} {names} delivered nothing after {last}. Restart them, or check their "
+            "upload.",
+        )
+    ]
+
+
+def _from_findings(each: FacilityRows) -> list[Action]:
+    since = each.as_of["capture_day"] if each.as_of is not None else date.min
+    actions = []
+    for row in each.findings:
+        kind = _BY_CHECK.get(row["check_name"])
+        if kind is None and row["severity"] == "error":
+            kind = "technical"
+        if kind is None or row["capture_day"] < since:
+            continue
+        sentence = f"{GENERAL[kind]}."
+        camera = row["finding"].partition(":")[0]
+        if kind in ("frozen camera", "poster") and camera.startswith("camera "):
+            what = "repeats the same picture. Restart it."
+            if kind == "poster":
+                what = "shows a face that never moves, such as on a poster. Cover it, or turn it."
+            sentence = f"Camera {camera.removeprefix('camera ')} {what}"
+        actions.append(Action(kind, sentence))
+    return actions
+
+
+def _from_images(as_of: Row | None) -> list[Action]:
+    if as_of is None:
+        return []
+    bad = {
+        outcome: images
+        for outcome, images in as_of["not_scored"].items()
+        if outcome not in ("no_face", "erased")
+    }
+    count = sum(bad.values())
+    if count < UNREADABLE_MIN or count <= UNREADABLE_SHARE * as_of["images"]:
+        return []
+    most = wording.name_outcome(max(bad, key=lambda outcome: bad[outcome]))
+    return [
+        Action(
+            "unreadable",
+            f"{count:,} of {as_of['images']:,} images could not be read, most often: {most}. "
+            "Check the cameras and their upload.",
+        )
+    ]
+
+
+def _from_permission(facility: Row, capture_day: date) -> list[Action]:
+    last = facility["permission_valid_until"]
+    if last is None:
+        return [Action("permission", "No permission is recorded. Nothing is read without one.")]
+    if last < capture_day:
+        return [
+            Action(
+                "permission",
+                f"The permission ended on {wording.format_long_day(last)}. Renew it, or stop the "
+                "cameras.",
+            )
+        ]
+    if last < capture_day + timedelta(days=PERMISSION_DAYS):
+        return [
+            Action(
+                "permission",
+                f"The permission ends on {wording.format_long_day(last)}. Renew it before.",
+            )
+        ]
+    return []
+
+
+def _from_verdict(rated: Sequence[Row], rows: ReportRows) -> list[Action]:
+    """How many faces or labels would settle an open verdict, judged by the longest period."""
+    verdicts = {row["verdict"] for row in rated}
+    if "inconclusive" not in verdicts or verdicts & {"satisfied", "not satisfied"}:
+        return []
+    longest = [row for row in rated if row["verdict"] == "inconclusive"][-1]
+    labels = compute_labels_needed(longest, rows.confusions[longest["model_version"]])
+    audit = None if labels is None else f"an audit of about {labels:,} of its own faces"
+    needed = longest["faces_needed"]
+    if needed is not None:
+        number = f"{wording.round_up(needed):,} faces instead of {longest['faces']:,}"
+        also = "" if audit is None else f", or {audit},"
+        return [Action("faces", f"About {number}{also} would settle whether the target was met.")]
+    if audit is None:
+        return []
+    return [
+        Action(
+            "audit",
+            f"{audit[0].upper()}{audit[1:]} would settle whether the target was met; more faces "
+            "alone would not.",
+        )
+    ]

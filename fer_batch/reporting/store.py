@@ -1,0 +1,107 @@
+"""Writes the files of a report into a folder and, where it is set, to S3.
+
+The package's docstring describes the layout. The caller holds the lock of reports, so that two runs
+do not write at the same time. Each file is replaced as a whole. The parts of a day are written
+before the file that links to them, and the index after it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Protocol
+
+from fer_batch import files
+from fer_batch.settings import Settings
+from fer_batch.storage.object_folder import ObjectFolder
+from fer_batch.testing.failpoints import failpoint
+
+INDEX_NAME = "index.html"
+FILE_NAME = re.compile(r"index\.html|[0-9]{4}-[0-9]{2}-[0-9]{2}(\.[a-z0-9-]+)?\.html")
+"""The names of all files that are ever published."""
+_DAY_NAME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})\.html")
+
+
+class Folder(Protocol):
+    """Where files can be written, listed and deleted by name."""
+
+    def write(self, name: str, html: str) -> None: ...
+
+    def list(self, beginning: str = "") -> list[str]: ...
+
+    def delete(self, name: str) -> None: ...
+
+
+class LocalFolder:
+    """A directory. The methods raise OSError with the file name."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, name: str, html: str) -> None:
+        """Write a file atomically."""
+        write_file(self.path / name, html)
+
+    def list(self, beginning: str = "") -> list[str]:
+        """The names of the files that begin so, sorted."""
+        return sorted(each.name for each in self.path.glob(f"{beginning}*") if each.is_file())
+
+    def delete(self, name: str) -> None:
+        """Delete a file; one that does not exist is no error."""
+        (self.path / name).unlink(missing_ok=True)
+
+
+def make_day_name(day: date) -> str:
+    """The name of the file of a capture day."""
+    return f"{day.isoformat()}.html"
+
+
+def make_part_name(day: date, part: str) -> str:
+    """The name of the file of a part of a report."""
+    return f"{day.isoformat()}.{part}.html"
+
+
+def publish(
+    settings: Settings,
+    day: date,
+    files: Mapping[str, str],
+    render_index: Callable[[Sequence[date]], str],
+) -> Path:
+    """Write the files of a capture day, by name, and the index; returns the path of the day's file.
+
+    `files` has the file of the day and its parts. Parts of an earlier version that are no longer
+    among them are deleted. `render_index` gets the days that have a report, newest first. The
+    folder is written even if S3 then fails. Raises OSError, ConfigurationError and StorageError.
+    """
+    local = LocalFolder(settings.report_dir)
+    _publish(local, day, files, render_index)
+    if settings.report_url is not None:
+        _publish(ObjectFolder(settings, settings.report_url), day, files, render_index)
+    return local.path / make_day_name(day)
+
+
+def _publish(
+    folder: Folder,
+    day: date,
+    files: Mapping[str, str],
+    render_index: Callable[[Sequence[date]], str],
+) -> None:
+    main = make_day_name(day)
+    for name in sorted(files, key=lambda name: name == main):
+        folder.write(name, files[name])
+    for name in folder.list(f"{day.isoformat()}."):
+        if name not in files and FILE_NAME.fullmatch(name):
+            folder.delete(name)
+    matches = map(_DAY_NAME.fullmatch, folder.list())
+    days = sorted((date.fromisoformat(match[1]) for match in matches if match), reverse=True)
+    folder.write(INDEX_NAME, render_index(days))
+
+
+def write_file(path: Path, html: str) -> None:
+    """Write a file atomically. Raises OSError with the file name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+        failpoint("report.during")

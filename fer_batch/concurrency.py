@@ -1,5 +1,6 @@
-"""Bounded concurrency: maps over threads, and prefetching, that hold a limited number of items.
+"""Bounded concurrency: how many CPUs may be used, and maps over threads that hold few items.
 
+`count_cpus` is the number of threads that can run at once.
 `map_bounded` runs a function on many items at once where the time is spent waiting for S3;
 `map_in_order` does so on a given pool and keeps the order; `prefetch` reads a sequence ahead
 whose items depend on one another. What the items are is left to the callers.
@@ -9,15 +10,67 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TypeVar
 
 In = TypeVar("In")
 Out = TypeVar("Out")
+
+
+def count_cpus(root: Path = Path("/")) -> int:
+    """How many CPUs this process may use, at least 1.
+
+    That is the number of CPUs in its affinity mask (as set by `taskset` or by a cpuset), or fewer
+    if a control group limits its CPU time (as `docker run --cpus` does): 1.5 CPUs count as 2.
+    `root` is the folder of /proc and /sys.
+    """
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        available = len(os.sched_getaffinity(0))
+    else:
+        available = os.cpu_count() or 1
+    return max(1, min([available, *map(math.ceil, _read_cpu_limits(root))]))
+
+
+def _read_cpu_limits(root: Path) -> Iterator[float]:
+    """The CPU limits of this process's control groups and their parents, in CPUs.
+
+    In a container, the paths in /proc/self/cgroup may be those of the host, and the folder of the
+    container's own group is that of the root group.
+    """
+    for line in _read_text(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mount = root / "sys/fs/cgroup" / (controllers and "cpu")  # a link in version 1
+        group = mount / path.lstrip("/")
+        for folder in (group, *group.parents):
+            if not folder.is_relative_to(mount):
+                break
+            if controllers:
+                files = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+                limit = " ".join(_read_text(folder / name).strip() for name in files)
+            else:
+                limit = _read_text(folder / "cpu.max")
+            with contextlib.suppress(ValueError, ZeroDivisionError):  # no limit: "max", -1
+                quota, period = map(int, limit.split())
+                if quota > 0:
+                    yield quota / period
+
+
+def _read_text(file: Path) -> str:
+    """The content of a file, empty if it cannot be read."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 def map_bounded(

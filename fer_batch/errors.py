@@ -10,7 +10,8 @@
     └── RetryableError                may succeed when the same call is repeated later
         ├── StorageUnavailableError   S3 does not answer, or is busy
         │   └── EndpointUnreachableError   S3 does not answer any request
-        ├── DatabaseUnavailableError  does not answer, is starting, or closed the connection
+        ├── DatabaseUnavailableError  does not answer, is starting, or accepts no writes
+        │   └── LockTimeoutError      another session held a lock for too long
         └── ScoringProcessError       the scoring process died, hung or exceeded its memory
 
 The command line turns them into exit codes, and the Airflow adapter turns the exit codes into a
@@ -89,8 +90,23 @@ class DatabaseError(PermanentError):
 
 
 class DatabaseUnavailableError(RetryableError):
-    """The database does not answer, is starting, or closed the connection."""
+    """The database does not answer, is starting, closed the connection, or accepts no writes."""
+
+
+class LockTimeoutError(DatabaseUnavailableError):
+    """Another session held a lock for longer than the lock timeout."""
 
 
 class ScoringProcessError(RetryableError):
     """The scoring process died, exceeded its deadline or exceeded its memory."""
+
+
+def explain_exception(error: Exception) -> str:
+    """What happened, for people; of an unexpected exception its type and text, on one line.
+
+    The caller logs the traceback of an unexpected one.
+    """
+    if isinstance(error, FerError):
+        return str(error)
+    text = " ".join(f"{type(error).__name__}: {error}".split()).replace("\0", "?")[:300]
+    return f"unexpected error: {text}. The log has the traceback"

@@ -6,6 +6,7 @@ Context bound where the work begins (facility, day, shard) is added to each line
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -19,7 +20,9 @@ def configure(log_format: str = "console", level: str = "info") -> None:
     renderer: Any = (
         structlog.processors.JSONRenderer(ensure_ascii=False, default=str)
         if log_format == "json"
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=24)
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty() and not os.environ.get("NO_COLOR"), pad_event_to=24
+        )
     )
     structlog.configure(
         processors=[

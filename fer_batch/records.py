@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from statistics import fmean
+from typing import NamedTuple
 
 
 class Outcome(StrEnum):
@@ -29,6 +30,8 @@ class Outcome(StrEnum):
     TOO_LARGE = "too_large"  # final: more bytes or pixels than the settings allow
     TOO_SMALL = "too_small"  # final: its shorter side is below FER_MIN_IMAGE_PX
     MISSING = "missing"  # final until a listing contains it again: absent when it was fetched
+    ARCHIVED = "archived"  # final until a listing contains it and does not call it archived
+    REFUSED = "refused"  # final until a listing contains it again: S3 returns others of its day
     DECODER_CRASHED = "decoder_crashed"  # final: decoding it crashed or hung scoring processes
     CHANGED = "changed"  # retried: overwritten between listing and fetching
     FETCH_FAILED = "fetch_failed"  # retried: S3 failed for this object, after retries
@@ -75,6 +78,18 @@ class Batch:
     capture_day: date
 
 
+class ListedImage(NamedTuple):
+    """One object of a batch's listing, as it is written into the ledger.
+
+    `is_archived` is whether, by the listing, S3 does not return it before it is restored.
+    """
+
+    key: str
+    etag: str
+    size_bytes: int
+    is_archived: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """One S3 object as it was listed. `member` is empty until archives are supported."""
@@ -84,6 +99,7 @@ class Image:
     etag: str
     size_bytes: int
     member: str = ""
+    is_archived: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,18 @@ its source, secrets masked. Nothing else in the package reads settings from the 
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+import time
+from collections.abc import Collection
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
+    ConfigDict,
     Field,
     SecretStr,
     ValidationError,
@@ -28,11 +33,39 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from fer_batch.concurrency import count_cpus
 from fer_batch.errors import ConfigurationError
+from fer_batch.log import get_logger
+
+log = get_logger(__name__)
+
+_OTHER_VARIABLES = frozenset(
+    {
+        "FER_ENV_FILE",  # read here
+        "FER_PYTHON",  # read by the DAGs, as the next two
+        "FER_DEADLINE_CALLBACK",
+        "FER_DEADLINE_HOURS",
+        "FER_DB_PASSWORD",  # configures the containers of docker/, as the next six
+        "FER_IMAGE",
+        "FER_POOL_SLOTS",
+        "FER_WORKERS",
+        "FER_WORKER_CONCURRENCY",
+        "FER_WORKER_CPUS",
+        "FER_WORKER_MEMORY",
+        "FER_STACK_SERVER",  # marks the processes of the local stack
+        "FER_FAILPOINT",  # for tests, as the next one
+        "FER_TEST_SERVERS",
+    }
+)
+"""Variables that are no settings, and that other parts of the project read."""
+_SIMILAR = 0.75
+"""From this similarity to a setting on (0 to 1), an unknown variable is a misspelled one."""
 
 
 class S3Credentials(BaseModel):
     """Keys of one S3 account, for facilities whose images are in a separate account."""
+
+    model_config = ConfigDict(extra="forbid")
 
     access_key_id: str
     secret_access_key: SecretStr
@@ -44,6 +77,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="FER_",
+        env_file_encoding="utf-8-sig",  # Windows editors put a byte-order mark at the beginning
         env_nested_delimiter="__",
         env_ignore_empty=True,  # FER_S3_ENDPOINT= in a compose file counts as unset
         extra="ignore",
@@ -106,10 +140,10 @@ class Settings(BaseSettings):
     )
 
     threads: int = Field(
-        default_factory=lambda: min(4, os.cpu_count() or 1),
+        default_factory=lambda: min(4, count_cpus()),
         ge=1,
         description="Threads of ONNX Runtime, OpenCV and BLAS in one scoring process; "
-        "unset: the number of cores, at most 4",
+        "unset: the number of CPUs that the process may use, at most 4",
     )
     chunk_images: int = Field(default=1024, ge=1, le=65536, description="Images per transaction")
     shard_images: int = Field(default=20_000, ge=1, description="Target size of a shard, in crops")
@@ -122,7 +156,7 @@ class Settings(BaseSettings):
         "FER_SCORE_DEADLINE_S and FER_STATEMENT_TIMEOUT_S",
     )
     score_deadline_s: float = Field(
-        default=3600.0, gt=0, validate_default=True, description="Time limit of one scoring process"
+        default=3600.0, gt=0, validate_default=True, description="Time limit of one shard"
     )
     score_memory_mb: int = Field(
         default=1500, ge=200, description="Memory limit (resident) of a scoring process"
@@ -138,6 +172,14 @@ class Settings(BaseSettings):
     )
 
     report_dir: Path = Field(default=Path("reports"), description="Folder of the reports")
+    report_url: str | None = Field(
+        default=None,
+        description="Also publish the reports to S3, as s3://bucket/prefix, with the credentials "
+        "`report`: FER_S3_CREDENTIALS__REPORT__ACCESS_KEY_ID and …__SECRET_ACCESS_KEY",
+    )
+    report_endpoint: str | None = Field(
+        default=None, description="URL of the S3 server of FER_REPORT_URL; unset: FER_S3_ENDPOINT"
+    )
     stack_dir: Path | None = Field(
         default=None, description="Folder of the local stack; unset: a folder in /var/tmp"
     )
@@ -147,6 +189,15 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Minimum level of log lines: debug, info, warning or error"
     )
+
+    @cached_property
+    def deadline(self) -> float | None:
+        """When the task of `time_left_s` ends, by `time.monotonic`; None without a task."""
+        return None if self.time_left_s is None else time.monotonic() + self.time_left_s
+
+    def model_post_init(self, _: object) -> None:
+        """Count the time of the task from now on."""
+        self.deadline  # noqa: B018
 
     @field_validator("score_deadline_s", "statement_timeout_s")
     @classmethod
@@ -189,7 +240,7 @@ class Settings(BaseSettings):
 
 def get_env_file() -> Path:
     """Return the file with settings that are not in the environment."""
-    return Path(os.environ.get("FER_ENV_FILE", ".env"))
+    return Path(os.environ.get("FER_ENV_FILE") or ".env")
 
 
 def get_log_format() -> Literal["console", "json"]:
@@ -198,19 +249,24 @@ def get_log_format() -> Literal["console", "json"]:
 
 
 def load_settings() -> Settings:
-    """Read the settings. Raises ConfigurationError that names each invalid one."""
+    """Read the settings. Raises ConfigurationError that names each invalid or misspelled one.
+
+    Other variables that begin with FER_ and are no settings are named in a warning.
+    """
     file = get_env_file()
-    if "FER_ENV_FILE" in os.environ and not file.exists():
+    if os.environ.get("FER_ENV_FILE") and not file.exists():
         raise ConfigurationError(f"{file} does not exist", "Correct FER_ENV_FILE")
     try:
         settings = Settings(_env_file=file)
+        _check_names(file)
         if (settings.s3_access_key_id is None) == (settings.s3_secret_access_key is None):
             return settings
         # Do not use the AWS credential chain: its keys may be of another account.
         problem = "only one of FER_S3_ACCESS_KEY_ID and FER_S3_SECRET_ACCESS_KEY is set"
     except ValidationError as error:
         problem = "; ".join(
-            f"FER_{'__'.join(str(part) for part in e['loc']).upper()}: {e['msg']}"
+            f"FER_{'__'.join(str(part) for part in e['loc']).upper()}: "
+            f"{'is not a setting' if e['type'] == 'extra_forbidden' else e['msg']}"
             for e in error.errors()
         )
     except SettingsError:  # its cause contains the value, which may be a secret
@@ -224,8 +280,43 @@ def load_settings() -> Settings:
     )
 
 
+def _check_names(file: Path) -> None:
+    """Raise ConfigurationError for misspelled names in the environment and in the file.
+
+    A name that resembles no setting is a warning only: another program may read it.
+    """
+    sources = EnvSettingsSource(Settings), DotEnvSettingsSource(Settings, env_file=file)
+    names = {name.upper() for source in sources for name in source.env_vars}
+    known = {*_OTHER_VARIABLES, *(f"FER_{name.upper()}" for name in Settings.model_fields)}
+    unknown = sorted(
+        name
+        for name in names - known
+        if name.startswith("FER_") and not name.startswith("FER_S3_CREDENTIALS__")
+    )
+    if misspelled := {name: near for name in unknown if (near := _find_similar(name, known))}:
+        quoted = (f"{name} (did you mean {near}?)" for name, near in misspelled.items())
+        raise ConfigurationError(
+            f"unknown settings: {', '.join(quoted)}",
+            f"Correct or remove them in the environment or in {file}; `fer-batch config` lists "
+            "all settings",
+        )
+    for name in unknown:
+        log.warning(f"{name} is not a setting and has no effect: see `fer-batch config`")
+
+
+def _find_similar(name: str, known: Collection[str]) -> str | None:
+    """The known variable that a name resembles most; the common prefix does not count."""
+    by_end = {variable.removeprefix("FER_"): variable for variable in sorted(known)}
+    end = name.removeprefix("FER_").partition("__")[0]
+    near = difflib.get_close_matches(end, by_end, 1, _SIMILAR)
+    return by_end[near[0]] if near else None
+
+
 def to_environment(settings: Settings) -> dict[str, str]:
-    """Return the set settings as variables for a child process, secrets included."""
+    """Return the set settings as variables for a child process, secrets included.
+
+    The time left for the task is what is left of it now.
+    """
     variables: dict[str, str] = {}
 
     def add(name: str, value: object) -> None:
@@ -241,6 +332,8 @@ def to_environment(settings: Settings) -> dict[str, str]:
 
     for field in Settings.model_fields:
         add(f"FER_{field.upper()}", getattr(settings, field))
+    if settings.deadline is not None:
+        variables["FER_TIME_LEFT_S"] = str(settings.deadline - time.monotonic())
     return variables
 
 

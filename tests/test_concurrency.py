@@ -1,14 +1,16 @@
 """Bounded concurrency: every item is returned once, and no more are read ahead than allowed."""
 
+import os
 import threading
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_batch.concurrency import group_chunks, map_bounded, map_in_order, prefetch
+from fer_batch.concurrency import count_cpus, group_chunks, map_bounded, map_in_order, prefetch
 
 
 def run_bounded(function, items, threads=4, ahead_bytes=1_000_000, bytes_of=lambda _: 1):
@@ -175,3 +177,53 @@ def test_an_error_is_raised_at_the_position_of_its_item():
         results.extend(prefetch(raise_after_five(), 2))
 
     assert results == list(range(5))
+
+
+V1 = "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n0::/system.slice\n"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "files", "cpus"),
+    [
+        ("", {}, 8),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, 8),
+        ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "5000 100000\n"}, 1),
+        ("0::/\n", {"cpu.max": "3200000 100000\n"}, 8),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "300000 100000\n"}, 3),
+        ("0::/../../a\n", {"cpu.max": "300000 100000\n"}, 3),  # seen from inside a container
+        (V1, {"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+        (V1, {"cpu/cpu.cfs_quota_us": "50000\n", "cpu/cpu.cfs_period_us": "25000\n"}, 2),
+        (
+            V1,
+            {
+                "cpu/docker/abc/cpu.cfs_quota_us": "400000\n",
+                "cpu/docker/abc/cpu.cfs_period_us": "100000\n",
+            },
+            4,
+        ),
+        ("0::/\n", {"cpu.max": "0 0\n"}, 8),
+        ("0::/\n", {"cpu.max": "garbage"}, 8),
+        ("garbage\n", {}, 8),
+    ],
+)
+def test_the_cpus_of_a_process_are_limited_by_its_control_groups(
+    tmp_path, monkeypatch, cgroup, files, cpus
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    texts = {"proc/self/cgroup": cgroup} | {f"sys/fs/cgroup/{n}": t for n, t in files.items()}
+    for name, text in texts.items():
+        (path := tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    assert count_cpus(tmp_path) == cpus
+
+
+def test_the_cpus_of_a_process_are_limited_by_its_affinity():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        assert count_cpus(Path("/")) == 1
+    finally:
+        os.sched_setaffinity(0, before)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
 from fer_batch.errors import ConfigurationError
 from fer_batch.settings import (
@@ -77,6 +78,8 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
     "statement_timeout_s": seconds,
     "retention_days": st.integers(1, 36_500),
     "report_dir": paths,
+    "report_url": texts,
+    "report_endpoint": texts,
     "stack_dir": paths,
     "log_format": st.sampled_from(["console", "json"]),
     "log_level": st.sampled_from(["debug", "info", "warning", "error"]),
@@ -91,11 +94,58 @@ def test_the_strategies_cover_every_setting() -> None:
 def test_a_child_process_gets_the_same_settings(values: dict[str, Any]) -> None:
     if "s3_access_key_id" not in values or "s3_secret_access_key" not in values:
         values = {n: v for n, v in values.items() if "access_key" not in n}  # a pair is required
-    with mock.patch.dict(os.environ, {}, clear=True):
+    with (
+        mock.patch.dict(os.environ, {}, clear=True),
+        mock.patch("fer_batch.settings.time.monotonic", return_value=0.0),
+    ):
         settings = Settings(_env_file=None, **values)
-    environment = to_environment(settings)
-    assert all(name.startswith("FER_") for name in environment)
-    assert load_from(environment) == settings
+        environment = to_environment(settings)
+        assert all(name.startswith("FER_") for name in environment)
+        assert load_from(environment) == settings
+
+
+def test_a_child_process_gets_the_time_that_is_left_when_it_starts() -> None:
+    clock = mock.Mock(return_value=1000.0)
+    with mock.patch("fer_batch.settings.time.monotonic", clock):
+        settings = load_from({"FER_TIME_LEFT_S": "100"})
+        clock.return_value = 1060.0
+        child = load_from(to_environment(settings))
+    assert child.time_left_s == 40.0
+    assert child.deadline == settings.deadline == 1100.0
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("FER_S3_BUKET", "FER_S3_BUCKET"),
+        ("FER_DATABSE_URL", "FER_DATABASE_URL"),
+        ("FER_THREAD", "FER_THREADS"),
+        ("fer_s3_endpiont", "FER_S3_ENDPOINT"),
+        ("FER_MIN_FACE_PIXELS", "FER_MIN_FACE_PX"),
+        ("FER_DEADLINE_HOUR", "FER_DEADLINE_HOURS"),
+        ("FER_S3_CREDENTAILS__NORTH__ACCESS_KEY_ID", "FER_S3_CREDENTIALS"),
+    ],
+)
+@pytest.mark.parametrize("place", ["environment", "file"])
+def test_a_misspelled_setting_is_refused_with_the_right_name(
+    tmp_path: Path, name: str, near: str, place: str
+) -> None:
+    file = tmp_path / "settings"
+    file.write_text(f"{name}=canary\n" if place == "file" else "")
+    environment = {"FER_ENV_FILE": str(file)} | ({name: "canary"} if place != "file" else {})
+    with pytest.raises(ConfigurationError) as caught:
+        load_from(environment)
+    assert f"{name.upper()} (did you mean {near}?)" in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+def test_a_variable_that_resembles_no_setting_is_named_in_a_warning() -> None:
+    with capture_logs() as lines:
+        load_from({"FER_NEW_TOOL": "canary", "FER_PYTHON": "python3", "FER_S3_BUKET": ""})
+    (line,) = lines
+    assert line["log_level"] == "warning"
+    assert line["event"].startswith("FER_NEW_TOOL is not a setting")
+    assert "canary" not in repr(line)
 
 
 @pytest.mark.parametrize(
@@ -113,19 +163,25 @@ def test_time_limits_do_not_exceed_the_time_left_of_the_task(
     assert (settings.statement_timeout_s, settings.score_deadline_s) == (statement_s, scoring_s)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_the_environment_comes_before_the_file_and_the_file_before_the_default(
-    tmp_path: Path,
+    tmp_path: Path, encoding: str
 ) -> None:
     file = tmp_path / "settings"
-    file.write_text("FER_THREADS=2\nFER_S3_BUCKET='of the file'\nexport FER_S3_REGION=eu\n")
+    lines = (
+        "FER_MAX_SHARDS=3\nFER_THREADS=2\nFER_S3_BUCKET='of the file'\nexport FER_S3_REGION=eu\n"
+    )
+    file.write_text(lines, encoding=encoding)
     environment = {"FER_ENV_FILE": str(file), "FER_THREADS": "3", "FER_S3_REGION": ""}
     with mock.patch.dict(os.environ, environment, clear=True):
         settings = load_settings()
         rows = {row["name"]: row["source"] for row in list_sources(settings)}
-    assert (settings.threads, settings.s3_bucket, settings.max_shards) == (3, "of the file", 64)
+    assert (settings.threads, settings.s3_bucket) == (3, "of the file")
+    assert (settings.max_shards, settings.chunk_images) == (3, 1024)
     assert rows["FER_THREADS"] == "environment"
     assert rows["FER_S3_BUCKET"] == str(file)
-    assert rows["FER_MAX_SHARDS"] == "default"
+    assert rows["FER_MAX_SHARDS"] == str(file)
+    assert rows["FER_CHUNK_IMAGES"] == "default"
     assert settings.s3_region == "eu"  # an empty environment variable counts as unset
     assert rows["FER_S3_REGION"] == str(file)
 
@@ -195,6 +251,14 @@ def test_without_keys_the_aws_credential_chain_is_used() -> None:
             {"FER_S3_CREDENTIALS__A__SECRET_ACCESS_KEY": "canary"},
             ["FER_S3_CREDENTIALS__A__ACCESS_KEY_ID"],
         ),
+        (
+            {
+                "FER_S3_CREDENTIALS__A__ACCESS_KEY_ID": "k",
+                "FER_S3_CREDENTIALS__A__SECRET_ACCESS_KEY": "canary",
+                "FER_S3_CREDENTIALS__A__SESSION_TOKN": "canary",
+            },
+            ["FER_S3_CREDENTIALS__A__SESSION_TOKN"],
+        ),
         ({"FER_ENV_FILE": "/nowhere/settings"}, ["FER_ENV_FILE", "/nowhere/settings"]),
     ],
 )
@@ -205,6 +269,14 @@ def test_errors_name_the_invalid_settings(environment: dict[str, str], names: li
     assert caught.value.hint
     assert "canary" not in str(caught.value)
     assert caught.value.__cause__ is None  # the value must not appear in a traceback either
+
+
+def test_an_empty_name_of_the_file_counts_as_unset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("FER_S3_REGION=eu\nFER_THREADS=\n")
+    assert load_from({"FER_ENV_FILE": "", "FER_S3_BUCKET": ""}).s3_region == "eu"
 
 
 @pytest.mark.parametrize(

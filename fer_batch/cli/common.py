@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from fer_batch import log
+from fer_batch.console import print_table
 from fer_batch.errors import FerError, FormerTargetError
 
 if TYPE_CHECKING:
     from fer_batch.settings import Settings
-
-_NAME_WIDTH = 24
-"""The first column names the row: it is wide enough that no name of a setting is broken."""
 
 DEFAULTS = Parameter(negative=(), show_default=lambda value: str(value) if value else None)
 """For the parameters of every command: a default of False, None or 0 is not shown."""
@@ -37,28 +35,6 @@ def load_settings() -> Settings:
 def print_json(data: object) -> None:
     """Print one JSON document to stdout; dates are in ISO 8601."""
     sys.stdout.write(json.dumps(data, default=str, ensure_ascii=False) + "\n")
-
-
-def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print a table with a column for each key; a cell that is None is empty."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    if not rows:
-        sys.stdout.write(f"{title}: none\n")
-        return
-    table = Table(title=title, title_justify="left")
-    for number, name in enumerate(rows[0]):
-        longest = max(len(str(row[name])) for row in rows)
-        table.add_column(
-            name.replace("_", " "),
-            overflow="fold",  # wrap instead of truncating
-            min_width=min(longest, _NAME_WIDTH) if number == 0 else None,
-        )
-    for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row.values()))
-    Console().print(table)
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from fer_batch.cli import admin
-from fer_batch.cli.common import Json, load_settings, print_table, show
+from fer_batch.cli.common import Json, load_settings, show
+from fer_batch.console import print_table
 from fer_batch.errors import ConfigurationError
 
 DryRun = Annotated[bool, Parameter(help="Show what would be deleted, and delete nothing.")]
@@ -70,7 +71,8 @@ def erase(
     """Erase the rows of one image, one day or a whole facility permanently.
 
     Erased images are not read again. The summary of each affected day gets a new revision. The
-    objects in S3 are not deleted: delete them too.
+    objects in S3 are not deleted: delete them too. With --day, a day without images, such as one
+    that was processed by mistake, is withdrawn with its summaries; a later run may list it.
     """
     from fer_batch.database import connections
     from fer_batch.deletion import erasure

@@ -55,6 +55,9 @@ def demo(
 
     Starts PostgreSQL, an S3 server and Airflow, draws a day of synthetic faces in four shops, runs
     the DAG satisfaction_nightly on it and compares the tables with what was drawn.
+
+    These servers are the demo's own, with --demo in the commands of `fer-batch stack`; the stack of
+    `fer-batch stack up` and its data stay as they are.
     """
     from fer_batch.local.demo import run
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from fer_batch.cli.common import explain_error
-from fer_batch.errors import FerError
-from fer_batch.facilities import registry
+from fer_batch.errors import FerError, StorageError
+from fer_batch.facilities.loading import load_registry
 from fer_batch.facilities.registry import Facility
 from fer_batch.settings import Settings
 
@@ -28,20 +28,26 @@ class Diagnosis:
 
 def diagnose(settings: Settings) -> list[Diagnosis]:
     """Test the database, the CNN, the face detector, the registry and each facility's bucket."""
-    return list(_run_checks(settings))
+    return list(run_checks(settings))
 
 
-def _run_checks(settings: Settings) -> Iterator[Diagnosis]:
+def run_checks(settings: Settings) -> Iterator[Diagnosis]:
+    """The same, one at a time."""
     yield _try("database", lambda: _check_database(settings))
     yield _try("CNN", lambda: _check_cnn(settings))
     yield _try("face detector", lambda: _check_detector(settings))
     try:
-        facilities = registry.load_registry(settings.facilities_file, settings)
+        registry = load_registry(settings.facilities_file, settings)
     except FerError as error:
         yield Diagnosis("facility registry", False, explain_error(error))
         return
-    yield Diagnosis("facility registry", True, ", ".join(facilities))
-    for facility in facilities.values():
+    try:
+        registry.check()
+    except FerError as error:  # the valid facilities are tested all the same
+        yield Diagnosis("facility registry", False, explain_error(error))
+    else:
+        yield Diagnosis("facility registry", True, ", ".join(registry.facilities))
+    for facility in registry.facilities.values():
         yield _try(f"facility {facility.facility_id}", partial(_check_facility, settings, facility))
 
 
@@ -53,11 +59,13 @@ def _try(part: str, check: Callable[[], str]) -> Diagnosis:
 
 
 def _check_database(settings: Settings) -> str:
-    from fer_batch.database import connections, schema
+    from fer_batch.database import connections, conninfo, schema
 
     engine = connections.create_engine(settings)
     schema.check_migrated(engine)
-    return f"{engine.url.host}:{engine.url.port}/{engine.url.database} is up to date"
+    schema.check_writable(engine)
+    place = conninfo.describe(conninfo.parse_url(settings))
+    return f"{place} is up to date and may be written"
 
 
 def _check_cnn(settings: Settings) -> str:
@@ -83,10 +91,20 @@ def _check_facility(settings: Settings, facility: Facility) -> str:
     if denial_reason := facility.get_denial_reason(today, now):
         # Without a permission, not even the bucket is accessed.
         return f"skipped: {denial_reason}"
+    from fer_batch.pipeline import day_survey
     from fer_batch.storage.reader import BucketReader
 
     with BucketReader(settings, facility) as reader:
-        reader.check(facility.build_prefix(today))
+        prefix = facility.build_day_keys(today).prefixes[0].head
+        reader.check(prefix)
         # A key that does not exist: with read access S3 reports it as missing, without it denies.
-        reader.exists(f"{facility.build_prefix(today)}fer-batch-check")
-        return f"{reader.location} may be listed and read"
+        reader.exists(f"{prefix}fer-batch-check")
+        survey = day_survey.survey_days(reader, facility, today, today - timedelta(days=1))
+        if survey.is_suspicious and facility.empty_days == "error":
+            raise StorageError(
+                f"{reader.location} may be listed and read; {survey}",
+                "Compare key_template with the keys in the bucket; if the facility has no images "
+                'yet, set empty_days = "allowed"',
+            )
+        tls = "; it has no TLS: use https://" if reader.location.is_unencrypted else ""
+        return f"{reader.location} may be listed and read; {survey}{tls}"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Group, Parameter
 
-from fer_batch.cli.common import Json, load_settings, print_json, print_table
+from fer_batch.cli.common import Json, load_settings, print_json
+from fer_batch.console import print_table
 from fer_batch.errors import EXIT_FINDINGS
 
 if TYPE_CHECKING:
@@ -211,6 +212,7 @@ def evaluate(
     if faces is not None and votes is not None:
         raise ConfigurationError("--votes requires --data", "Do not use --votes with --faces")
     if reliability is not None:
+        calibration.check_can_draw()
         reliability.parent.mkdir(parents=True, exist_ok=True)
     cnn = classifier.load_artifact(card) if card else active_model.load_active(loaded).cnn
     if data is not None:

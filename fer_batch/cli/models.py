@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from fer_batch.cli.common import DEFAULTS, Json, load_settings, print_json, print_table
+from fer_batch.cli.common import DEFAULTS, Json, load_settings, print_json
 from fer_batch.cli.model import GROUP
+from fer_batch.console import print_table
 from fer_batch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -96,16 +97,16 @@ def compare(
     json: Json = False,
 ) -> None:
     """Score the images of one day with two CNNs and compare the results. Nothing is stored."""
-    from fer_batch.facilities import registry
+    from fer_batch.facilities.loading import load_registry
     from fer_batch.model import active_model
     from fer_batch.pipeline import comparison
 
     loaded = load_settings()
-    (selected,) = registry.select_facilities(
-        registry.load_registry(loaded.facilities_file, loaded), (facility,)
-    ).values()
+    registry = load_registry(loaded.facilities_file, loaded).select((facility,))
     cnns = active_model.find_cnn(loaded, first), active_model.find_cnn(loaded, second)
-    result = comparison.compare_cnns(loaded, *cnns, selected, day, datetime.now(UTC))
+    result = comparison.compare_cnns(
+        loaded, *cnns, registry.facilities[facility], day, datetime.now(UTC)
+    )
     if json:
         print_json(result)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +15,8 @@ from fer_batch.cli.common import Json, load_settings, print_json, show
 from fer_batch.errors import EXIT_FINDINGS, ConfigurationError, FerError
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
     from fer_batch.pipeline.nightly import Run
     from fer_batch.records import Shard
 
@@ -51,10 +53,14 @@ class Selected:
         Parameter(help="The model version, or its first characters. It must be the active one."),
     ] = None
     rescore: Annotated[bool, Parameter(help="Score finished images again.")] = False
+    force: Annotated[
+        bool, Parameter(help="Accept a capture day that has not begun yet, for a test.")
+    ] = False
 
     def open_run(self) -> Run:
         """Load the settings and open the run."""
-        from fer_batch.pipeline.nightly import Run, Selection
+        from fer_batch.pipeline.nightly import Run
+        from fer_batch.pipeline.selection import Selection
 
         return Run(
             load_settings(),
@@ -66,6 +72,7 @@ class Selected:
                 lookback_days=self.lookback_days,
                 model_version=self.model_version,
                 rescore=self.rescore,
+                force=self.force,
             ),
         )
 
@@ -102,50 +109,72 @@ def register(app: App) -> None:
 
 
 def run(selected: Selected, *, json: Json = False) -> int:
-    """Run all steps for a day without Airflow."""
+    """Run all steps for a day without Airflow.
+
+    If a step fails, the same steps are done all the same as in Airflow: without a listing nothing
+    is scored, but summaries, checks and report are always done. The exit code is that of the
+    failure.
+    """
     from fer_batch.pipeline import nightly
     from fer_batch.reporting import report
 
-    summaries, findings = nightly.run_night(selected.open_run())
+    night_run = selected.open_run()
+    night = nightly.run_steps(night_run)
     if json:
-        print_json({"summaries": _hide_counts(summaries), "findings": findings})
+        summaries = None if night.summaries is None else _hide_counts(night.summaries)
+        print_json({"summaries": summaries, "findings": night.findings})
     else:
-        report.print_summaries(summaries)
-        show("Findings", findings, as_json=False)
-    return _compute_exit_code(findings)
+        if night.summaries is not None:
+            report.print_summaries(night.summaries, facilities=night_run.facilities)
+        if night.findings is not None:
+            show("Findings", night.findings, as_json=False)
+    if night.failure is not None:
+        raise night.failure
+    return _compute_exit_code(night.findings or ())
 
 
 def plan(selected: Selected, *, json: Json = False) -> int:
     """Preview a run: images, images left to score, bytes, expected time. Writes nothing.
 
-    Without a database, every image counts as left to score. The exit code is 3 if listing a
-    facility fails.
+    Without a database, every image counts as left to score. For a facility without images, the
+    preview says how many its last days have, and what lies near its prefix. The exit code is 3 if
+    listing a facility fails, if its prefix seems to be misspelled, or if its entry in the registry
+    is invalid.
     """
-    from fer_batch.pipeline import listing
+    from fer_batch.pipeline import day_survey
 
     night_run = selected.open_run()
-    finished = night_run.count_finished()
-    now = datetime.now(UTC)
-    previews = listing.preview_images(
-        night_run.settings, night_run.facilities, night_run.batches, now
-    )
+    previews = night_run.preview_images()
+    surveys = day_survey.survey_empty_facilities(night_run.settings, night_run.facilities, previews)
     rows = []
     for preview in previews:
-        left = max(preview.images - finished.get(preview.batch, 0), 0)
+        survey = surveys.get(preview.batch.facility_id)
         kind = night_run.facilities[preview.batch.facility_id].image_kind
         rows.append(
             {
                 "facility": preview.batch.facility_id,
                 "capture_day": preview.batch.capture_day,
                 "images": preview.images,
-                "left": left,
+                "left": preview.new_images,
                 "bytes": preview.bytes,
-                "expected_s": round(left / IMAGES_PER_S[kind], 3),
-                "problem": preview.reason,
+                "expected_s": round(preview.new_images / IMAGES_PER_S[kind], 3),
+                "problem": preview.reason or str(survey or ""),
             }
         )
+    rows += [
+        dict.fromkeys(rows[0])
+        | {
+            "facility": invalid.facility_id,
+            "capture_day": selected.capture_day,
+            "problem": invalid.reason,
+        }
+        for invalid in night_run.invalid_facilities.values()
+    ]
     show("Preview of the run", rows, json)
-    return EXIT_FINDINGS if any(preview.status == "failed" for preview in previews) else 0
+    has_failed = any(preview.status == "failed" for preview in previews) or any(
+        survey.is_misspelled for survey in surveys.values()
+    )
+    return EXIT_FINDINGS if has_failed or night_run.invalid_facilities else 0
 
 
 def list_images(selected: Selected, *, json: Json = False) -> None:
@@ -159,10 +188,21 @@ def list_images(selected: Selected, *, json: Json = False) -> None:
             "status": listed.status,
             "images": listed.images,
             "new": listed.new_images,
+            "excluded": listed.excluded,
             "bytes": listed.bytes,
             "reason": listed.reason,
         }
         for listed in night_run.list_images()
+    ]
+    rows += [
+        dict.fromkeys(rows[0])
+        | {
+            "facility": invalid.facility_id,
+            "capture_day": selected.capture_day,
+            "status": "invalid",
+            "reason": invalid.reason,
+        }
+        for invalid in night_run.invalid_facilities.values()
     ]
     show("Listed", rows, json)
 
@@ -178,13 +218,24 @@ def plan_shards(selected: Selected, *, json: Json = False) -> None:
         show("Shards", [{"shard": s.name, "images": s.image_count} for s in planned], False)
 
 
-def score(selected: Selected, *, json: Json = False) -> None:
-    """Score the shard given as JSON on stdin; without input, all images left to score."""
+def score(
+    selected: Selected,
+    *,
+    shard: Annotated[
+        Path | None,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="Score only the shard in this JSON file, one of those that `plan-shards --json` "
+            "prints; - reads stdin.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Score all images left to score, or one shard."""
     from fer_batch.pipeline.nightly import score_shards
 
     night_run = selected.open_run()
-    text = "" if sys.stdin.isatty() else sys.stdin.read()
-    shards = [_parse_shard(text)] if text.strip() else night_run.plan_shards()
+    shards = night_run.plan_shards() if shard is None else [_read_shard(shard)]
     done, error = score_shards(night_run, shards)
     rows = [
         {
@@ -200,21 +251,37 @@ def score(selected: Selected, *, json: Json = False) -> None:
         raise error
 
 
-def _parse_shard(text: str) -> Shard:
-    from pydantic import ValidationError
-
+def _read_shard(file: Path) -> Shard:
     from fer_batch.pipeline.jobs import SHARD
 
+    shard: Shard = _read_json(SHARD, file, "shard", "Use a shard from `plan-shards --json`")
+    return shard
+
+
+def _read_findings(file: Path) -> list[dict[str, Any]]:
+    from fer_batch.pipeline.checks import FINDINGS
+
+    found = _read_json(FINDINGS, file, "list of findings", "Use the output of `check-data --json`")
+    return [asdict(finding) for finding in found]
+
+
+def _read_json(adapter: TypeAdapter[Any], file: Path, what: str, hint: str) -> Any:
+    """The content of a JSON file, or of stdin if it is `-`.
+
+    Raises ConfigurationError if the content is invalid, and OSError.
+    """
+    from pydantic import ValidationError
+
+    is_stdin = str(file) == "-"
+    data = sys.stdin.buffer.read() if is_stdin else file.read_bytes()
     try:
-        return SHARD.validate_json(text)
+        return adapter.validate_json(data)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'shard'}: {e['msg']}" for e in error.errors()
+            f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors()
         )
-        raise ConfigurationError(
-            f"the shard on stdin is invalid: {problems}",
-            "Use a shard from `fer-batch plan-shards --json`",
-        ) from None
+        place = "on stdin" if is_stdin else f"in {file}"
+        raise ConfigurationError(f"the {what} {place} is invalid: {problems}", hint) from None
 
 
 def summarize(selected: SelectedDays, *, json: Json = False) -> None:
@@ -234,7 +301,7 @@ def summarize(selected: SelectedDays, *, json: Json = False) -> None:
     if json:
         print_json(_hide_counts(summaries))
     else:
-        report.print_summaries(summaries)
+        report.print_summaries(summaries, facilities=night_run.facilities)
 
 
 def check_data(selected: Selected, *, json: Json = False) -> int:
@@ -251,9 +318,27 @@ def check_data(selected: Selected, *, json: Json = False) -> int:
     return _compute_exit_code(findings)
 
 
-def report(selected: Selected, *, json: Json = False) -> None:
-    """Write the report of the day as one HTML file; print its path."""
-    path = selected.open_run().report().resolve()
+def report(
+    selected: Selected,
+    *,
+    findings: Annotated[
+        Path | None,
+        Parameter(
+            allow_leading_hyphen=True,
+            help="JSON file with the findings that `check-data --json` has printed; - reads stdin. "
+            "Default: run the data checks again.",
+        ),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Write the report of the day, about all facilities, as HTML; print its path.
+
+    The findings of this run replace the stored ones of its facilities and days; those of all
+    others are shown as their runs have stored them. If FER_REPORT_URL is set, the files are
+    published there too.
+    """
+    known = None if findings is None else _read_findings(findings)
+    path = selected.open_run().report(known).resolve()
     if json:
         print_json({"report": str(path)})
     else:
@@ -277,7 +362,10 @@ def worker(*, in_flight: Path, parent: int) -> int:
 
 def _hide_counts(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return summaries without what is not published: faces by class, and the sums of them."""
-    hidden = ("called_happy", "called_sad", "called_neither", "totals", "former_figures")
+    hidden = (
+        *("called_happy", "called_sad", "called_neither", "totals", "hours", "cameras"),
+        "former_figures",
+    )
     return [{k: v for k, v in row.items() if k not in hidden} for row in summaries]
 
 

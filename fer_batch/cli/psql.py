@@ -28,16 +28,15 @@ def open_psql(source: Settings | str, arguments: tuple[str, ...]) -> NoReturn:
     """
     from psycopg.conninfo import make_conninfo
 
-    from fer_batch.database import connections
+    from fer_batch.database import conninfo
 
-    parts = connections.create_engine(source).url
-    options = {k: v if isinstance(v, str) else v[-1] for k, v in parts.query.items()}
+    options = conninfo.parse_url(source)
     login = {
-        "PGHOST": parts.host,
-        "PGPORT": parts.port,
-        "PGUSER": parts.username,
-        "PGPASSWORD": options.pop("password", parts.password),
-        "PGDATABASE": parts.database,
+        "PGHOST": options.pop("host", None),
+        "PGPORT": options.pop("port", None),
+        "PGUSER": options.pop("user", None),
+        "PGPASSWORD": options.pop("password", None),
+        "PGDATABASE": options.pop("dbname", None),
     }
     environment = {name: str(value) for name, value in login.items() if value is not None}
     program = shutil.which("psql") or _find_embedded_psql()

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Group, Parameter
 
 from fer_batch.cli.common import DEFAULTS, Json, load_settings, show
 from fer_batch.cli.psql import PsqlArguments, open_psql
+from fer_batch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from fer_batch.local.stack import Stack
 
 GROUP = Group("Local stack and demo", sort_key=4)
 
@@ -18,6 +23,11 @@ stack = App(
     group=GROUP,
     default_parameter=DEFAULTS,
 )
+
+
+OfDemo = Annotated[
+    bool, Parameter(name="--demo", help="The stack of `fer-batch demo`, instead of yours.")
+]
 
 
 def register(app: App) -> None:
@@ -30,22 +40,32 @@ def print_progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
+def open_stack(*, of_demo: bool) -> Stack:
+    """The stack that the settings name, or the demo's."""
+    from fer_batch.local.stack import Stack, get_demo_stack_dir
+
+    folder = load_settings().stack_dir
+    return Stack(get_demo_stack_dir(folder) if of_demo else folder)
+
+
 @stack.command
 def up(
     *,
     airflow: Annotated[
         bool, Parameter(negative="--no-airflow", help="Start Airflow too, or only the two servers.")
     ] = True,
+    demo: OfDemo = False,
 ) -> None:
     """Start the stack and leave it running; print its addresses and the login."""
-    from fer_batch.local.stack import Stack
-
-    local = Stack(load_settings().stack_dir)
+    local = open_stack(of_demo=demo)
     local.up(with_airflow=airflow, on_progress=print_progress)
+    command, option = f"{sys.argv[0]} stack", " --demo" if demo else ""
     lines = [
-        f"tables      {sys.argv[0]} stack psql",
+        f"facilities  edit {local.facilities_file}",
+        f"images      {command} upload{option} FOLDER FACILITY/DAY",
+        f"tables      {command} psql{option}",
         f"settings    source {local.folder}/env, then {sys.argv[0]} check, plan, run …",
-        f"data        {local.folder}; `{sys.argv[0]} stack delete` removes it",
+        f"data        {local.folder}; `{command} delete{option}` removes it",
     ]
     if airflow:
         lines.insert(
@@ -55,44 +75,70 @@ def up(
 
 
 @stack.command
-def down() -> None:
+def down(*, demo: OfDemo = False) -> None:
     """Stop the stack; its data remains."""
-    from fer_batch.local.stack import Stack
-
-    Stack(load_settings().stack_dir).down(print_progress)
+    open_stack(of_demo=demo).down(print_progress)
 
 
 @stack.command
-def delete() -> None:
+def delete(*, demo: OfDemo = False) -> None:
     """Stop the stack and delete all its data: images, tables, reports, Airflow's history."""
-    from fer_batch.local.stack import Stack
-
-    local = Stack(load_settings().stack_dir)
+    local = open_stack(of_demo=demo)
     local.delete(print_progress)
     sys.stdout.write(f"deleted {local.folder}\n")
 
 
 @stack.command
-def status(*, json: Json = False) -> None:
+def status(*, demo: OfDemo = False, json: Json = False) -> None:
     """Show which servers run, and their addresses."""
-    from fer_batch.local.stack import Stack
-
-    servers = Stack(load_settings().stack_dir).get_status()
+    servers = open_stack(of_demo=demo).get_status()
     rows = [{"server": s.name, "running": s.is_running, "address": s.address} for s in servers]
     show("Local stack", rows, json)
 
 
 @stack.command
-def env() -> None:
+def env(*, demo: OfDemo = False) -> None:
     """Print the settings of the stack for a shell: `eval "$(fer-batch stack env)"`."""
-    from fer_batch.local.stack import Stack
-
-    sys.stdout.write(Stack(load_settings().stack_dir).format_exports())
+    sys.stdout.write(open_stack(of_demo=demo).format_exports())
 
 
 @stack.command
-def psql(*arguments: PsqlArguments) -> None:
-    """Open psql on the stack's database."""
-    from fer_batch.local.stack import Stack
+def upload(
+    folder: Annotated[Path, Parameter(help="Its files and those of its subfolders are uploaded.")],
+    prefix: Annotated[
+        str,
+        Parameter(help="The folder in the bucket, such as `north-mall/2026-11-28`; default: none."),
+    ] = "",
+    /,
+    *,
+    demo: OfDemo = False,
+) -> None:
+    """Upload a folder of images into the bucket of the stack, which must be running.
 
-    open_psql(Stack(load_settings().stack_dir).build_env()["FER_DATABASE_URL"], arguments)
+    A file keeps its path below the folder. Hidden files are left out. Safe to repeat.
+    """
+    from fer_batch.storage.writer import upload_many
+
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder", "Name the folder with the images")
+    settings = open_stack(of_demo=demo).build_settings()
+    names = {path: path.relative_to(folder) for path in sorted(folder.rglob("*"))}
+    files = {
+        path: "/".join([*filter(None, prefix.split("/")), *name.parts])
+        for path, name in names.items()
+        if path.is_file() and not any(part.startswith(".") for part in name.parts)
+    }
+    if not files:
+        raise ConfigurationError(f"{folder} contains no file", "Name the folder with the images")
+    count = upload_many(
+        settings, settings.s3_bucket, ((key, path.read_bytes()) for path, key in files.items())
+    )
+    sys.stdout.write(
+        f"uploaded {count} files to s3://{settings.s3_bucket}, the first as {min(files.values())}\n"
+    )
+
+
+@stack.command
+def psql(*arguments: PsqlArguments, demo: OfDemo = False) -> None:
+    """Open psql on the stack's database."""
+    open_psql(open_stack(of_demo=demo).build_env()["FER_DATABASE_URL"], arguments)

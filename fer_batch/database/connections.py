@@ -1,22 +1,26 @@
-"""The connection to PostgreSQL: engine, transactions, error translation, and locks.
+"""The connection to PostgreSQL: engine, transactions, time limits, and locks.
 
 Every module that runs SQL gets its connection here. The statements are in the modules that run
-them (see statements.py); the schema and its upgrade are left to schema.py.
+them (see statements.py). The URL is left to conninfo.py, the meaning of errors to
+postgres_errors.py, the schema and its upgrade to schema.py.
 """
 
 from __future__ import annotations
 
-import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 import sqlalchemy as sa
 
-from fer_batch.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, FerError
+from fer_batch.database import conninfo, postgres_errors
+from fer_batch.database.statements import load_statements
+from fer_batch.errors import DatabaseUnavailableError
 from fer_batch.settings import Settings
 
-UPGRADE_HINT = "Run `fer-batch db upgrade`"
+_STATEMENTS = load_statements(__file__)
 _CONNECT_TIMEOUT_S = 10
 _KEEPALIVES = {
     # A server that disappears without closing the connection is noticed after a minute instead
@@ -28,9 +32,12 @@ _KEEPALIVES = {
     "tcp_user_timeout": "60000",  # the same for data that was sent and never acknowledged
 }
 
-
 _LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 _LOCK_SHARED = sa.text("SELECT pg_advisory_xact_lock_shared(hashtextextended(:name, 0))")
+_GET_IDLE_TIMEOUT = sa.text("SHOW idle_in_transaction_session_timeout")
+_SET_IDLE_TIMEOUT = sa.text(
+    "SELECT set_config('idle_in_transaction_session_timeout', :timeout, true)"
+)
 _PREFER_HASH_JOINS = sa.text(
     "SELECT set_config('enable_nestloop', 'off', true), set_config('enable_mergejoin', 'off', true)"
 )
@@ -39,65 +46,91 @@ _PREFER_HASH_JOINS = sa.text(
 def create_engine(source: Settings | str) -> sa.Engine:
     """Create an engine for the database of the settings, or of a URL; nothing connects yet.
 
-    Its sessions are READ COMMITTED and in UTC, and cancel a statement that takes longer than
-    `statement_timeout_s`. The server ends a session that is idle in a transaction for that long,
-    but for 5 seconds at least. Raises ConfigurationError for a missing or malformed URL.
+    Its transactions are READ COMMITTED and in UTC, and none of their results depends on settings
+    of the server, the database or the role (`configure_transaction` in connections.sql). A
+    statement that takes longer than `statement_timeout_s` is canceled, at the latest when the time
+    of the calling task is up. The server ends a session that is idle in a transaction for that
+    long, but for 5 seconds at least. Raises ConfigurationError for a missing or malformed URL.
     """
-    url, timeout_s = _parse_target(source)
-    # Otherwise a process that hangs, or whose machine is disconnected, keeps its locks, and every
-    # retry waits for them in vain. Some seconds at least, because the process may only be slow.
-    idle_s = max(timeout_s, 5.0)
-    options = (
-        f"-c statement_timeout={round(timeout_s * 1000)} -c timezone=UTC"
-        f" -c idle_in_transaction_session_timeout={round(idle_s * 1000)}"
-    )
-    return sa.create_engine(
-        url,
+    parameters = conninfo.parse_url(source)
+    limits = _Limits(source)
+    engine = sa.create_engine(
+        "postgresql+psycopg://",
         isolation_level="READ COMMITTED",
         hide_parameters=True,
         pool_pre_ping=True,
-        connect_args={
-            "application_name": "fer-batch",
-            "client_encoding": "utf8",
-            "connect_timeout": _CONNECT_TIMEOUT_S,
-            "options": " ".join([*_to_list(url.query.get("options")), options]),
-            # No prepared statements on the server: each statement is planned with its own capture
-            # day, so that the plan includes that day's partition only, and not all of them.
-            "prepare_threshold": None,
-            **_KEEPALIVES,
-        },
+        connect_args=_add_defaults(parameters)
+        # No prepared statements on the server: each statement is planned with its own capture
+        # day, so that the plan includes that day's partition only, and not all of them.
+        | {"prepare_threshold": None},
     )
+    sa.event.listen(engine, "do_connect", _connect)
+    sa.event.listen(engine, "begin", limits.begin)
+    sa.event.listen(engine, "before_cursor_execute", limits.shorten)
+    return engine
 
 
-def _parse_target(source: Settings | str) -> tuple[sa.URL, float]:
-    defaults = Settings.model_fields
-    if isinstance(source, Settings):
-        if source.database_url is None:
-            raise ConfigurationError(
-                "no database is set",
-                "Set FER_DATABASE_URL to postgresql://user:password@host:port/database, or start "
-                "a local one with `fer-batch stack up`",
-            )
-        text, timeout_s = source.database_url.get_secret_value(), source.statement_timeout_s
-    else:
-        text, timeout_s = source, float(defaults["statement_timeout_s"].default)
+def _add_defaults(parameters: dict[str, str]) -> dict[str, Any]:
+    """The parameters of a connection; those of the URL take precedence, except its encoding."""
+    several_hosts = "," in parameters.get("host", parameters.get("hostaddr", ""))
+    return {
+        "application_name": "fer-batch",
+        "connect_timeout": _CONNECT_TIMEOUT_S,
+        **_KEEPALIVES,
+        # Of several hosts only one accepts writes, and after a failover it is another one.
+        **({"target_session_attrs": "read-write"} if several_hosts else {}),
+        **parameters,
+        "client_encoding": "utf8",
+    }
+
+
+def _connect(*event: Any) -> psycopg.Connection[Any]:
+    """Connect; raises what `postgres_errors.translate_login` returns."""
+    *_, parameters = event  # as SQLAlchemy's event do_connect passes them
     try:
-        url = sa.make_url(text)
-    except (sa.exc.ArgumentError, ValueError):
-        url = None
-    if url is not None and "@" in f"{url.host}{url.database}":
-        url = None  # part of the password, which must not appear in an error as an unknown host
-    if url is None or url.drivername.partition("+")[0] not in ("postgresql", "postgres"):
-        raise ConfigurationError(
-            "the database URL is not a PostgreSQL URL",
-            "FER_DATABASE_URL looks like postgresql://user:password@host:port/database; "
-            "percent-encode characters such as @ : / in the password",
-        )
-    return url.set(drivername="postgresql+psycopg"), timeout_s
+        return psycopg.connect(**parameters)
+    except psycopg.Error as error:
+        raise postgres_errors.translate_login(error, parameters) from error
 
 
-def _to_list(value: str | tuple[str, ...] | None) -> list[str]:
-    return [] if value is None else [value] if isinstance(value, str) else list(value)
+class _Limits:
+    """The time limits of an engine's statements.
+
+    They are set for each transaction. In the last minutes of a task they are set again before each
+    statement: one that begins then must not outlive the task and keep its locks.
+    """
+
+    def __init__(self, source: Settings | str) -> None:
+        if isinstance(source, Settings):
+            self._timeout_s, self._deadline = source.statement_timeout_s, source.deadline
+        else:
+            self._timeout_s = float(Settings.model_fields["statement_timeout_s"].default)
+            self._deadline = None
+
+    def begin(self, connection: sa.Connection) -> None:
+        """Configure the transaction that begins."""
+        parameters = self._compute(connection)
+        connection.execute(_STATEMENTS["configure_transaction"], parameters)
+
+    def shorten(self, connection: sa.Connection, cursor: psycopg.Cursor[Any], *_: object) -> None:
+        """Shorten the limits of the next statement, if the task ends before they do."""
+        if self._compute_left_s() >= self._timeout_s or not connection.in_transaction():
+            return
+        statement = _STATEMENTS["limit_statements"].compile(dialect=connection.dialect)
+        cursor.execute(str(statement), self._compute(connection))
+
+    def _compute_left_s(self) -> float:
+        return float("inf") if self._deadline is None else self._deadline - time.monotonic()
+
+    def _compute(self, connection: sa.Connection) -> dict[str, Any]:
+        left_s = max(self._compute_left_s(), 1.0)
+        # Some seconds at least for an idle session, because the process may only be slow.
+        idle_s = min(max(self._timeout_s, 5.0), left_s)
+        return {
+            "statement_timeout": f"{round(min(self._timeout_s, left_s) * 1000)}ms",
+            "idle_timeout": f"{round(idle_s * 1000)}ms",
+            "is_local": not get_driver_connection(connection).autocommit,
+        }
 
 
 @contextmanager
@@ -120,54 +153,9 @@ def translate_errors() -> Iterator[None]:
             "connection pool exhausted", "Try again with fewer threads"
         ) from error
     except sa.exc.DBAPIError as error:
-        raise _translate(error.orig or error) from error
+        raise postgres_errors.translate(error.orig or error) from error
     except psycopg.Error as error:  # from COPY, which SQLAlchemy does not see
-        raise _translate(error) from error
-
-
-# Transient errors, by SQLSTATE or its class: connection failures, insufficient resources,
-# serialization failures and deadlocks, shutdown and startup, timeouts of locks, statements and
-# idle sessions.
-_TRANSIENT = ("08", "53", "40", "57P", "55P03", "57014", "25P03", "25P04")
-# A rejected login has no SQLSTATE on the client's side, only the server's text.
-_LOGIN_REJECTED = re.compile(
-    r"password authentication failed|no password supplied|no pg_hba\.conf entry"
-    r"|(database|role) \".*\" does not exist|permission denied for database"
-    r"|is not permitted to log in|authentication failed"
-)
-
-
-def _translate(error: BaseException) -> FerError:
-    state = getattr(error, "sqlstate", None) or ""
-    what = f"the database reports: {_get_first_line(error)}"
-    if state in ("3F000", "42P01", "42703", "42883"):  # schema, table, column, function missing
-        return DatabaseError(what, f"{UPGRADE_HINT}: its tables do not match this version")
-    if state == "53100":
-        return DatabaseError(what, "Free disk space on the database server")
-    if state == "42501":
-        return DatabaseError(what, "Use the role that owns the schema fer, or grant the privilege")
-    if state == "57014":
-        return DatabaseUnavailableError(
-            what, "The database is busy, or FER_STATEMENT_TIMEOUT_S is too short for this day"
-        )
-    if state.startswith(_TRANSIENT):
-        return DatabaseUnavailableError(what, "Try again")
-    if not state and _LOGIN_REJECTED.search(str(error)):
-        return DatabaseError(
-            f"the database rejects the login: {_get_first_line(error)}",
-            "Check user, password and database of FER_DATABASE_URL",
-        )
-    if not state and isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
-        return DatabaseUnavailableError(
-            f"the database cannot be reached: {_get_first_line(error)}",
-            "Check that it runs and that FER_DATABASE_URL has its address",
-        )
-    return DatabaseError(what, "This is a bug of fer-batch, or the tables were changed manually")
-
-
-def _get_first_line(error: BaseException) -> str:
-    """The first line of the message; the following ones may quote a row."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise postgres_errors.translate(error) from error
 
 
 def get_driver_connection(connection: sa.Connection) -> psycopg.Connection[tuple[object, ...]]:
@@ -176,6 +164,15 @@ def get_driver_connection(connection: sa.Connection) -> psycopg.Connection[tuple
     if not isinstance(driver, psycopg.Connection):
         raise TypeError(f"not a psycopg connection: {type(driver).__name__}")
     return driver
+
+
+@contextmanager
+def allow_idling(connection: sa.Connection) -> Iterator[None]:
+    """Let the transaction be idle for any time within the block; it must hold no lock then."""
+    timeout = connection.execute(_GET_IDLE_TIMEOUT).scalar_one()
+    connection.execute(_SET_IDLE_TIMEOUT, {"timeout": "0"})
+    yield
+    connection.execute(_SET_IDLE_TIMEOUT, {"timeout": timeout})
 
 
 def lock(connection: sa.Connection, name: str) -> None:

@@ -8,7 +8,7 @@ runs in the caller's transaction and raises what `connections.translate_errors` 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from itertools import islice
@@ -22,18 +22,17 @@ from fer_batch.database.statements import load_statements
 from fer_batch.errors import DatabaseError, RetryableError
 from fer_batch.facilities.name_template import NO_CAPTURE_INFO, NameParser
 from fer_batch.facilities.registry import Facility
-from fer_batch.records import Batch, Image, KeyRange
+from fer_batch.log import get_logger
+from fer_batch.records import Batch, Image, KeyRange, ListedImage
 from fer_batch.testing.failpoints import failpoint
+
+log = get_logger(__name__)
 
 BatchStatus = Literal["listed", "not_ready", "no_permission", "failed"]
 
 _STATEMENTS = load_statements(__file__)
 _TRUNCATE_LISTING = sa.text("TRUNCATE pg_temp.listed_image")
 _COUNT_LISTING = sa.text("SELECT count(DISTINCT image_key) FROM pg_temp.listed_image")
-# Disabled while a listing is copied: rows arrive as fast as S3 delivers them. The transaction holds
-# no lock during that time.
-_DISABLE_IDLE_TIMEOUT = sa.text("SET LOCAL idle_in_transaction_session_timeout = 0")
-_RESTORE_IDLE_TIMEOUT = sa.text("SET LOCAL idle_in_transaction_session_timeout TO DEFAULT")
 _IS_DAY_DELETED = sa.text("SELECT fer.is_day_deleted(:facility_id, :capture_day)")
 
 _COPY_ROWS = 10_000
@@ -43,11 +42,14 @@ _COPY_ROWS = 10_000
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
-def sync_facilities(connection: sa.Connection, facilities: Mapping[str, Facility]) -> None:
+def sync_facilities(
+    connection: sa.Connection, facilities: Mapping[str, Facility], invalid_ids: Iterable[str] = ()
+) -> None:
     """Write the whole registry into the table `facility`.
 
-    Facilities that were removed from the registry keep their row, with `is_in_registry` false. A
-    row is written, and `updated_at` moves, only if something changed.
+    Facilities that were removed from the registry keep their row, with `is_in_registry` false.
+    Those with `invalid_ids` are in the registry, but their entry is invalid: their row stays as it
+    is. A row is written, and `updated_at` moves, only if something changed.
     """
     table = tables.facility
     # Sorted, so that concurrent runs lock the rows in the same order and cannot deadlock.
@@ -65,7 +67,7 @@ def sync_facilities(connection: sa.Connection, facilities: Mapping[str, Facility
         )
     connection.execute(
         sa.update(table)
-        .where(table.c.is_in_registry, table.c.facility_id.not_in(list(facilities)))
+        .where(table.c.is_in_registry, table.c.facility_id.not_in([*facilities, *invalid_ids]))
         .values(is_in_registry=False, updated_at=sa.func.now())
     )
 
@@ -75,9 +77,14 @@ def _make_facility_row(facility: Facility) -> dict[str, Any]:
     return {
         "facility_id": facility.facility_id,
         "name": facility.name,
+        "group_name": facility.group,
         "time_zone": facility.time_zone,
         "image_kind": facility.image_kind,
-        "key_template": facility.key_template,
+        "key_template": list(facility.key_template),
+        "day_clock": facility.day_clock,
+        "include": list(facility.include),
+        "exclude": list(facility.exclude),
+        "empty_days": facility.empty_days,
         "name_template": facility.name_template,
         "name_clock": facility.name_clock,
         "bucket": facility.bucket,
@@ -137,32 +144,32 @@ def find_version_of_run(connection: sa.Connection, run_id: str) -> str | None:
 def merge_listing(
     connection: sa.Connection,
     batch: Batch,
-    objects: Iterable[tuple[str, str, int]],
+    objects: Iterable[ListedImage],
     parse_name: NameParser = lambda _: NO_CAPTURE_INFO,
 ) -> tuple[int, int]:
-    """Write a listing, as (key, ETag, size in bytes), into `image` in bounded memory.
+    """Write a listing into `image` in bounded memory.
 
     `parse_name` gives camera and capture time of a key; where they differ from the stored ones,
     after a change of the name template, the row is updated but is no work. Returns how many images
     were listed, and how many of them became work: new ones, those with another ETag, and those
-    that are listed again after the outcome `missing`. Images that are not in the listing stay as
-    they are, and erased ones are left out. An exception of `objects` is passed on; the caller's
+    that are listed again after the outcome `missing`, `archived` or `refused`. Images that are
+    still archived are no work. Images that are not in the listing stay as they are, and erased
+    ones are left out. An exception of `objects` is passed on; the caller's
     rollback then undoes everything. Raises DatabaseError for a key that PostgreSQL cannot hold,
     RetryableError for a day that was deleted concurrently.
     """
     connection.execute(_STATEMENTS["create_listing_table"])
     connection.execute(_TRUNCATE_LISTING)
-    connection.execute(_DISABLE_IDLE_TIMEOUT)
     failpoint("list.copy.before")
     driver = connections.get_driver_connection(connection)
     copy_listing = _STATEMENTS["copy_listing"].text
     remaining = iter(objects)
-    while rows := list(islice(remaining, _COPY_ROWS)):
-        with driver.cursor() as cursor, cursor.copy(copy_listing) as copy:
-            for key, etag, size_bytes in rows:
-                copy.write_row((_check_storable(key), etag, size_bytes, *parse_name(key)))
-            failpoint("list.copy.during")
-    connection.execute(_RESTORE_IDLE_TIMEOUT)
+    with connections.allow_idling(connection):  # rows arrive as fast as S3 delivers them
+        while rows := list(islice(remaining, _COPY_ROWS)):
+            with driver.cursor() as cursor, cursor.copy(copy_listing) as copy:
+                for key, *fields in rows:
+                    copy.write_row((_check_storable(key), *fields, *parse_name(key)))
+                failpoint("list.copy.during")
     failpoint("list.copy.after")
     listed = connection.execute(_COUNT_LISTING).scalar_one()
     if listed == 0:
@@ -176,6 +183,34 @@ def merge_listing(
     merged = connection.execute(_STATEMENTS["merge_listing"], asdict(batch))
     failpoint("list.upsert.after")
     return int(listed), merged.rowcount
+
+
+def discard_unselected(
+    connection: sa.Connection, batch: Batch, is_selected: Callable[[str], bool]
+) -> int:
+    """Delete the images of earlier listings whose key is not selected any more; returns how many.
+
+    So a pattern that is added to the registry has an effect on days that were listed before. Their
+    results are deleted too. Call it after `merge_listing`, in the same transaction.
+    """
+    # A selected key need not be in the listing: its object may be gone.
+    keys = connection.execute(_STATEMENTS["list_unlisted"], asdict(batch)).scalars()
+    unselected = [key for key in keys if not is_selected(key)]
+    if unselected:
+        # A chunk of the day either ends before this, or begins after it and writes none of them.
+        for step in ("listing", "results"):
+            connections.lock(connection, f"{step}:{batch.facility_id}:{batch.capture_day}")
+        params = asdict(batch) | {"image_keys": unselected}
+        connection.execute(_STATEMENTS["discard_faces"], params)
+        connection.execute(_STATEMENTS["discard_results"], params)
+        connection.execute(_STATEMENTS["discard_images"], params)
+        log.warning(
+            "images discarded by include or exclude",
+            facility=batch.facility_id,
+            day=batch.capture_day.isoformat(),
+            images=len(unselected),
+        )
+    return len(unselected)
 
 
 def _check_not_deleted(connection: sa.Connection, batch: Batch) -> None:
@@ -210,10 +245,12 @@ def record_batch(
     reason: str = "",
     images: int | None = None,
     size_bytes: int | None = None,
+    excluded: int = 0,
 ) -> None:
     """Record the status of a batch's listing; `attempted_at` is when the listing began.
 
-    `images` and `size_bytes` (their sum) belong to status `listed`. Another status never
+    `images`, `size_bytes` (their sum) and `excluded` (how many objects were left out by the
+    facility's patterns) belong to status `listed`. Another status never
     overwrites the counts and the time of the last successful listing.
     """
     row: dict[str, Any] = {
@@ -223,7 +260,13 @@ def record_batch(
         "run_id": run_id,
     }
     if status == "listed":
-        row |= {"images_listed": images, "bytes_listed": size_bytes, "listed_at": attempted_at}
+        row |= {
+            "images_listed": images,
+            "bytes_listed": size_bytes,
+            "listed_at": attempted_at,
+            "objects_excluded": excluded,
+            "images_late": 0,
+        }
     connection.execute(
         insert(tables.batch)
         .values(asdict(batch) | row)
@@ -259,6 +302,16 @@ def list_unfinished(
             "page_size": limit,
         },
     )
-    return [
-        Image(key_range.batch, row.image_key, row.etag, row.size_bytes, row.member) for row in rows
-    ]
+    return [_make_image(key_range.batch, row) for row in rows]
+
+
+def sample_images(connection: sa.Connection, batch: Batch, sample_size: int) -> Sequence[Image]:
+    """Some images of a batch, spread over its keys; first those that could be read before."""
+    rows = connection.execute(
+        _STATEMENTS["sample_images"], asdict(batch) | {"sample_size": sample_size}
+    )
+    return [_make_image(batch, row) for row in rows]
+
+
+def _make_image(batch: Batch, row: sa.Row[Any]) -> Image:
+    return Image(batch, row.image_key, row.etag, row.size_bytes, row.member, row.is_archived)

@@ -8,7 +8,10 @@ computed by ledger.py.
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,14 +21,20 @@ from sqlalchemy.dialects.postgresql import insert
 from fer_batch.database import connections, tables
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import DatabaseError
-from fer_batch.records import Batch, Image, ImageScore, Outcome
+from fer_batch.records import Batch, Image, ImageScore, KeyRange, ListedImage, Outcome
 from fer_batch.testing.failpoints import failpoint
 
 _STATEMENTS = load_statements(__file__)
 
 _DECODED = (Outcome.SCORED, Outcome.NO_FACE)
 _UNDECODABLE = (Outcome.DECODER_CRASHED, Outcome.UNREADABLE, Outcome.UNSUPPORTED)
-_UNREAD = (Outcome.MISSING, Outcome.CHANGED, Outcome.FETCH_FAILED)
+_UNREAD = (
+    Outcome.MISSING,
+    Outcome.ARCHIVED,
+    Outcome.REFUSED,
+    Outcome.CHANGED,
+    Outcome.FETCH_FAILED,
+)
 """Outcomes of images whose content was not read."""
 _MAX_REASON_CHARACTERS = 200
 
@@ -59,17 +68,52 @@ def list_model_versions(connection: sa.Connection) -> list[dict[str, Any]]:
     return [dict(row) for row in rows.mappings()]
 
 
-def count_finished(
-    connection: sa.Connection, batches: Sequence[Batch], model_version: str
-) -> dict[Batch, int]:
-    """How many images of each batch have a final result for this version; 0 is left out."""
+@dataclass(frozen=True, slots=True)
+class FinishedImages:
+    """Which images of a batch a run would not score, as `load_finished` reads them.
+
+    `etags` are the ETags of final results by key; `unread` are the keys whose object could not be
+    read; `erased` are the SHA-256 of the keys of erased images.
+    """
+
+    etags: Mapping[str, str]
+    unread: frozenset[str]
+    erased: frozenset[bytes]
+
+    def contain(self, listed: ListedImage) -> bool:
+        """Whether a listed image is one of them."""
+        if self.erased and hashlib.sha256(listed.key.encode()).digest() in self.erased:
+            return True
+        is_read = listed.key not in self.unread or listed.is_archived
+        return is_read and self.etags.get(listed.key) == listed.etag
+
+
+def load_finished(connection: sa.Connection, batch: Batch, model_version: str) -> FinishedImages:
+    """The images of a batch that are finished for this version, as far as they are listed again."""
+    params = asdict(batch) | {"model_version": model_version}
+    rows = connection.execute(_STATEMENTS["list_finished"], params).all()
+    erased = connection.execute(_STATEMENTS["list_erased"], params).scalars()
+    return FinishedImages(
+        {row.image_key: row.etag for row in rows},
+        frozenset(row.image_key for row in rows if row.is_unread),
+        frozenset(bytes(digest) for digest in erased),
+    )
+
+
+def count_outcomes(
+    connection: sa.Connection, key_ranges: Sequence[KeyRange], model_version: str, run_id: str
+) -> Counter[str]:
+    """How many results a run has written in these key ranges for this version, by outcome."""
     params = {
-        "facility_ids": sorted({batch.facility_id for batch in batches}),
-        "capture_days": sorted({batch.capture_day for batch in batches}),
+        "facility_ids": [key_range.batch.facility_id for key_range in key_ranges],
+        "capture_days": [key_range.batch.capture_day for key_range in key_ranges],
+        "first_keys": [key_range.first_key for key_range in key_ranges],
+        "last_keys": [key_range.last_key for key_range in key_ranges],
         "model_version": model_version,
+        "run_id": run_id,
     }
-    rows = connection.execute(_STATEMENTS["count_finished"], params)
-    return {Batch(row.facility_id, row.capture_day): row.images for row in rows}
+    rows = connection.execute(_STATEMENTS["count_outcomes"], params)
+    return Counter({row.outcome: row.images for row in rows})
 
 
 def check_registered(connection: sa.Connection, model_version: str) -> None:

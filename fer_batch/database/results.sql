@@ -1,18 +1,42 @@
--- name: count_finished
--- Results for another ETag, and of objects that were not listed, do not count.
-SELECT i.facility_id, i.capture_day, count(*) AS images
+-- name: list_finished
+-- The ETag of each result that is final as long as its image has this ETag. is_unread: a listing
+-- that contains the image again makes it unfinished, unless the object is archived.
+SELECT
+    r.image_key,
+    r.etag,
+    r.outcome IN ('missing', 'archived', 'refused') AS is_unread
 FROM fer.image AS i
 JOIN fer.image_result AS r
     ON r.facility_id = i.facility_id
     AND r.capture_day = i.capture_day
-    AND r.capture_day = ANY (:capture_days)
     AND r.image_key = i.image_key
     AND r.member = i.member
     AND r.model_version = :model_version
-WHERE i.facility_id = ANY (:facility_ids)
-    AND i.capture_day = ANY (:capture_days)
-    AND fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at, NULL)
-GROUP BY i.facility_id, i.capture_day;
+WHERE i.facility_id = :facility_id
+    AND i.capture_day = :capture_day
+    AND i.member = ''
+    AND fer.is_final(r.outcome, r.etag, r.etag, r.scored_at, i.listed_at, NULL);
+
+-- name: list_erased
+SELECT key_sha256
+FROM fer.deletion
+WHERE kind = 'image' AND facility_id = :facility_id;
+
+-- name: count_outcomes
+-- The results that a run has written in key ranges, by outcome. The ranges are given as columns.
+SELECT r.outcome, count(*) AS images
+FROM unnest(
+        CAST(:facility_ids AS text[]), CAST(:capture_days AS date[]),
+        CAST(:first_keys AS text[]), CAST(:last_keys AS text[])
+    ) AS key_range (facility_id, capture_day, first_key, last_key)
+JOIN fer.image_result AS r
+    ON r.facility_id = key_range.facility_id
+    AND r.capture_day = key_range.capture_day
+    AND r.capture_day = ANY (:capture_days)
+    AND r.image_key >= key_range.first_key COLLATE "C"
+    AND r.image_key <= key_range.last_key COLLATE "C"
+WHERE r.model_version = :model_version AND r.run_id = :run_id
+GROUP BY r.outcome;
 
 -- name: create_image_staging
 -- The image results of a chunk are collected here before they are merged. The table lives as long

@@ -5,6 +5,7 @@ Connections are left to connections.py; the contents of the tables, to ledger.py
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from datetime import date
 from functools import cache
@@ -15,23 +16,32 @@ import sqlalchemy as sa
 
 from fer_batch import resources
 from fer_batch.database import connections
-from fer_batch.database.connections import UPGRADE_HINT
+from fer_batch.database.postgres_errors import ENCODING_HINT, PRIVILEGE_HINT, UPGRADE_HINT
 from fer_batch.database.statements import load_statements
-from fer_batch.errors import DatabaseError
+from fer_batch.errors import DatabaseError, LockTimeoutError
+from fer_batch.log import get_logger
 from fer_batch.settings import Settings
 
 if TYPE_CHECKING:
     from alembic.config import Config  # slow to import, and a scoring process does not need it
 
+log = get_logger(__name__)
+
 _STATEMENTS = load_statements(__file__)
 _ENSURE_PARTITIONS = sa.text("SELECT fer.ensure_partitions(:days)")
 _HAS_SCHEMA = sa.text("SELECT to_regclass('fer.schema_version') IS NOT NULL")
 _READ_REVISION = sa.text("SELECT version_num FROM fer.schema_version")
+_READ_ENCODING = sa.text("SHOW server_encoding")
 _CREATE_SCHEMA = sa.text("CREATE SCHEMA IF NOT EXISTS fer")
 # For this transaction: a migration may take any time, and may wait for another upgrade.
 _DISABLE_STATEMENT_TIMEOUT = sa.text("SET LOCAL statement_timeout = 0")
+_SET_LOCK_TIMEOUT = sa.text("SELECT set_config('lock_timeout', :timeout, true)")
 
 _OLDEST_SERVER = (15,)  # the first with MERGE
+_LOCK_TIMEOUT = "3s"
+_LOCK_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 20.0)
+"""While an upgrade waits for a table that others use, everybody who comes later waits behind it. So
+it waits only for the lock timeout, starts over after a pause, and gives up after the last one."""
 
 
 def ensure_partitions(connection: sa.Connection, days: Iterable[date]) -> int:
@@ -68,27 +78,61 @@ def upgrade(source: Settings | str) -> str:
     """Upgrade the schema `fer` to this version's migrations and views; returns the revision.
 
     It is one transaction under a lock, so that concurrent upgrades wait for each other and a
-    failed one leaves nothing behind. Raises DatabaseError if the server is too old, or the schema
-    is newer than this version.
+    failed one leaves nothing behind. Raises DatabaseError if the server is too old, the database
+    has another encoding than UTF8, or the schema is newer than this version, and LockTimeoutError
+    if others use the tables for about a minute.
     """
-    from alembic import command
-
     target = connections.create_engine(source)
     try:
-        with connections.transaction(target) as connection:
-            _check_server(connection)
-            connection.execute(_DISABLE_STATEMENT_TIMEOUT)
-            connections.lock(connection, "upgrade")
-            _check_known(_read_revision(connection))
-            connection.execute(_CREATE_SCHEMA)
-            config = _build_alembic_config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            for view in sorted((resources.find_sql_dir() / "views").glob("*.sql")):
-                run_script(connection, view)
+        for pause_s in _LOCK_PAUSES_S:
+            try:
+                return _upgrade(target)
+            except LockTimeoutError:
+                log.warning(
+                    "the tables are in use; the upgrade starts over after a pause",
+                    pause_s=pause_s,
+                    used_by=_describe_lock_holders(target),
+                )
+                time.sleep(pause_s)
+        return _upgrade(target)
+    except LockTimeoutError as error:
+        raise LockTimeoutError(
+            f"the upgrade cannot lock the tables: {_describe_lock_holders(target)}",
+            "Nothing was changed. Pause the DAGs, wait for these sessions or end them, and run "
+            "`fer-batch db upgrade` again",
+        ) from error
     finally:
         target.dispose()
+
+
+def _upgrade(target: sa.Engine) -> str:
+    from alembic import command
+
+    with connections.transaction(target) as connection:
+        _check_server(connection)
+        connection.execute(_DISABLE_STATEMENT_TIMEOUT)
+        connections.lock(connection, "upgrade")
+        connection.execute(_SET_LOCK_TIMEOUT, {"timeout": _LOCK_TIMEOUT})
+        _check_known(_read_revision(connection))
+        connection.execute(_CREATE_SCHEMA)
+        config = _build_alembic_config()
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        for view in sorted((resources.find_sql_dir() / "views").glob("*.sql")):
+            run_script(connection, view)
     return _get_head()
+
+
+def _describe_lock_holders(target: sa.Engine) -> str:
+    """The sessions that use the tables, as far as this role may see them."""
+    with connections.transaction(target) as connection:
+        rows = connection.execute(_STATEMENTS["list_lock_holders"]).all()
+    described = (
+        f"process {row.pid} (user {row.usename}, {row.application_name or 'no application name'}, "
+        f"{row.state or 'state not visible'})"
+        for row in rows
+    )
+    return ", ".join(described) or "the sessions that used them have ended"
 
 
 def run_script(connection: sa.Connection, file: Path) -> None:
@@ -98,13 +142,30 @@ def run_script(connection: sa.Connection, file: Path) -> None:
 
 
 def check_migrated(target: sa.Engine) -> None:
-    """Raise DatabaseError unless the schema is at the revision of this version."""
+    """Raise DatabaseError unless the schema is at the revision of this version.
+
+    Also if the server or the encoding of the database is not one that fer-batch can use.
+    """
     with connections.transaction(target) as connection:
+        _check_server(connection)
         revision = _read_revision(connection)
     _check_known(revision)
     if revision != _get_head():
         state = "has no fer-batch tables yet" if revision is None else f"is at migration {revision}"
         raise DatabaseError(f"the database {state}; this version needs {_get_head()}", UPGRADE_HINT)
+
+
+def check_writable(target: sa.Engine) -> None:
+    """Write to the database as a run does, and roll it back.
+
+    Raises DatabaseUnavailableError if it is a standby, DatabaseError for a missing privilege.
+    """
+    with connections.translate_errors(), target.connect() as connection:
+        connection.execute(_STATEMENTS["write_nothing"])
+        missing = connection.execute(_STATEMENTS["list_missing_privileges"]).scalars().all()
+        connection.rollback()
+    if missing:
+        raise DatabaseError(f"the role of FER_DATABASE_URL {'; '.join(missing)}", PRIVILEGE_HINT)
 
 
 def _check_server(connection: sa.Connection) -> None:
@@ -113,6 +174,12 @@ def _check_server(connection: sa.Connection) -> None:
         raise DatabaseError(
             f"the server is PostgreSQL {'.'.join(map(str, version))}",
             f"fer-batch needs PostgreSQL {_OLDEST_SERVER[0]} or newer",
+        )
+    encoding = connection.execute(_READ_ENCODING).scalar_one()
+    if encoding != "UTF8":
+        raise DatabaseError(
+            f"the database has the encoding {encoding}, which cannot hold every image key",
+            ENCODING_HINT,
         )
 
 

@@ -34,3 +34,33 @@ ORDER BY
         'image_result', 'face_result', 'satisfaction_summary']::name[], c.relname) NULLS LAST,
     c.relname,
     a.attnum;
+
+-- name: write_nothing
+-- For a transaction that is rolled back: a standby refuses it.
+INSERT INTO fer.run (run_id, began_at) VALUES ('fer-batch check', clock_timestamp());
+
+-- name: list_missing_privileges
+-- What a run needs beside writing rows: it creates partitions and temporary tables.
+SELECT 'does not own the table fer.' || c.relname
+FROM pg_class AS c
+WHERE c.oid = ANY (ARRAY['fer.image', 'fer.image_result', 'fer.face_result']::regclass[])
+    AND NOT pg_has_role(c.relowner, 'USAGE')
+UNION ALL
+SELECT 'has no privilege CREATE on the schema fer'
+WHERE NOT has_schema_privilege('fer', 'CREATE')
+UNION ALL
+SELECT 'has no privilege TEMPORARY on the database'
+WHERE NOT has_database_privilege(current_database(), 'TEMPORARY');
+
+-- name: list_lock_holders
+-- The sessions that use tables or views of the schema.
+SELECT DISTINCT a.pid, a.usename, a.application_name, a.state
+FROM pg_locks AS l
+JOIN pg_class AS c ON c.oid = l.relation
+JOIN pg_stat_activity AS a ON a.pid = l.pid
+JOIN pg_database AS d ON d.oid = l.database
+WHERE l.granted
+    AND c.relnamespace = to_regnamespace('fer')
+    AND d.datname = current_database()
+    AND a.pid <> pg_backend_pid()
+ORDER BY a.pid;

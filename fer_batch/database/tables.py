@@ -22,7 +22,7 @@ facility = sa.Table(
     sa.Column("name", sa.Text, nullable=False),
     sa.Column("time_zone", sa.Text, nullable=False),
     sa.Column("image_kind", sa.Text, nullable=False),
-    sa.Column("key_template", sa.Text, nullable=False),
+    sa.Column("key_template", ARRAY(sa.Text), nullable=False),
     sa.Column("bucket", sa.Text),
     sa.Column("expected_images_min", sa.Integer, nullable=False),
     sa.Column("closed_weekdays", ARRAY(sa.Text), nullable=False),
@@ -38,6 +38,11 @@ facility = sa.Table(
     sa.Column("design_effect", sa.Double, nullable=False),
     sa.Column("name_template", sa.Text),
     sa.Column("name_clock", sa.Text, nullable=False),
+    sa.Column("day_clock", sa.Text, nullable=False),
+    sa.Column("include", ARRAY(sa.Text), nullable=False),
+    sa.Column("exclude", ARRAY(sa.Text), nullable=False),
+    sa.Column("empty_days", sa.Text, nullable=False),
+    sa.Column("group_name", sa.Text),
 )
 
 model_version = sa.Table(
@@ -82,6 +87,8 @@ batch = sa.Table(
     sa.Column("listed_at", _AT),
     sa.Column("attempted_at", _AT, nullable=False),
     sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("objects_excluded", sa.BigInteger),
+    sa.Column("images_late", sa.BigInteger, nullable=False),
 )
 
 retention = sa.Table(
@@ -163,6 +170,8 @@ satisfaction_summary = sa.Table(
     sa.Column("benchmark_weight", sa.Double),
     sa.Column("totals", JSONB(none_as_null=True)),
     sa.Column("former_figures", JSONB(none_as_null=True)),
+    sa.Column("hours", JSONB(none_as_null=True)),
+    sa.Column("cameras", JSONB(none_as_null=True)),
 )
 
 satisfaction_change = sa.Table(
@@ -183,4 +192,18 @@ satisfaction_change = sa.Table(
     sa.Column("sad_p_value", sa.Double, nullable=False),
     sa.Column("sad_q_value", sa.Double),
     sa.Column("run_id", sa.Text, nullable=False),
+)
+
+finding = sa.Table(
+    "finding",
+    METADATA,
+    sa.Column("finding_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
+    sa.Column("facility_id", _ID, nullable=False),
+    sa.Column("capture_day", sa.Date, nullable=False),
+    sa.Column("check_name", sa.Text, nullable=False),
+    sa.Column("severity", sa.Text, nullable=False),
+    sa.Column("meaning", sa.Text, nullable=False),
+    sa.Column("finding", sa.Text, nullable=False),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("found_at", _AT, nullable=False),
 )

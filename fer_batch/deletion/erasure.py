@@ -3,7 +3,9 @@
 Rows of `image`, `image_result` and `face_result` are deleted for all model versions. The deletion
 is recorded without the deleted contents, and the day's summary gets a revision computed from the
 remaining rows. The object in S3 belongs to whoever uploaded it: it is not touched, and a listing
-that contains it again skips it. Deleting old days is left to retention.py.
+that contains it again skips it. An empty day, such as one that was processed by mistake, is
+withdrawn instead: its batch and its summaries are deleted, and a later run may list it. Deleting
+old days is left to retention.py.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ class Target:
 class ErasedDay:
     """A facility's capture day and how many `image` and `face_result` rows are to erase or erased.
 
-    `revision` is the summary that no longer counts them; None if the day has no summary.
+    `revision` is the summary that no longer counts them; None if the day has no summary. A day of 0
+    images is an empty one, which is withdrawn with its summaries.
     """
 
     facility_id: str
@@ -52,12 +55,17 @@ class ErasedDay:
 def find_erasable(connection: sa.Connection, target: Target) -> list[ErasedDay]:
     """The rows that can be erased, day by day; empty if they were erased before.
 
+    A target that is a day without images is returned with 0 images, if a run has processed it.
     Raises ConfigurationError if no such rows are stored and none were erased, so that a mistyped
     key is not reported as erased.
     """
     params = asdict(target)
     rows = connection.execute(_STATEMENTS["find_erasable"], params).mappings()
     days = [ErasedDay(**row) for row in rows]
+    if not days and target.capture_day is not None and target.image_key is None:
+        batch = Batch(target.facility_id, target.capture_day)
+        if _is_empty(connection, batch):
+            return [ErasedDay(**asdict(batch), images=0, faces=0)]
     if not days and not connection.execute(_STATEMENTS["is_erased"], params).scalar_one():
         if target.image_key is not None:
             kind = "image with that key"
@@ -114,6 +122,10 @@ def _erase_day(connection: sa.Connection, batch: Batch, target: Target, run_id: 
     # finds the image neither in the tables nor in its listing.
     for step in ("listing", "results", "summary"):
         connections.lock(connection, f"{step}:{batch.facility_id}:{batch.capture_day}")
+    if target.image_key is None and _is_empty(connection, batch):
+        _withdraw(connection, batch, run_id)
+        return ErasedDay(**asdict(batch), images=0, faces=0)
+    connection.execute(_STATEMENTS["delete_findings"], params)
     faces = connection.execute(_STATEMENTS["delete_faces"], params).rowcount
     connection.execute(_STATEMENTS["delete_results"], params)
     images = connection.execute(_STATEMENTS["delete_images"], params).rowcount
@@ -140,6 +152,27 @@ def _record_deletion(
             }
         )
     )
+
+
+def _is_empty(connection: sa.Connection, batch: Batch) -> bool:
+    """Whether a run has processed the day without ever finding an image."""
+    return bool(connection.execute(_STATEMENTS["is_empty"], asdict(batch)).scalar_one())
+
+
+def _withdraw(connection: sa.Connection, batch: Batch, run_id: str) -> None:
+    """Delete the batch and the summaries of an empty day, and write the periods without it.
+
+    Nothing is recorded in `deletion`: a later run may list the day.
+    """
+    facility = ledger.load_facility(connection, batch.facility_id)
+    params = asdict(batch) | {"today": facility.compute_local_day(datetime.now(UTC))}
+    connection.execute(_STATEMENTS["delete_findings"], params)
+    connection.execute(_STATEMENTS["delete_batch"], params)
+    connection.execute(_STATEMENTS["delete_day_summaries"], params)
+    connection.execute(_STATEMENTS["delete_period_summaries"], params)
+    facilities = {batch.facility_id: facility}
+    periods.write_period_summaries(connection, [batch], facilities, run_id)
+    comparisons.write_changes(connection, [batch], facilities, run_id)
 
 
 def _write_summary(connection: sa.Connection, batch: Batch, run_id: str) -> int | None:

@@ -27,6 +27,48 @@ SELECT EXISTS (
             OR kind = 'image'
                 AND key_sha256 = sha256(convert_to(CAST(:image_key AS text), 'UTF8'))));
 
+-- name: is_empty
+-- Whether a run has processed the day and no image of it was ever found. What retention or an
+-- erasure has deleted is not empty.
+SELECT EXISTS (
+    SELECT FROM fer.batch AS b
+    WHERE b.facility_id = :facility_id
+        AND b.capture_day = :capture_day
+        AND NOT fer.is_day_deleted(b.facility_id, b.capture_day)
+        AND fer.erased_images(b.facility_id, b.capture_day) = 0
+        AND NOT EXISTS (
+            SELECT FROM fer.image AS i
+            WHERE i.facility_id = :facility_id AND i.capture_day = :capture_day)
+        AND NOT EXISTS (
+            SELECT FROM fer.satisfaction_summary AS s
+            WHERE s.facility_id = b.facility_id
+                AND s.capture_day = b.capture_day
+                AND s.period = 'day'
+                AND s.images > 0));
+
+-- name: delete_batch
+DELETE FROM fer.batch
+WHERE facility_id = :facility_id AND capture_day = :capture_day;
+
+-- name: delete_day_summaries
+DELETE FROM fer.satisfaction_summary
+WHERE facility_id = :facility_id AND capture_day = :capture_day AND period = 'day';
+
+-- name: delete_period_summaries
+-- The summaries of weeks and four weeks that exist only because of the day: of which no other day
+-- has a summary, or which are not over.
+DELETE FROM fer.satisfaction_summary AS s
+WHERE s.facility_id = :facility_id
+    AND s.period <> 'day'
+    AND :capture_day BETWEEN s.first_day AND s.capture_day
+    AND (
+        s.capture_day >= :today
+        OR NOT EXISTS (
+            SELECT FROM fer.satisfaction_summary AS d
+            WHERE d.facility_id = s.facility_id
+                AND d.period = 'day'
+                AND d.capture_day BETWEEN s.first_day AND s.capture_day));
+
 -- name: delete_faces
 DELETE FROM fer.face_result
 WHERE facility_id = :facility_id
@@ -44,3 +86,8 @@ DELETE FROM fer.image
 WHERE facility_id = :facility_id
     AND capture_day = :capture_day
     AND (CAST(:image_key AS text) IS NULL OR image_key = :image_key);
+
+-- name: delete_findings
+-- All of the day: a finding may name the key of an image.
+DELETE FROM fer.finding
+WHERE facility_id = :facility_id AND capture_day = :capture_day;

@@ -149,6 +149,8 @@ def _drop_day(target: sa.Engine, day: date, parts: Sequence[Any]) -> DroppedDay:
         dropped = _count_rows(connection, day, parts)
         for part in parts:
             _execute_raw(connection, part.drop_table)
+        # They may name keys of images.
+        connection.execute(sa.delete(tables.finding).where(tables.finding.c.capture_day == day))
         connection.execute(
             sa.insert(tables.deletion).values(
                 kind="retention", capture_day=day, images=dropped.images, faces=dropped.faces

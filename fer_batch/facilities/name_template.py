@@ -1,10 +1,10 @@
 """Name templates: how the names of a facility's images encode camera and capture time.
 
-A template such as `{camera}/{captured_at:%H%M%S}-{*}.jpg` describes the part of a key below the
-prefix of its capture day (see key_template.py). It is compiled to one regular expression whose time
+A template such as `{camera}/{captured_at:%H%M%S}-{*}.jpg` describes the part of a key after the
+key template (see key_template.py). It is compiled to one regular expression whose time
 grows only linearly with the length of a key, because anyone who may upload can choose the keys. A
-name that does not match has neither camera nor time; that is not an error. Which facility has which
-template is left to registry.py, storing the results to database/ledger.py.
+name that does not match has neither camera nor time; that is not an error. Which part of a key is
+the name is left to day_keys.py, storing the results to database/ledger.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
-NameClock: TypeAlias = Literal["local", "UTC"]
+Clock: TypeAlias = Literal["local", "UTC"]
 
 MAX_TEMPLATE_CHARACTERS = 200
 MAX_CAMERA_CHARACTERS = 100
@@ -55,6 +55,7 @@ _DIGITS = frozenset(string.digits)
 # No control characters, no line separators, and none that reorder the text around them.
 _NOT_IN_CAMERA = r"/\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069"
 _CAMERA_NAME = f"([^{_NOT_IN_CAMERA}]{{1,{MAX_CAMERA_CHARACTERS}}}?)"
+_IS_CAMERA = re.compile(_CAMERA_NAME)
 
 
 class CaptureInfo(NamedTuple):
@@ -115,15 +116,32 @@ def check_name_template(template: str) -> str:
     return template
 
 
-def build_name_parser(
-    template: str | None, prefix: str, day: date, time_zone: str, clock: NameClock
-) -> NameParser:
-    """Build the parser of the names below `prefix`, the key prefix of the capture day.
+def is_camera(text: str) -> bool:
+    """Whether the text can be stored as the name of a camera."""
+    return _IS_CAMERA.fullmatch(text) is not None
 
-    `template` must be valid, see `check_name_template`; without one, no key has capture info. Nor
-    has a key outside the prefix. Wall-clock times are by the clock of `time_zone` or UTC. A local
-    time that occurs twice, when the clock is set back, is taken as the first occurrence; one that
-    the clock skips, as if it had not been set forward yet.
+
+def has_camera(template: str) -> bool:
+    """Whether a valid template contains the camera."""
+    return _CAMERA in _parse(template)
+
+
+def begins_with_epoch(template: str) -> bool:
+    """Whether the names of a valid template begin with the seconds or milliseconds since 1970."""
+    first = _parse(template)[0]
+    return isinstance(first, _Code) and first.code in _EPOCHS
+
+
+def build_name_reader(
+    template: str | None, day: date, time_zone: str, clock: Clock, key_day: date | None = None
+) -> Callable[[str], CaptureInfo]:
+    """Build the function that reads the names of a capture day's images.
+
+    `template` must be valid, see `check_name_template`; without one, no name has capture info.
+    Wall-clock times are by the clock of `time_zone` or UTC. `key_day` is the date in the key, by
+    the same clock; None if the key has the capture day itself. A local time that occurs twice, when
+    the clock is set back, is taken as the first occurrence; one that the clock skips, as if it had
+    not been set forward yet.
     """
     if template is None:
         return lambda _: NO_CAPTURE_INFO
@@ -131,27 +149,41 @@ def build_name_parser(
     zone = ZoneInfo(time_zone)
     noon = datetime.combine(day, time(12), zone).astimezone(UTC)
     name_zone = UTC if clock == "UTC" else zone
-    match_name, groups, start = compiled.pattern.fullmatch, compiled.groups, len(prefix)
+    match_name, groups = compiled.pattern.fullmatch, compiled.groups
+    has_no_date = not {"%Y", *_EPOCHS} & set(groups)
+    has_other_clock = clock == "UTC" or "%z" in groups
+    is_day_open = has_no_date and has_other_clock and key_day is None
 
-    def parse(key: str) -> CaptureInfo:
-        match = match_name(key, start)
-        if match is None or not key.startswith(prefix):
+    def read(name: str) -> CaptureInfo:
+        match = match_name(name)
+        if match is None:
             return NO_CAPTURE_INFO
         values = dict(zip(groups, match.groups(), strict=True))
         try:
-            captured_at = _read_time(values, day, name_zone)
+            captured_at = _read_time(values, key_day or day, name_zone)
+            if is_day_open:
+                captured_at = _move_to_day(captured_at, day, zone)
         except (ValueError, OverflowError):  # there is no such time, such as 25:00
             return CaptureInfo(values.get(_CAMERA), None)
         is_plausible = abs(captured_at - noon) <= MAX_FROM_NOON
         return CaptureInfo(values.get(_CAMERA), captured_at if is_plausible else None)
 
-    return parse
+    return read
+
+
+def _move_to_day(captured_at: datetime, day: date, zone: ZoneInfo) -> datetime:
+    """The same time of day, on the date on which it falls on the local capture day."""
+    for days in (0, -1, 1):
+        moved = captured_at + timedelta(days=days)
+        if moved.astimezone(zone).date() == day:
+            return moved
+    return captured_at  # a time that the local day does not have, because it is shorter
 
 
 def _read_time(values: dict[str, str], day: date, zone: tzinfo) -> datetime:
     """The capture time in UTC. Raises ValueError or OverflowError for a time that does not exist.
 
-    Without a date in the name, the time is on the capture day by the clock of the name.
+    Without a date in the name, the time is on `day` by the clock of the name.
     """
     if "epoch" in values:
         return datetime.fromtimestamp(int(values["epoch"]), UTC)

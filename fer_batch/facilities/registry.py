@@ -1,10 +1,10 @@
-"""The facility registry: which facilities may be read, and the format of their keys.
+"""The entries of the facility registry: which facilities may be read, the format of their keys.
 
-`load_registry` reads the TOML file and rejects unknown fields, so that a typo is not silently
-replaced by a default. The key template is the only source of an image's capture day; the time zone
-only determines when that day is over, and by which clock names tell the time. Templates are
-validated in key_template.py and name_template.py. The copy of the registry in the database is left
-to database/ledger.py, enforcing permissions before anything is read to pipeline/listing.py and
+Unknown fields are rejected, so that a typo is not silently replaced by a default. The capture day
+of an image comes from its key only; the time zone determines when that day is over, and by which
+clock names tell the time. Templates are validated in key_template.py and name_template.py and used
+in day_keys.py. Loading the registry is left to loading.py, its copy in the database to
+database/ledger.py, enforcing permissions before anything is read to pipeline/listing.py and
 pipeline/scoring.py.
 """
 
@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
-from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
@@ -23,29 +20,18 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     Strict,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
-from fer_batch.errors import ConfigurationError, FormerTargetError
-from fer_batch.facilities.key_template import (
-    DEFAULT_TEMPLATE,
-    check_template,
-    expand_template,
-    find_overlaps,
-)
-from fer_batch.facilities.name_template import (
-    NameClock,
-    NameParser,
-    build_name_parser,
-    check_name_template,
-)
-from fer_batch.settings import Settings
+from fer_batch.facilities import key_template as keys
+from fer_batch.facilities import name_template as names
+from fer_batch.facilities.day_keys import DayKeys, KeyLayout
+from fer_batch.facilities.name_template import Clock, NameParser
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -88,6 +74,10 @@ def _sort_weekdays(days: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(day for day in WEEKDAYS if day in days)
 
 
+def _to_templates(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
 def _check_relative_key(name: str) -> str:
     if name.startswith("/"):
         raise ValueError("must be a key below the day's prefix, such as _SUCCESS")
@@ -98,6 +88,9 @@ Line = Annotated[
     str,
     StringConstraints(min_length=1, max_length=200, strip_whitespace=True),
     AfterValidator(_check_printable),
+]
+Patterns = Annotated[
+    tuple[Line, ...], Strict(False), BeforeValidator(_to_templates), Field(max_length=100)
 ]
 FacilityId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -125,6 +118,11 @@ class Facility(_Table):
 
     facility_id: FacilityId = Field(description="The name of the TOML table")
     name: Line = Field(description="The display name")
+    group: Line | None = Field(
+        default=None,
+        description="The area or brand that the facility belongs to; the report has a section and "
+        "a total for each group",
+    )
     time_zone: Annotated[str, AfterValidator(_check_time_zone)] = Field(
         description="IANA time zone, such as `Europe/Berlin`; determines when a capture day is over"
     )
@@ -132,19 +130,38 @@ class Facility(_Table):
         description="`crops` are images of single faces, `frames` are camera images in which faces "
         "are detected"
     )
-    key_template: Annotated[str, AfterValidator(check_template)] = Field(
-        default=DEFAULT_TEMPLATE, description="The prefix of one capture day's keys; see below"
+    key_template: Annotated[
+        tuple[str, ...],
+        Strict(False),
+        BeforeValidator(_to_templates),
+        AfterValidator(keys.check_templates),
+    ] = Field(
+        default=(keys.DEFAULT_TEMPLATE,),
+        description="The prefix of one capture day's keys, or a list of them; see below",
     )
-    name_template: Annotated[str, AfterValidator(check_name_template)] | None = Field(
+    day_clock: Clock = Field(
+        default="local",
+        description="The clock of the dates in `key_template`: `local`, in `time_zone`, or `UTC`",
+    )
+    include: Patterns = Field(
+        default=(),
+        description="Patterns such as `*.jpg`: only matching objects are images; see below. "
+        "Without them, every object is one",
+    )
+    exclude: Patterns = Field(
+        default=(),
+        description="Patterns such as `*.json` or `*/thumbs/*`: matching objects are no images",
+    )
+    name_template: Annotated[str, AfterValidator(names.check_name_template)] | None = Field(
         default=None,
         description="Where the rest of a key names camera and capture time, such as "
         "`{camera}/{captured_at:%H%M%S}-{*}.jpg`; see below. Without it, images have no times",
     )
-    name_clock: NameClock = Field(
+    name_clock: Clock = Field(
         default="local",
         description="The clock of these times: `local`, in `time_zone`, or `UTC`",
     )
-    bucket: Annotated[str | None, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = Field(
+    bucket: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9._-]{3,255}$")] = Field(
         default=None, description="The facility's bucket; default `FER_S3_BUCKET`"
     )
     endpoint: Annotated[str, AfterValidator(_check_endpoint)] | None = Field(
@@ -173,6 +190,11 @@ class Facility(_Table):
         ge=0,
         le=2**31 - 1,
         description="A finding is reported for an open day with fewer images",
+    )
+    empty_days: Literal["error", "allowed"] = Field(
+        default="error",
+        description="Whether an open day without any image is an error of `check_data`, once the "
+        "facility had images: `error` or `allowed`",
     )
     closed_weekdays: Annotated[
         tuple[Weekday, ...], Strict(False), AfterValidator(_sort_weekdays)
@@ -218,17 +240,52 @@ class Facility(_Table):
     def _check_name_fields(self) -> Facility:
         if self.name_clock != "local" and self.name_template is None:
             raise ValueError("name_clock is the clock of name_template; set name_template too")
+        if self.day_clock == "UTC" and self.name_template is None:
+            raise ValueError(
+                'day_clock = "UTC" needs a name_template: the capture time decides to which '
+                "local day an image belongs"
+            )
         return self
 
-    def build_prefix(self, day: date) -> str:
-        """The prefix of all keys of the capture day."""
-        return expand_template(self.key_template, self.facility_id, day)
+    @model_validator(mode="after")
+    def _check_key_fields(self) -> Facility:
+        if overlap := keys.find_own_overlap(self.key_template, self.facility_id):
+            first, second = map(repr, overlap)
+            raise ValueError(
+                f"key_template has overlapping prefixes: {first} and {second} would list the same "
+                "images twice"
+            )
+        has_epoch = self.name_template is not None and names.begins_with_epoch(self.name_template)
+        if not has_epoch and not all(map(keys.has_date, self.key_template)):
+            raise ValueError(
+                "key_template must contain the complete capture day, such as "
+                "{capture_day:%Y-%m-%d}. Only in front of a name_template that begins with "
+                "{captured_at:epoch} or {captured_at:epoch_ms} it may be left out"
+            )
+        names_camera = self.name_template is not None and names.has_camera(self.name_template)
+        if names_camera and any(map(keys.has_camera, self.key_template)):
+            raise ValueError("only one of key_template and name_template may contain {camera}")
+        return self
+
+    def build_day_keys(self, day: date) -> DayKeys:
+        """The keys of the capture day: where to list them, and how to read them."""
+        return DayKeys(
+            KeyLayout(
+                facility_id=self.facility_id,
+                key_templates=self.key_template,
+                name_template=self.name_template,
+                name_clock=self.name_clock,
+                day_clock=self.day_clock,
+                time_zone=self.time_zone,
+                include=self.include,
+                exclude=self.exclude,
+            ),
+            day,
+        )
 
     def build_name_parser(self, day: date) -> NameParser:
         """The function that reads camera and capture time from a key of the capture day."""
-        return build_name_parser(
-            self.name_template, self.build_prefix(day), day, self.time_zone, self.name_clock
-        )
+        return self.build_day_keys(day).parse
 
     def compute_day_end_utc(self, day: date) -> datetime:
         """The time (UTC) at which the capture day ends in the facility's time zone."""
@@ -257,132 +314,3 @@ class Facility(_Table):
         The permission must be valid on the capture day and on the day of reading.
         """
         return self.find_permission_problem(max(capture_day, self.compute_local_day(now_utc)))
-
-
-def load_registry(path: Path, settings: Settings | None = None) -> dict[str, Facility]:
-    """Read and validate the registry; returns the facilities by id, in the order of the file.
-
-    With `settings`, a facility that names the default bucket or endpoint and one that omits it
-    are treated as sharing it when prefixes are compared. Raises ConfigurationError that names the
-    file and, for every problem, the facility, the field and what is allowed; it is a
-    FormerTargetError if a facility has `target_share`.
-    """
-    problems: list[str] = []
-    facilities: dict[str, Facility] = {}
-    tables = _read_tables(path)
-    for facility_id, table in tables.items():
-        if not isinstance(table, dict) or "facility_id" in table:
-            problems.append(
-                f"facility {facility_id}: must be a table [facility.its-id]; the id is only the "
-                "name of the table"
-            )
-            continue
-        try:
-            facilities[facility_id] = Facility(facility_id=facility_id, **table)
-        except ValidationError as error:
-            problems += [_describe_error(facility_id, e) for e in error.errors(include_url=False)]
-    problems += _find_overlaps(facilities.values(), settings)
-    if problems:
-        what, hint = f"{path}: {'; '.join(problems)}", "docs/registry.md describes every field"
-        former = [i for i, t in tables.items() if isinstance(t, dict) and "target_share" in t]
-        if former:
-            raise FormerTargetError(what, hint, former)
-        raise ConfigurationError(what, hint)
-    return facilities
-
-
-def select_facilities(
-    facilities: Mapping[str, Facility], ids: Sequence[str]
-) -> dict[str, Facility]:
-    """The facilities with these ids, in the registry's order; without ids all of them.
-
-    Raises ConfigurationError with close matches for an unknown id.
-    """
-    for facility_id in ids:
-        if facility_id not in facilities:
-            near = difflib.get_close_matches(facility_id, facilities, n=3)
-            hint = (
-                f"Did you mean {' or '.join(near)}?"
-                if near
-                else "Known facilities: " + ", ".join(facilities)
-            )
-            raise ConfigurationError(f"the registry has no facility {facility_id!r}", hint)
-    return {i: f for i, f in facilities.items() if not ids or i in ids}
-
-
-def _read_tables(path: Path) -> dict[str, Any]:
-    """The tables below `facility`, not yet validated."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(
-            f"the facility registry {path} cannot be read: {error.strerror}",
-            "Set FER_FACILITIES_FILE, or copy config/facilities.toml and edit it",
-        ) from None
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path} is not UTF-8", "Save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(
-            f"{path} is not valid TOML: {error}", "Correct the syntax at that position"
-        ) from None
-    unknown = sorted(set(document) - {"facility"})
-    if unknown:
-        raise ConfigurationError(
-            f"{path}: unknown table or key {', '.join(map(repr, unknown))} at the top",
-            "Each facility is a table [facility.its-id]",
-        )
-    tables = document.get("facility")
-    if not isinstance(tables, dict) or not tables:
-        raise ConfigurationError(
-            f"{path} contains no facility", "Each facility is a table [facility.its-id]"
-        )
-    return tables
-
-
-def _describe_error(facility_id: str, error: ErrorDetails) -> str:
-    """A problem as text: facility, field, what is allowed."""
-    facility = f"facility {facility_id}"
-    fields = ".".join(str(part) for part in error["loc"]).strip()
-    if not fields:
-        return f"{facility}: {_describe_allowed(error)}"
-    if error["type"] == "extra_forbidden":
-        if fields == "target_share":
-            return (
-                f"{facility}: target_share is no longer a field: it was a share of the happy and "
-                "sad faces; set target_rate, a share of all faces, or remove it"
-            )
-        names = Permission.model_fields if "." in fields else Facility.model_fields
-        near = difflib.get_close_matches(fields.rpartition(".")[2], names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known fields: {', '.join(names)}"
-        return f"{facility}: unknown field {fields} ({hint})"
-    return f"{facility}: {fields} {_describe_allowed(error)}"
-
-
-def _describe_allowed(error: ErrorDetails) -> str:
-    if error["type"] == "missing":
-        return "is missing"
-    if error["type"] == "value_error":
-        return str(error["ctx"]["error"])
-    if error["type"] == "date_type":
-        return "must be a date such as 2027-12-31, without quotes"
-    if error["type"] == "string_pattern_mismatch":
-        return f"must match {error['ctx']['pattern']}, not {error['input']!r}"
-    return f"is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
-
-
-def _find_overlaps(facilities: Iterable[Facility], settings: Settings | None) -> list[str]:
-    """A problem text for each pair of facilities whose listings would overlap."""
-    by_location: dict[tuple[str | None, str | None], dict[str, str]] = {}
-    for facility in facilities:
-        bucket, endpoint = facility.bucket, facility.endpoint
-        if settings is not None:
-            bucket = bucket or settings.s3_bucket
-            endpoint = endpoint or (settings.s3_endpoint or "").rstrip("/") or None
-        templates = by_location.setdefault((endpoint, bucket), {})
-        templates[facility.facility_id] = facility.key_template
-    return [
-        f"facility {first} and facility {second}: key_template gives them overlapping prefixes "
-        "in the same bucket"
-        for templates in by_location.values()
-        for first, second in find_overlaps(templates)
-    ]

@@ -8,7 +8,8 @@ is left to faces.py.
 
 Known limits: a JPEG whose compressed bytes were altered in the middle still decodes, and no
 decoder can detect that. Truncated images are detected, except a progressive JPEG that was cut
-between two scans and then closed: it is a complete but less sharp image.
+between two scans and then closed: it is a complete but less sharp image. A JPEG that lacks only its
+end marker is complete.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ def decode_image(data: bytes, limits: ImageLimits, *, is_gray: bool = False) -> 
     header = read_header(data)
     _check_size(header, limits)
     pixels = _decode(header.data, header, is_gray=is_gray)
-    if header.format == "JPEG" and (not header.loss_is_gray or _ends_in_fill_value(pixels)):
+    if header.format == "JPEG" and (
+        header.is_unterminated or not header.loss_is_gray or _ends_in_fill_value(pixels)
+    ):
         _check_not_truncated(header, None if is_gray else pixels)
     if header.has_alpha:
         pixels = _blend_alpha(pixels, is_gray=is_gray)
@@ -121,9 +124,9 @@ def _decode(data: bytes, header: Header, *, is_gray: bool) -> Pixels:
 # and then closes its file properly writes such images. An image that ends in such a block, or of a
 # kind whose lost data does not decode to gray, is decoded a second time with extra data inserted
 # before its end. If nothing was missing, the decoder stops before that data and the pixels are the
-# same.
+# same. So is a JPEG without its end marker.
 _RESTART_MARKERS = tuple(bytes((0xFF, number)) for number in range(0xD0, 0xD8))
-_EXTRA_DATA = b"".join(bytes(range(1, 250, 3)) + restart for restart in _RESTART_MARKERS)
+_EXTRA_DATA = bytes((0xB5, 0x6D, 0x9B)) * 28  # begins unlike the zeros that libjpeg fills in
 _BLOCK_PX = 8
 
 
@@ -134,9 +137,17 @@ def _ends_in_fill_value(pixels: Pixels) -> bool:
     return bool((pixels[top:, left:] == MID_GRAY).all())
 
 
+def _make_extra_data(data: bytes) -> bytes:
+    """Data for the blocks after `data`, each followed by the restart marker that comes next."""
+    last = max(range(8), key=lambda number: data.rfind(_RESTART_MARKERS[number]))
+    has_restarts = _RESTART_MARKERS[last] in data
+    first = last + 1 if has_restarts else 0
+    return b"".join(_EXTRA_DATA + _RESTART_MARKERS[(first + n) % 8] for n in range(8))
+
+
 def _check_not_truncated(header: Header, color: Pixels | None) -> None:
     end = header.entropy_end
-    longer = header.data[:end] + _EXTRA_DATA + header.data[end:]
+    longer = header.data[:end] + _make_extra_data(header.data[:end]) + header.data[end:]
     # Compared in color: what was cut off may be a scan of color only.
     if color is None:
         color = _decode(header.data, header, is_gray=False)

@@ -3,7 +3,8 @@
 The format is detected by content, never by the file name. Reading a header walks the segments of
 the container and decodes no pixel. So an image too large for the memory is rejected before it is
 decoded, a truncated image is never taken for a complete one, and 48×48 crops are checked faster
-than the CNN scores them. Decoding the pixels is left to decoding.py.
+than the CNN scores them. Only a JPEG without its end marker cannot be judged here, because all its
+pixels may be there: decoding.py decides. Decoding the pixels is left to it too.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fer_batch.records import Outcome
@@ -43,6 +44,7 @@ class Header:
     `orientation` is the EXIF tag 0x0112, 1 to 8, and 1 (upright) where there is none. `data` are
     the bytes to decode: those of the image, without the chunks of a PNG that affect no pixel.
     `entropy_end` is the offset after the last compressed byte of a JPEG, 0 for other formats.
+    `is_unterminated` is whether a JPEG had no end marker; `data` has one.
     `loss_is_gray` is whether pixels whose data is lost decode to mid gray. That holds for a JPEG
     of one scan, but not for several scans (a progressive JPEG becomes blurred instead) or CMYK.
     """
@@ -55,6 +57,7 @@ class Header:
     data: bytes
     entropy_end: int = 0
     loss_is_gray: bool = True
+    is_unterminated: bool = False
 
 
 def read_header(data: bytes) -> Header:
@@ -85,17 +88,27 @@ _NOT_FRAMES = frozenset(
     {0xC4, 0xC8, 0xCC}
 )  # tables and an extension with codes between the SOF markers
 _read_frame_header = struct.Struct(">BHHB").unpack_from
+_PADDING_BYTES = 16
+"""So many zeros at the end of a JPEG are no part of the picture."""
 
 
 def _read_jpeg(data: bytes) -> Header:
     size = len(data)
     position = 2
-    width = height = components = orientation = scans = 0
+    width = height = components = orientation = 0
+    scans: list[bytes] = []
+    is_unterminated = False
     while True:
         # The next marker follows immediately, or after the compressed bytes of a scan.
         match = _find_marker(data, position)
         if match is None:
-            raise _make_truncated_error("JPEG")
+            if not _hold_all_coefficients(scans, components):
+                raise _make_truncated_error("JPEG")
+            is_unterminated = True
+            data = _strip_padding(data)
+            start = len(data)
+            data += b"\xff\xd9"
+            break
         start = match.start()
         marker = data[start + 1]
         if marker == _EOI:
@@ -113,8 +126,8 @@ def _read_jpeg(data: bytes) -> Header:
         if length < 2:
             raise _make_damaged_error("JPEG", "a segment without a length")
         if marker == _SOS:
-            scans += 1
-            if scans > MAX_SCANS:
+            scans.append(data[body:position])
+            if len(scans) > MAX_SCANS:
                 raise _make_unsupported_error(f"JPEG with more than {MAX_SCANS} scans")
         elif 0xC0 <= marker <= 0xCF and marker not in _NOT_FRAMES:
             if width:
@@ -124,8 +137,38 @@ def _read_jpeg(data: bytes) -> Header:
             orientation = _read_exif_orientation(data[body + 6 : position])
     if not width or not scans:
         raise _make_damaged_error("JPEG", "no picture in it")
-    loss_is_gray = scans == 1 and components <= 3
-    return Header("JPEG", width, height, orientation or 1, False, data, start, loss_is_gray)
+    loss_is_gray = len(scans) == 1 and components <= 3
+    return Header(
+        "JPEG", width, height, orientation or 1, False, data, start, loss_is_gray, is_unterminated
+    )
+
+
+def _hold_all_coefficients(scans: Sequence[bytes], components: int) -> bool:
+    """Whether the scans, given by the contents of their headers, hold all of the picture.
+
+    A progressive JPEG has 64 coefficients of each component, first roughly, then bit by bit.
+    """
+    missing_bits: dict[tuple[int, int], int] = {}
+    for scan in scans:
+        count = scan[0] if scan else 0
+        if len(scan) < 4 + 2 * count:
+            return False
+        first, last, precision = scan[1 + 2 * count : 4 + 2 * count]
+        for component in scan[1 : 1 + 2 * count : 2]:
+            for coefficient in range(first, min(last, 63) + 1):
+                missing_bits[component, coefficient] = precision & 0xF
+    return 0 < 64 * components == len(missing_bits) and not any(missing_bits.values())
+
+
+def _strip_padding(data: bytes) -> bytes:
+    """Cut off half an end marker, and the zeros with which a file system fills a block.
+
+    A few zeros may belong to the picture.
+    """
+    stripped = data.rstrip(b"\0")
+    if len(data) - len(stripped) < _PADDING_BYTES:
+        stripped = data
+    return stripped.rstrip(b"\xff")
 
 
 def _read_frame(data: bytes, body: int, length: int) -> tuple[int, int, int]:

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fer_batch.errors import ConfigurationError
 
 BINS = 15
 RESAMPLES = 1000
@@ -101,6 +104,15 @@ def _compute_error(p: NDArray[np.float64], happy: NDArray[Any], starts: NDArray[
     A bin is weighted by its number of rows, so sums per bin replace means times weights.
     """
     return float(np.abs(np.add.reduceat(p - happy, starts)).sum() / len(p))
+
+
+def check_can_draw() -> None:
+    """Raise ConfigurationError if the package that draws diagrams is not installed."""
+    if find_spec("matplotlib") is None:
+        raise ConfigurationError(
+            "a reliability diagram needs matplotlib",
+            "Install the extra: pip install 'fer-batch[train]'",
+        )
 
 
 def draw_reliability_diagram(figures: Mapping[str, Any], title: str) -> bytes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from pydantic import (
     model_serializer,
 )
 
+from fer_batch.concurrency import count_cpus
 from fer_batch.errors import ModelError
 from fer_batch.imaging.decoding import Pixels
 from fer_batch.imaging.faces import (
@@ -345,7 +345,7 @@ def open_artifact(
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", "/dev/null"
     )
-    pool = ThreadPoolExecutor(threads or os.cpu_count(), thread_name_prefix="classify")
+    pool = ThreadPoolExecutor(threads or count_cpus(), thread_name_prefix="classify")
     hint = "Use a CNN made by `fer-batch train`"
 
     def classify_batch(crops: Pixels) -> ClassProbabilities:

@@ -12,14 +12,17 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from functools import cache
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from pydantic import TypeAdapter
 
 from fer_batch import resources
 from fer_batch.database import connections
 from fer_batch.errors import DatabaseError
+from fer_batch.facilities.loading import InvalidFacility
 from fer_batch.records import Batch
 
 CONCURRENT_CHECKS = 2
@@ -38,6 +41,21 @@ class Check:
     statement: sa.TextClause
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A finding as JSON holds it; the steps pass it on as a dictionary."""
+
+    check: str
+    severity: Literal["error", "warning"]
+    facility_id: str
+    capture_day: date
+    meaning: str
+    finding: str | None
+
+
+FINDINGS = TypeAdapter(list[Finding])
+
+
 @cache
 def load_checks() -> tuple[Check, ...]:
     """The checks, ordered by name. Raises DatabaseError for a file without a valid first line."""
@@ -54,6 +72,18 @@ def _read_files() -> Iterator[Check]:
             )
         severity: Literal["error", "warning"] = "error" if first[1] == "error" else "warning"
         yield Check(file.stem, severity, first[2].strip(), sa.text(sql))
+
+
+def make_invalid_finding(invalid: InvalidFacility, capture_day: date) -> dict[str, Any]:
+    """The finding about a facility whose entry in the registry is invalid."""
+    return {
+        "check": "invalid_in_registry",
+        "severity": "error",
+        "facility_id": invalid.facility_id,
+        "capture_day": capture_day,
+        "meaning": "the facility's entry in the registry is invalid: nothing of it was read",
+        "finding": invalid.reason,
+    }
 
 
 def check_data(

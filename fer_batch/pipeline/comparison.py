@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from fer_batch.concurrency import group_chunks
 from fer_batch.deletion import erasure, retention
 from fer_batch.errors import PermanentError
+from fer_batch.facilities.capture_days import check_has_begun
 from fer_batch.facilities.registry import Facility
 from fer_batch.imaging.decoding import ImageLimits, Pixels, silence_decoders
 from fer_batch.imaging.faces import ExtractedFaces, FaceDetector, extract_faces
 from fer_batch.model import active_model
 from fer_batch.model.classifier import Classifier, Cnn
 from fer_batch.model.probabilities import CALLED_CLASSES, Probabilities, call_classes
-from fer_batch.records import Batch, FetchedImage, Image
+from fer_batch.pipeline.day_listing import DayListing
+from fer_batch.records import Batch, FetchedImage
 from fer_batch.satisfaction.figures import MIN_FACES
 from fer_batch.settings import Settings
 from fer_batch.storage.reader import BucketReader
@@ -46,9 +48,10 @@ def compare_cnns(
     `faces`, the counts `called_happy`, `called_sad` and `called_neither`, and `called_happy_rate`
     and `called_sad_rate`, the uncorrected shares of all faces; counts and rates are None for fewer
     than 30 faces, as in a summary. Raises PermanentError where the facility may
-    not be read, ConfigurationError where the day was permanently deleted, ModelError for a CNN that
-    does not match its card, and the errors of S3 and the database.
+    not be read, ConfigurationError where the day was permanently deleted or has not begun,
+    ModelError for a CNN that does not match its card, and the errors of S3 and the database.
     """
+    check_has_begun([facility], day, now_utc)
     if denial_reason := facility.get_denial_reason(day, now_utc):
         raise PermanentError(f"{facility.facility_id} may not be read: {denial_reason}")
     batch = Batch(facility.facility_id, day)
@@ -113,14 +116,10 @@ def _read_crops(
     erased: frozenset[bytes],
 ) -> Iterator[Pixels]:
     """The crops of each image that can be read and was not erased."""
-    prefix = facility.build_prefix(batch.capture_day)
-    marker = prefix + facility.ready_marker if facility.ready_marker else None
     images = (
-        Image(batch, listed.key, listed.etag, listed.size_bytes)
-        for listed in reader.list(prefix)
-        if listed.key != marker
-        and not listed.is_folder_marker
-        and hashlib.sha256(listed.key.encode(errors="surrogatepass")).digest() not in erased
+        listed.build_image(batch)
+        for listed in DayListing(reader, facility, batch.capture_day).list()
+        if hashlib.sha256(listed.key.encode(errors="surrogatepass")).digest() not in erased
     )
     cv2.setNumThreads(settings.threads)
     limits = ImageLimits.from_settings(settings)

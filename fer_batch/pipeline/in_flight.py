@@ -1,20 +1,22 @@
-"""The in-flight register: which images are being decoded, so that a crash can be attributed.
+"""The in-flight register: what a scoring process works on, so that a death can be attributed.
 
 An image can end the process that decodes it: a decoder crashes, memory runs out, a loop never
 ends. The scoring process writes each image into a slot of a small shared file before it touches
-the bytes; the supervisor reads the slots when the process has died or hangs. Each decoding thread
-has one slot. What to do with a suspect is decided in supervisor.py.
+the bytes, and into one slot the key range that it has begun; the supervisor reads the slots when
+the process has died or hangs. Each decoding thread has one slot. What to do with a suspect is
+decided in supervisor.py.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,16 +24,28 @@ from pydantic import ValidationError
 from fer_batch.pipeline.jobs import IMAGE
 from fer_batch.records import Image
 
-# A key has at most 1,024 bytes; JSON may write each as six characters.
-_SLOT_BYTES = 8192
+_SLOT_BYTES = 128 * 1024
+"""The longest key that PostgreSQL can index has 2,700 bytes; JSON may write each as six characters.
+The rest is for the ETag, whose length an S3 server chooses."""
 _HEADER = struct.Struct("<dI")
 
 
 @dataclass(frozen=True, slots=True)
 class InFlightImage:
-    """An image that is being decoded, and since when (seconds of the monotonic clock)."""
+    """An image that is being decoded, and since when (seconds of the monotonic clock).
+
+    Its ETag is empty if the register had no room for it.
+    """
 
     image: Image
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class BegunRange:
+    """The key range that was begun last, as its position in the shard, and when."""
+
+    index: int
     since_s: float
 
 
@@ -43,13 +57,21 @@ class InFlightRegister:
             self._map = mmap.mmap(file.fileno(), 0)
         self._local = threading.local()
         self._lock = threading.Lock()
-        self._next_slot = 0
+        self._next_slot = 1
+
+    def begin_range(self, index: int) -> None:
+        """Record that the key range at this position of the shard is begun."""
+        _HEADER.pack_into(self._map, 0, time.monotonic(), index + 1)
 
     @contextmanager
     def track(self, image: Image) -> Iterator[None]:
-        """Keep the image in this thread's slot while the block runs."""
+        """Keep the image in this thread's slot while the block runs.
+
+        An ETag that does not fit is left out. An image whose key alone does not fit is not recorded
+        at all: a crash is then attributed to its facility.
+        """
         offset = self._get_offset()
-        text = IMAGE.dump_json(image)
+        text = _dump_fitting(image)
         start = offset + _HEADER.size
         self._map[start : start + len(text)] = text
         _HEADER.pack_into(self._map, offset, time.monotonic(), len(text))
@@ -71,20 +93,46 @@ class InFlightRegister:
         return offset
 
 
+def _dump_fitting(image: Image) -> bytes:
+    """The image as JSON that fits into a slot: if necessary without its ETag, or empty."""
+    for candidate in (image, replace(image, etag="")):
+        text = IMAGE.dump_json(candidate)
+        if len(text) <= _SLOT_BYTES - _HEADER.size:
+            return text
+    return b""
+
+
 def create_register(path: Path, slots: int) -> None:
-    """Create an empty register with a slot for each of `slots` decoding threads."""
-    path.write_bytes(b"\0" * (slots * _SLOT_BYTES))
+    """Create an empty register with a slot for each of `slots` decoding threads.
+
+    Raises OSError if the disk is full: the file is not sparse, because writing to a page that
+    cannot be allocated would end the scoring process while it decodes an innocent image.
+    """
+    with path.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, (1 + slots) * _SLOT_BYTES)
 
 
 def read_register(path: Path) -> list[InFlightImage]:
     """The images that are being decoded or, after a crash, were being decoded."""
-    data = path.read_bytes()
     images = []
-    for offset in range(0, len(data), _SLOT_BYTES):
-        since_s, length = _HEADER.unpack_from(data, offset)
-        if length:
-            start = offset + _HEADER.size
-            with suppress(ValidationError):  # read while it was being rewritten
-                image = IMAGE.validate_json(data[start : start + length])
-                images.append(InFlightImage(image, since_s))
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        for offset in range(_SLOT_BYTES, size, _SLOT_BYTES):
+            since_s, length = _read_header(file.fileno(), offset)
+            if length:
+                text = os.pread(file.fileno(), length, offset + _HEADER.size)
+                with suppress(ValidationError):  # read while it was being rewritten
+                    images.append(InFlightImage(IMAGE.validate_json(text), since_s))
     return images
+
+
+def read_begun_range(path: Path) -> BegunRange | None:
+    """The key range that the process has begun last; None before the first one."""
+    with path.open("rb") as file:
+        since_s, number = _read_header(file.fileno(), 0)
+    return BegunRange(number - 1, since_s) if number else None
+
+
+def _read_header(descriptor: int, offset: int) -> tuple[float, int]:
+    since_s, number = _HEADER.unpack(os.pread(descriptor, _HEADER.size, offset))
+    return float(since_s), int(number)

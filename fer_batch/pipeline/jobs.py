@@ -18,7 +18,7 @@ from fer_batch.records import Image, Shard
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The work of one scoring process.
+    """The work of one scoring process: a shard, or some facilities of it.
 
     `suspects` are images that may have crashed an earlier process and are scored alone;
     `quarantined` images are not decoded any more. `capture_day` is that of the run: only on this
@@ -51,6 +51,13 @@ class ShardResult:
     @property
     def image_count(self) -> int:
         return sum(self.outcomes.values())
+
+    def add(self, other: ShardResult) -> None:
+        """Add the result of other facilities of the same shard."""
+        self.outcomes.update(other.outcomes)
+        self.failures |= other.failures
+        self.is_retryable |= other.is_retryable
+        self.seconds += other.seconds
 
 
 JOB = TypeAdapter(Job)

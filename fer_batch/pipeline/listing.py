@@ -22,15 +22,17 @@ import sqlalchemy as sa
 from fer_batch.database import connections, ledger
 from fer_batch.database.ledger import BatchStatus
 from fer_batch.errors import (
-    ConfigurationError,
     EndpointUnreachableError,
+    FerError,
     RetryableError,
     StorageError,
     StorageUnavailableError,
+    explain_exception,
 )
 from fer_batch.facilities.registry import Facility
 from fer_batch.log import get_logger
-from fer_batch.records import Batch
+from fer_batch.pipeline.day_listing import DayListing
+from fer_batch.records import Batch, ListedImage
 from fer_batch.settings import Settings
 from fer_batch.storage.location import BucketLocation
 from fer_batch.storage.reader import BucketReader
@@ -45,16 +47,14 @@ others need not wait for it."""
 RETRY_DELAYS_S = (10.0, 30.0)
 """Delays before transient failures are retried: enough for a server to restart."""
 
-ListedImage = tuple[str, str, int]
-"""Key, ETag and size in bytes, as `ledger.merge_listing` takes them."""
-
 
 @dataclass(frozen=True, slots=True)
 class BatchListing:
     """The result of listing a batch.
 
     If `status` is `listed`, the counts are set: `images`, their total `bytes`, `new_images` (those
-    that must be scored; None in a preview) and `folder_markers`, which are ignored. Otherwise
+    that must be scored), and objects that are ignored: `folder_markers`, and
+    those `excluded` by the facility's patterns. Otherwise
     `reason` is set, and `is_retryable` is whether a retry may succeed.
     """
 
@@ -63,17 +63,19 @@ class BatchListing:
     reason: str = ""
     images: int = 0
     bytes: int = 0
-    new_images: int | None = None
+    new_images: int = 0
     folder_markers: int = 0
+    excluded: int = 0
     is_retryable: bool = False
 
 
 @dataclass(slots=True)
-class _PrefixTotals:
-    """Totals of a prefix, computed while it is listed."""
+class _DayTotals:
+    """Totals of a day, computed while it is listed."""
 
     bytes: int = 0
     folder_markers: int = 0
+    excluded: int = 0
     newest: datetime | None = None
 
 
@@ -91,7 +93,7 @@ class _ListingAttempt:
 
     settings: Settings
     now_utc: datetime
-    merge: Callable[[Batch, Iterator[ListedImage], _PrefixTotals], tuple[int, int | None]]
+    merge: Callable[[Batch, Iterator[ListedImage], _DayTotals], tuple[int, int]]
     record: Callable[[BatchListing], None]
     unreachable: set[str | None] = field(default_factory=set)
     """Endpoints that did not answer in this attempt: no further facility there is tried."""
@@ -138,41 +140,47 @@ class _ListingAttempt:
             self.skipped.add(facility.facility_id)
             reason = f"{location} was not tried: its endpoint did not answer for another facility"
             return BatchListing(batch, "failed", reason, is_retryable=True)
-        totals = _PrefixTotals()
+        totals = _DayTotals()
         failpoint("list.before")
         try:
             with BucketReader(self.settings, facility) as reader:
-                images = self._list_prefix(reader, facility, batch, totals)
+                images = self._list_day(reader, facility, batch, totals)
                 count, new_images = self.merge(batch, images, totals)
-        except _NotReadyError as reason:
-            return BatchListing(batch, "not_ready", str(reason))
-        except (StorageError, StorageUnavailableError, ConfigurationError) as error:
+        except _NotReadyError as error:
+            return BatchListing(batch, "not_ready", str(error))
+        except Exception as error:
+            is_retryable = isinstance(error, RetryableError)
+            if is_retryable and not isinstance(error, StorageUnavailableError):
+                raise  # the database's: the whole step is repeated
             if isinstance(error, EndpointUnreachableError):
                 self.unreachable.add(location.endpoint)
-            is_retryable = isinstance(error, RetryableError)
-            return BatchListing(batch, "failed", str(error), is_retryable=is_retryable)
+            if not isinstance(error, FerError):
+                day = batch.capture_day.isoformat()
+                log.exception("listing failed", facility=facility.facility_id, day=day)
+            reason = explain_exception(error)
+            return BatchListing(batch, "failed", reason, is_retryable=is_retryable)
         return BatchListing(
-            batch, "listed", "", count, totals.bytes, new_images, totals.folder_markers
+            batch,
+            "listed",
+            images=count,
+            bytes=totals.bytes,
+            new_images=new_images,
+            folder_markers=totals.folder_markers,
+            excluded=totals.excluded,
         )
 
-    def _list_prefix(
-        self, reader: BucketReader, facility: Facility, batch: Batch, totals: _PrefixTotals
+    def _list_day(
+        self, reader: BucketReader, facility: Facility, batch: Batch, totals: _DayTotals
     ) -> Iterator[ListedImage]:
         """The images of a batch.
 
         Raises _NotReadyError: at once if the ready marker is missing, or after the last image if
         the newest object has not settled.
         """
-        prefix = facility.build_prefix(batch.capture_day)
-        marker = prefix + facility.ready_marker if facility.ready_marker else None
-        if marker is not None and not reader.exists(marker):
+        day = DayListing(reader, facility, batch.capture_day)
+        if marker := day.find_missing_marker():
             raise _NotReadyError(f"there is no {marker} yet")
-        for listed in reader.list(prefix):
-            if listed.key == marker:
-                continue
-            if listed.is_folder_marker:
-                totals.folder_markers += 1
-                continue
+        for listed in day.list():
             if "\0" in listed.key:
                 raise StorageError(
                     f"{reader.location} holds the key {listed.key!r}, "
@@ -180,8 +188,10 @@ class _ListingAttempt:
                     "Rename that object",
                 )
             totals.bytes += listed.size_bytes
-            totals.newest = max(totals.newest or listed.last_modified_utc, listed.last_modified_utc)
-            yield listed.key, listed.etag, listed.size_bytes
+            if changed_at := listed.last_modified_utc:
+                totals.newest = max(totals.newest or changed_at, changed_at)
+            yield ListedImage(listed.key, listed.etag, listed.size_bytes, listed.is_archived)
+        totals.folder_markers, totals.excluded = day.folder_markers, day.excluded
         if facility.settle_minutes is not None:
             # Without an image, the wait starts at the end of the day.
             newest = totals.newest or facility.compute_day_end_utc(batch.capture_day)
@@ -200,12 +210,15 @@ class _LedgerWriter:
     now_utc: datetime
 
     def merge(
-        self, batch: Batch, images: Iterator[ListedImage], totals: _PrefixTotals
+        self, batch: Batch, images: Iterator[ListedImage], totals: _DayTotals
     ) -> tuple[int, int]:
         """Write the images and the status `listed`."""
-        parse_name = self.facilities[batch.facility_id].build_name_parser(batch.capture_day)
+        facility = self.facilities[batch.facility_id]
+        keys = facility.build_day_keys(batch.capture_day)
         with connections.transaction(self.engine) as connection:
-            listed, new_images = ledger.merge_listing(connection, batch, images, parse_name)
+            listed, new_images = ledger.merge_listing(connection, batch, images, keys.parse)
+            if facility.include or facility.exclude:
+                ledger.discard_unselected(connection, batch, keys.is_selected)
             ledger.record_batch(
                 connection,
                 batch,
@@ -214,6 +227,7 @@ class _LedgerWriter:
                 attempted_at=self.now_utc,
                 images=listed,
                 size_bytes=totals.bytes,
+                excluded=totals.excluded,
             )
             failpoint("list.commit.before")
         failpoint("list.commit.after")
@@ -276,11 +290,17 @@ def preview_images(
     facilities: Mapping[str, Facility],
     batches: Sequence[Batch],
     now_utc: datetime,
+    load_finished: Callable[[Batch], Callable[[ListedImage], bool]] = lambda _: lambda _: False,
 ) -> list[BatchListing]:
-    """List the batches as a run would, without writing anything; in the order given."""
+    """List the batches as a run would, without writing anything; in the order given.
 
-    def count(_: Batch, images: Iterator[ListedImage], __: _PrefixTotals) -> tuple[int, None]:
-        return sum(1 for _ in images), None
+    `load_finished` returns a function that tells which images of a batch need not be scored.
+    """
+
+    def count(batch: Batch, images: Iterator[ListedImage], _: _DayTotals) -> tuple[int, int]:
+        is_finished = load_finished(batch)
+        are_new = [not is_finished(listed) for listed in images]
+        return len(are_new), sum(are_new)
 
     attempt = _ListingAttempt(settings, now_utc, count, lambda _: None)
     return attempt.list_all(facilities, batches)
@@ -296,6 +316,7 @@ def _log_listing(listing: BatchListing) -> None:
             new_images=listing.new_images,
             bytes=listing.bytes,
             folder_markers=listing.folder_markers,
+            excluded=listing.excluded,
         )
     else:
         write = log.error if listing.status == "failed" else log.warning

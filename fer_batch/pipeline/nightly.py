@@ -9,21 +9,26 @@ its module.
 from __future__ import annotations
 
 import gc
-import hashlib
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fer_batch.errors import ConfigurationError, ModelError, PermanentError, RetryableError
-from fer_batch.facilities import registry
-from fer_batch.facilities.registry import Facility
+from fer_batch.errors import (
+    ConfigurationError,
+    FerError,
+    ModelError,
+    PermanentError,
+    RetryableError,
+)
+from fer_batch.facilities.capture_days import check_has_begun
+from fer_batch.facilities.loading import load_registry
 from fer_batch.log import get_logger
 from fer_batch.pipeline.jobs import Job, ShardResult
-from fer_batch.records import Batch, Shard
+from fer_batch.pipeline.selection import Selection
+from fer_batch.records import Batch, ListedImage, Shard
 from fer_batch.settings import Settings, to_environment
 from fer_batch.testing.failpoints import failpoint
 
@@ -35,8 +40,7 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-MAX_FACILITY_NAMES = 3
-"""A file name lists the ids of at most this many facilities."""
+Out = TypeVar("Out")
 
 SUMMARY_BATCH = 500
 """Facility days that one transaction summarizes. Each takes a lock, and PostgreSQL has a few
@@ -45,67 +49,18 @@ IMAGE_DEADLINE_S = 60.0
 """A scoring process that decodes one image for longer than this is killed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """The facilities and days of a run, and how it scores them.
-
-    `run_id` identifies the run. `Run.begin` records the CNN when it is first called; every later
-    step with the same id uses that CNN, in any process. `model_version` is the version that must be
-    active, or a prefix of it; None accepts any. With `rescore`, images whose results are older than
-    the run count as unfinished.
-    """
-
-    run_id: str
-    capture_day: date
-    facility_ids: tuple[str, ...] = ()
-    time_zone: str | None = None
-    lookback_days: int = 0
-    model_version: str | None = None
-    rescore: bool = False
-
-    def select_facilities(self, known: Mapping[str, Facility]) -> dict[str, Facility]:
-        """The selected facilities. Raises ConfigurationError for an unknown id."""
-        selected = registry.select_facilities(known, self.facility_ids)
-        if self.time_zone is not None:
-            selected = {i: f for i, f in selected.items() if f.time_zone == self.time_zone}
-        if not selected:
-            raise ConfigurationError(
-                "no facility is selected",
-                f"The registry has {', '.join(sorted(known)) or 'none'}",
-            )
-        return selected
-
-    def build_file_name(self) -> str:
-        """The name of a file about this selection; it differs for other facilities."""
-        names = sorted(set(self.facility_ids))
-        if len(names) > MAX_FACILITY_NAMES:
-            digest = hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
-            names = [f"{len(names)}_facilities_{digest}"]
-        scope = ([self.time_zone] if self.time_zone else []) + names
-        text = f"{self.capture_day}-{'.'.join(scope)}" if scope else f"{self.capture_day}"
-        return re.sub("[^A-Za-z0-9._+-]+", "_", text)
-
-    def list_days(self) -> list[date]:
-        """The capture day and the lookback days before it, newest first."""
-        return [self.capture_day - timedelta(days=n) for n in range(self.lookback_days + 1)]
-
-    def find_last_due_day(self) -> date:
-        """The last day whose rates are published even if it is incomplete.
-
-        It is the oldest day of the lookback, since the next night does not look at it again. A run
-        without a lookback may be repeated, so it publishes its day only if that is complete.
-        """
-        return self.capture_day - timedelta(days=self.lookback_days or 1)
-
-
 class Run:
     """The steps of one run. Each can be called alone."""
 
     def __init__(self, settings: Settings, selection: Selection) -> None:
         self.settings = settings
         self.selection = selection
-        self.registry = registry.load_registry(settings.facilities_file, settings)
-        self.facilities = selection.select_facilities(self.registry)
+        self.registry = load_registry(settings.facilities_file, settings)
+        selected = selection.select_facilities(self.registry)
+        self.facilities, self.invalid_facilities = selected.facilities, selected.invalid
+        if not selection.force:
+            now = datetime.now(UTC)
+            check_has_begun(self.facilities.values(), selection.capture_day, now)
 
     @cached_property
     def batches(self) -> list[Batch]:
@@ -183,30 +138,56 @@ class Run:
         from fer_batch.database import connections, ledger
 
         with connections.transaction(self.engine) as connection:
-            ledger.sync_facilities(connection, self.registry)
+            ledger.sync_facilities(
+                connection, self.registry.facilities, invalid_ids=self.registry.invalid
+            )
 
-    def count_finished(self) -> dict[Batch, int]:
-        """How many images of each batch have a final result; empty where no database is set."""
-        if self.settings.database_url is None:
-            return {}
-        from fer_batch.database import connections, results
+    def preview_images(self) -> list[BatchListing]:
+        """List every batch without writing anything; `new_images` is what is left to score.
 
-        with connections.translate_errors(), self.engine.connect() as connection:
-            return results.count_finished(connection, self.batches, self.model_version)
-
-    def list_images(self) -> list[BatchListing]:
-        """List every batch into the ledger; a facility that fails does not affect the others."""
+        If no database is set, these are all images.
+        """
         from fer_batch.pipeline import listing
 
+        batches, now = self.batches, datetime.now(UTC)
+        if self.settings.database_url is None or self.selection.rescore:
+            return listing.preview_images(self.settings, self.facilities, batches, now)
+        from fer_batch.database import connections, results
+
+        engine, version = self.engine, self.model_version
+
+        def load_finished(batch: Batch) -> Callable[[ListedImage], bool]:
+            with connections.translate_errors(), engine.connect() as connection:
+                return results.load_finished(connection, batch, version).contain
+
+        return listing.preview_images(self.settings, self.facilities, batches, now, load_finished)
+
+    def list_images(self) -> list[BatchListing]:
+        """List every batch into the ledger; a facility that fails does not affect the others.
+
+        An invalid facility is only logged; `check_data` has a finding for it. With a lookback, late
+        images of the days before it are counted.
+        """
+        from fer_batch.pipeline import late_images, listing
+
+        for invalid in self.invalid_facilities.values():
+            log.error("not listed", facility=invalid.facility_id, reason=invalid.reason)
         gc.freeze()  # what is loaded by now stays loaded: the collector need not visit it
-        return listing.list_images(
+        now = datetime.now(UTC)
+        listings = listing.list_images(
             self.engine,
             self.settings,
             self.facilities,
             self.batches,
             self.selection.run_id,
-            datetime.now(UTC),
+            now,
         )
+        if self.selection.lookback_days:
+            ids = {each.batch.facility_id for each in listings if each.status == "listed"}
+            facilities = {i: facility for i, facility in self.facilities.items() if i in ids}
+            first_day = min(self.selection.list_days())
+            late_images.find_late_images(self.engine, self.settings, facilities, first_day, now)
+        return listings
 
     def plan_shards(self) -> list[Shard]:
         """Plan shards of the images without a final result."""
@@ -228,10 +209,11 @@ class Run:
         return shards
 
     def score_shard(self, shard: Shard) -> ShardResult:
-        """Score a shard in a separate process.
+        """Score a shard in a separate process; the outcomes are those that this run has written.
 
         Raises RetryableError or PermanentError if a facility failed; the others are scored.
         """
+        from fer_batch.database import connections, results
         from fer_batch.pipeline import supervisor
 
         job = Job(
@@ -250,6 +232,11 @@ class Run:
         failpoint("score.before")
         result = supervisor.score_shard(job, limits, to_environment(self.settings))
         failpoint("score.after")
+        # The result lacks what processes that died had written.
+        with connections.translate_errors(), self.engine.connect() as connection:
+            result.outcomes = results.count_outcomes(
+                connection, shard.ranges, self.model_version, self.selection.run_id
+            )
         if result.failures:
             what = "; ".join(f"{name}: {reason}" for name, reason in result.failures.items())
             kind = RetryableError if result.is_retryable else PermanentError
@@ -340,15 +327,19 @@ class Run:
         )
 
     def check_data(self) -> list[dict[str, Any]]:
-        """The findings of the data checks, one dictionary each."""
+        """The findings about invalid facilities and of the data checks, one dictionary each."""
         from fer_batch.pipeline import checks
 
-        return checks.check_data(
+        of_registry = [
+            checks.make_invalid_finding(invalid, self.selection.capture_day)
+            for invalid in self.invalid_facilities.values()
+        ]
+        return of_registry + checks.check_data(
             self.engine, self.batches, self.model_version, self.selection.run_id
         )
 
     def report(self, findings: Sequence[Mapping[str, Any]] | None = None) -> Path:
-        """Write the report of the capture day and return its path.
+        """Write the report of the capture day, about all facilities, and return its path.
 
         `findings` are the result of `check_data`; None runs the checks again.
         """
@@ -358,7 +349,12 @@ class Run:
             findings = self.check_data()
         failpoint("report.before")
         path = report.write_report(
-            self.engine, self.settings, self.batches, findings, self.selection.build_file_name()
+            self.engine,
+            self.settings,
+            self.batches,
+            findings,
+            self.selection.capture_day,
+            self.selection.run_id,
         )
         failpoint("report.after")
         return path
@@ -385,17 +381,60 @@ def score_shards(
     return done, failure
 
 
-def run_night(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Run all steps in this process, scoring in a separate one; returns summaries and findings.
+@dataclass(slots=True)
+class NightResult:
+    """What a whole run returned.
 
-    Raises the error of `score_shards` after all other steps have run, as Airflow would.
+    `summaries` and `findings` are None if their step failed. `failure` is the error of a failed
+    step: the first retryable one, otherwise the first; None if no step failed.
     """
+
+    summaries: list[dict[str, Any]] | None = None
+    findings: list[dict[str, Any]] | None = None
+    failure: Exception | None = None
+
+    def attempt(self, step: Callable[[], Out]) -> Out | None:
+        """The result of a step; None if it failed, and then its error is logged and kept."""
+        try:
+            return step()
+        except Exception as error:
+            if isinstance(error, FerError):
+                log.error("step failed", error=str(error))
+            else:
+                log.exception("step failed")
+            if not isinstance(self.failure, RetryableError):
+                is_retryable = isinstance(error, RetryableError)
+                self.failure = error if is_retryable else self.failure or error
+            return None
+
+
+def run_steps(run: Run) -> NightResult:
+    """Run all steps in this process, scoring in a separate one.
+
+    A step that fails prevents the same steps as in Airflow: without a listing nothing is scored,
+    but summaries, checks and report are always done. Raises what opening the database raises, and
+    ConfigurationError for a day whose rows were deleted.
+    """
+    night = NightResult()
+    if run.engine and run.batches:  # without the database no step would succeed
+        night.attempt(lambda: _score_images(run))
+    night.summaries = night.attempt(run.summarize)
+    night.findings = night.attempt(run.check_data)
+    night.attempt(lambda: run.report(night.findings))
+    return night
+
+
+def _score_images(run: Run) -> None:
     run.sync_facilities()
     run.list_images()
     _, failure = score_shards(run, run.plan_shards())
-    summaries = run.summarize()
-    findings = run.check_data()
-    run.report(findings)
     if failure is not None:
         raise failure
-    return summaries, findings
+
+
+def run_night(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Run all steps as `run_steps`; returns summaries and findings, or raises the failure."""
+    night = run_steps(run)
+    if night.failure is not None:
+        raise night.failure
+    return night.summaries or [], night.findings or []

@@ -16,8 +16,9 @@ import itertools
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -27,8 +28,14 @@ import sqlalchemy as sa
 
 from fer_batch.concurrency import group_chunks, map_in_order
 from fer_batch.database import connections, ledger, results
-from fer_batch.errors import FerError, PermanentError, RetryableError, StorageUnavailableError
-from fer_batch.facilities import registry
+from fer_batch.errors import (
+    FerError,
+    PermanentError,
+    RetryableError,
+    StorageUnavailableError,
+    explain_exception,
+)
+from fer_batch.facilities.loading import Registry, load_registry
 from fer_batch.facilities.registry import Facility
 from fer_batch.imaging.decoding import ImageLimits
 from fer_batch.imaging.faces import ExtractedFaces, FaceDetector, ImageKind, extract_faces
@@ -49,6 +56,7 @@ from fer_batch.records import (
     Shard,
 )
 from fer_batch.settings import Settings
+from fer_batch.storage.fetching import ASKED_AFTER_REFUSALS
 from fer_batch.storage.reader import BucketReader
 from fer_batch.testing.failpoints import failpoint
 
@@ -74,7 +82,7 @@ class ShardScorer:
         self,
         engine: sa.Engine,
         settings: Settings,
-        facilities: Mapping[str, Facility],
+        registry: Registry,
         classifier: Classifier,
         run_id: str,
         capture_day: date,
@@ -83,7 +91,7 @@ class ShardScorer:
     ) -> None:
         self._engine = engine
         self._settings = settings
-        self._facilities = facilities
+        self._registry = registry
         self._classifier = classifier
         self._run_id = run_id
         self._capture_day = capture_day
@@ -104,29 +112,37 @@ class ShardScorer:
         self._writer.shutdown()
 
     def quarantine(self, images: Sequence[Image]) -> None:
-        """Write the outcome `decoder_crashed` for these images and never decode them."""
-        self._quarantined |= set(images)
+        """Write the outcome `decoder_crashed` for these images and never decode them.
+
+        The ETag of an image is empty if the in-flight register had no room for it.
+        """
+        for image in images:
+            listed = self._list_unfinished(KeyRange(image.batch, image.key, image.key, 1))
+            self._quarantined |= {i for i in [*listed] if image in (i, replace(i, etag=""))}
         reason = "ended the process that decoded it each time"
-        self._write([ImageScore(image, Outcome.DECODER_CRASHED, reason) for image in images])
+        self._write([ImageScore(i, Outcome.DECODER_CRASHED, reason) for i in self._quarantined])
 
     def score(self, shard: Shard) -> ShardResult:
         """Score what is left of a shard. A facility's failure does not stop the next facility."""
         result = ShardResult()
         with Progress(shard) as progress:
-            for key_range in shard.ranges:
+            for number, key_range in enumerate(shard.ranges):
+                self._in_flight.begin_range(number)
                 facility_id = key_range.batch.facility_id
+                day = key_range.batch.capture_day.isoformat()
                 try:
                     self._score_range(key_range, progress)
-                except FerError as error:
-                    day = key_range.batch.capture_day.isoformat()
-                    result.failures[f"{facility_id} on {day}"] = str(error)
+                except Exception as error:
+                    reason = explain_exception(error)
+                    result.failures[f"{facility_id} on {day}"] = reason
                     result.is_retryable |= isinstance(error, RetryableError)
                     log.error(
                         "facility failed",
                         facility=facility_id,
                         day=day,
                         shard=shard.name,
-                        error=str(error),
+                        error=reason,
+                        exc_info=not isinstance(error, FerError),
                     )
         result.outcomes = progress.outcomes
         result.seconds = progress.seconds
@@ -138,7 +154,12 @@ class ShardScorer:
             extracted = map_in_order(
                 self._decoders,
                 lambda items: [self._extract(item, facility.image_kind) for item in items],
-                group_micro_batches(reader.fetch_many(self._list_unfinished(key_range))),
+                group_micro_batches(
+                    reader.fetch_many(
+                        self._list_unfinished(key_range),
+                        lambda: self._sample_images(key_range.batch),
+                    )
+                ),
                 size=MICRO_BATCHES_PER_THREAD * self._settings.threads,
             )
             images = itertools.chain.from_iterable(extracted)
@@ -162,7 +183,12 @@ class ShardScorer:
             )
 
     def _get_permitted_facility(self, batch: Batch) -> Facility:
-        facility = self._facilities.get(batch.facility_id)
+        if invalid := self._registry.invalid.get(batch.facility_id):
+            raise PermanentError(
+                f"the entry of {batch.facility_id} in the registry is invalid: {invalid.reason}",
+                "Nothing of it is read until the entry is corrected",
+            )
+        facility = self._registry.facilities.get(batch.facility_id)
         if facility is None:
             raise PermanentError(
                 f"{batch.facility_id} is not in the facility registry any more",
@@ -189,6 +215,11 @@ class ShardScorer:
             if len(page) < self._settings.chunk_images:
                 return
             after_key = page[-1].key
+
+    def _sample_images(self, batch: Batch) -> Sequence[Image]:
+        """Images of the batch that are asked for before its location is blamed for a failure."""
+        with connections.translate_errors(), self._engine.connect() as connection:
+            return ledger.sample_images(connection, batch, 2 * ASKED_AFTER_REFUSALS)
 
     def _extract(
         self, fetched: FetchedImage | ImageScore, kind: ImageKind
@@ -276,7 +307,7 @@ def run_job(settings: Settings, text: str, register: Path) -> int:
     with ShardScorer(
         connections.create_engine(settings),
         settings,
-        registry.load_registry(settings.facilities_file, settings),
+        load_registry(settings.facilities_file, settings),
         classifier,
         job.run_id,
         job.capture_day,

@@ -163,7 +163,7 @@ def _read_objects(source: str, settings: Settings) -> Iterator[FetchedImage | Im
     with BucketReader(settings, bucket=bucket) as reader:
         images = sorted(
             (
-                Image(_NO_BATCH, listed.key, listed.etag, listed.size_bytes)
+                listed.build_image(_NO_BATCH)
                 for listed in reader.list(key)
                 if (is_folder or listed.key == key) and not listed.is_folder_marker
             ),

@@ -7,7 +7,9 @@ reader.py, what their errors mean to s3_errors.py.
 
 from __future__ import annotations
 
+import os
 import random
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,21 +21,35 @@ import boto3
 import botocore.session
 import obstore.store
 from botocore.config import Config
+from botocore.configprovider import ConstantProvider
 from botocore.exceptions import NoCredentialsError
+from obstore.exceptions import BaseError
 
 from fer_batch.errors import ConfigurationError
+from fer_batch.log import get_logger
 from fer_batch.settings import Settings
-from fer_batch.storage.listing_pages import cut_out_entries
+from fer_batch.storage.listing_pages import cut_out_entries, drop_malformed_time
 from fer_batch.storage.location import BucketLocation
 from fer_batch.storage.s3_errors import TRUNCATED_BODY, translate_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+log = get_logger(__name__)
+
 CONNECT_TIMEOUT_S = 10.0
 MAX_ATTEMPTS = 4
 CREDENTIALS_LIFETIME = timedelta(minutes=5)
 """How long obstore caches keys before it gets them from boto3, which renews them, again."""
+
+OBSTORE_ERRORS = (BaseError, OSError, ValueError)
+
+OBSTORE_UNSUPPORTED_KEY = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)(?:\.{0,2})(?:/|$)")
+"""obstore rejects control characters and empty, `.` and `..` segments, and silently strips slashes
+at both ends."""
+
+_HOST_LABEL = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+"""Names of old buckets also have capitals, underscores and up to 255 characters."""
 
 Answer = TypeVar("Answer")
 
@@ -56,6 +72,8 @@ class Clients:
                 f"{location.endpoint_setting} holds a user name",
                 f"Set {location.credentials_setting} instead",
             )
+        if location.is_unencrypted:
+            _warn_about_plain_http(location.endpoint)
         path_style = settings.s3_path_style or not _fits_in_host_name(location)
         with translate_errors(location):
             self._session = _create_session(settings, location)
@@ -116,16 +134,26 @@ def retry_truncated(request: Callable[[], Answer]) -> Answer:
     return request()
 
 
+@cache
+def _warn_about_plain_http(endpoint: str | None) -> None:
+    """Log a warning, once per process and endpoint."""
+    log.warning("S3 without TLS: others in the network can read the images", endpoint=endpoint)
+
+
 def _fits_in_host_name(location: BucketLocation) -> bool:
     """Whether the bucket can be part of the host name, by the same rule as boto3."""
     host = urlsplit(location.endpoint or "").hostname or ""
     # With a dot in the bucket, the certificate does not match; an IP address has no subdomains.
-    return "." not in location.bucket and not host.replace(".", "").isdigit() and ":" not in host
+    return (
+        _HOST_LABEL.fullmatch(location.bucket) is not None
+        and not host.replace(".", "").isdigit()
+        and ":" not in host
+    )
 
 
 def _create_session(settings: Settings, location: BucketLocation) -> boto3.Session:
     keys = settings.get_credentials(location.credentials)
-    session = botocore.session.Session()
+    session = botocore.session.Session() if keys is None else _create_isolated_session()
     session.register_component("data_loader", _load_service_models())
     if keys is None:
         return boto3.Session(botocore_session=session, region_name=settings.s3_region)
@@ -139,16 +167,34 @@ def _create_session(settings: Settings, location: BucketLocation) -> boto3.Sessi
     )
 
 
+def _create_isolated_session() -> botocore.session.Session:
+    """A session without AWS_PROFILE and the files of ~/.aws, which belong to other tools."""
+    session = botocore.session.Session()
+    variables = session.get_component("config_store")
+    for name, value in (
+        ("profile", None),
+        ("config_file", os.devnull),
+        ("credentials_file", os.devnull),
+    ):
+        variables.set_config_provider(name, ConstantProvider(value))
+    return session
+
+
 @cache
 def _load_service_models() -> Any:
     """boto3's description of S3, read once: it takes nine tenths of the time to create a client."""
-    return botocore.session.Session().get_component("data_loader")
+    return _create_isolated_session().get_component("data_loader")
 
 
 def _create_boto_client(
     session: boto3.Session, settings: Settings, location: BucketLocation, path_style: bool
 ) -> S3Client:
+    # AWS_ENDPOINT_URL, AWS_USE_DUALSTACK_ENDPOINT and the like belong to other tools.
+    isolation: dict[str, Any] = {"ignore_configured_endpoint_urls": True}
+    if location.endpoint:
+        isolation |= {"use_dualstack_endpoint": False, "use_fips_endpoint": False}
     config = Config(
+        **isolation,
         connect_timeout=min(CONNECT_TIMEOUT_S, settings.s3_timeout_s),
         read_timeout=settings.s3_timeout_s,
         retries={"mode": "standard", "total_max_attempts": MAX_ATTEMPTS},
@@ -158,7 +204,8 @@ def _create_boto_client(
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )
-    ca_bundle = str(settings.s3_ca_bundle) if settings.s3_ca_bundle else None
+    # True: without AWS_CA_BUNDLE, which belongs to other tools.
+    ca_bundle = str(settings.s3_ca_bundle) if settings.s3_ca_bundle else True
     try:
         client = session.client(
             "s3", endpoint_url=location.endpoint, verify=ca_bundle, config=config
@@ -171,4 +218,5 @@ def _create_boto_client(
     # With this event pattern it runs before boto3's own handler, which parses the whole page once
     # more to see whether it is an error.
     client.meta.events.register("before-parse.*.ListObjectsV2", cut_out_entries)
+    client.meta.events.register("before-parse.*.GetObject", drop_malformed_time)
     return client

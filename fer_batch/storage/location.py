@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from fer_batch.facilities.registry import Facility
 from fer_batch.settings import Settings
@@ -26,6 +29,16 @@ class BucketLocation:
             credentials=facility.credentials,
             facility=facility,
         )
+
+    @property
+    def is_unencrypted(self) -> bool:
+        """Whether the images pass a network without TLS."""
+        url = urlsplit(self.endpoint or "")
+        host = url.hostname or ""
+        is_loopback = host == "localhost" or host.endswith(".localhost")
+        with suppress(ValueError):
+            is_loopback |= ip_address(host).is_loopback
+        return url.scheme == "http" and not is_loopback
 
     def __str__(self) -> str:
         owner = f" (facility {self.facility.facility_id})" if self.facility else ""

@@ -1,41 +1,39 @@
 """Reading images from S3: listing a prefix, fetching many objects.
 
-Listing goes through boto3. Fetching goes through obstore, in threads; what obstore cannot fetch is
-fetched again with boto3, whose errors are specific. So a key that obstore does not support, a
-missing object and an unreachable server are distinguished in one place. The problem of a single
-image is the outcome of its `ImageScore`; an exception means that the location as a whole fails.
-Which keys are listed is decided in pipeline/listing.py; decoding is left to imaging.
+Listing goes through boto3, because obstore mishandles some keys. The problem of a single image is
+the outcome of its `ImageScore`; an exception means that the location as a whole fails. Fetching one
+image is left to fetching.py. Which keys are listed is decided in pipeline/listing.py; decoding is
+left to imaging.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import count
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
-import obstore
-from obstore.exceptions import BaseError, PreconditionError
+from botocore.exceptions import ClientError
 
 from fer_batch.concurrency import map_bounded, prefetch
-from fer_batch.errors import FerError, StorageError
+from fer_batch.errors import StorageError
 from fer_batch.facilities.registry import Facility
 from fer_batch.log import get_logger
 from fer_batch.records import FetchedImage, Image, ImageScore, Outcome
 from fer_batch.settings import Settings
-from fer_batch.storage.client import Clients, retry_truncated
-from fer_batch.storage.listing_pages import parse_entries
-from fer_batch.storage.location import BucketLocation
-from fer_batch.storage.s3_errors import (
-    BOTO3_ERRORS,
-    describe_cause,
-    get_status,
-    is_location_error,
-    to_error,
-    translate_errors,
+from fer_batch.storage.client import Clients
+from fer_batch.storage.fetching import FetchFailure, FetchFailures, ImageFetcher
+from fer_batch.storage.listing_pages import (
+    ListedLevel,
+    ListedObject,
+    make_listed_object,
+    names_archive_class,
+    parse_entries,
 )
+from fer_batch.storage.location import BucketLocation
+from fer_batch.storage.s3_errors import get_code, translate_errors
 from fer_batch.testing.failpoints import failpoint
 
 if TYPE_CHECKING:
@@ -54,33 +52,14 @@ PREFETCH_PAGES = 16
 PAGE_KEYS = 1000
 """Keys in a full page of a listing, if the page has no MaxKeys."""
 
-DENIALS_OF_A_LOCATION = 3
-"""If no other object was requested, this many denials mean that the location denies access; fewer
-are treated as problems of those objects."""
+MAX_EMPTY_PAGES = 1000
+"""Pages without a key in a row. Many deleted versions make some; more are an endless listing."""
 
-_WITHOUT_REQUEST = frozenset({Outcome.EMPTY, Outcome.TOO_LARGE})
-OBSTORE_ERRORS = (BaseError, OSError, ValueError)
-
-OBSTORE_UNSUPPORTED_KEY = re.compile(r"[\x00-\x1f\x7f]|(?:^|/)(?:\.{0,2})(?:/|$)")
-"""obstore rejects control characters and empty, `.` and `..` segments, and silently strips slashes
-at both ends."""
+_ANSWERED = frozenset({None, Outcome.CHANGED, Outcome.ARCHIVED})
+"""Results that S3 gives only for objects that may be read; None is an image with its bytes."""
 
 _ENCODED = re.compile("[%+]")
 """Percent escapes and plus signs, which encode other characters in a URL-encoded key."""
-
-
-class ListedObject(NamedTuple):
-    """One object as it was listed. The ETag is without its quotes."""
-
-    key: str
-    etag: str
-    size_bytes: int
-    last_modified_utc: datetime
-
-    @property
-    def is_folder_marker(self) -> bool:
-        """Whether it is the empty object that S3 consoles create for a folder."""
-        return self.key.endswith("/") and self.size_bytes == 0
 
 
 class BucketReader:
@@ -98,7 +77,10 @@ class BucketReader:
             self.location = BucketLocation(bucket or settings.s3_bucket, settings.s3_endpoint)
         self._settings = settings
         self._clients = Clients(settings, self.location)
-        self._has_logged_fallback = False
+        self._fetcher = ImageFetcher(
+            self._clients, self.location, settings.max_image_bytes, self._find
+        )
+        self._asks_restore_status = False
 
     def __enter__(self) -> BucketReader:
         return self
@@ -128,8 +110,12 @@ class BucketReader:
             try:
                 # Not HEAD, whose 404 does not show whether the key or the bucket is missing.
                 response = self._clients.boto.get_object(Bucket=self.location.bucket, Key=key)
-            except self._clients.boto.exceptions.NoSuchKey:
-                return False
+            except ClientError as error:
+                if get_code(error) == "InvalidObjectState":  # archived
+                    return True
+                if get_code(error) == "NoSuchKey":
+                    return False
+                raise
             response["Body"].close()
             return True
 
@@ -142,21 +128,51 @@ class BucketReader:
         and StorageError or StorageUnavailableError for what S3 answers.
         """
         start: dict[str, str] | None = {}
-        seen: set[str] = set()
+        progress = _ListingProgress()
         while start is not None:
             start_after = start.get("StartAfter")
             for page in prefetch(self._request_pages(prefix, start), PREFETCH_PAGES):
                 failpoint("list.page")
                 objects = self._parse_page(prefix, page)
-                if any(listed.key == start_after for listed in objects):
-                    return  # a server that does not support StartAfter has started over
+                if start_after is not None and progress.has_started_over(objects, start_after):
+                    return  # the server does not support StartAfter
+                start_after = None
                 start = self._find_next_start(prefix, page, objects)
-                if start is not None:
-                    marks = {*start.values(), *(listed.key for listed in objects[:1])}
-                    if marks & seen:
-                        raise self._make_truncated_error(prefix, "the server repeats its pages")
-                    seen |= marks
+                if start is not None and not progress.advance(objects, start):
+                    raise self._make_truncated_error(prefix, "the server repeats its pages")
                 yield from objects
+
+    def list_level(
+        self, prefix: str, *, delimiter: str = "/", max_pages: int | None = None
+    ) -> ListedLevel:
+        """The objects below `prefix`, with those that have a delimiter after it grouped to folders.
+
+        Without a delimiter there are no folders. Reads at most `max_pages` pages, of up to 1,000
+        keys and folders. Raises what `list` raises.
+        """
+        folders: dict[str, None] = {}
+        objects: list[ListedObject] = []
+        asked: dict[str, Any] = {"Delimiter": delimiter} if delimiter else {}
+        start: dict[str, Any] = {}
+        for pages in count(1):
+            page = self._request_page(prefix, {**asked, **start})
+            for listed in self._parse_page(prefix, page):
+                name = listed.key[len(prefix) :]
+                if delimiter and delimiter in name:  # the server does not support delimiters
+                    folders[f"{prefix}{name.partition(delimiter)[0]}{delimiter}"] = None
+                else:
+                    objects.append(listed)
+            for folder in page.get("CommonPrefixes", ()):
+                is_encoded = page.get("EncodingType") == "url"
+                text = folder["Prefix"]
+                folders[self._decode_key(text) if is_encoded else text] = None
+            token = page.get("NextContinuationToken")
+            if not token or pages == max_pages:
+                break
+            if token == start.get("ContinuationToken"):
+                raise self._make_truncated_error(prefix, "the server repeats its pages")
+            start = {"ContinuationToken": token}
+        return ListedLevel(list(folders), objects, is_complete=not token)
 
     def _request_pages(
         self, prefix: str, start: dict[str, str]
@@ -169,10 +185,32 @@ class BucketReader:
             yield page
 
     def _request_page(self, prefix: str, start: dict[str, Any]) -> ListObjectsV2OutputTypeDef:
+        params: dict[str, Any] = {
+            "Bucket": self.location.bucket,
+            "Prefix": prefix,
+            "EncodingType": "url",
+            **start,
+        }
+        asking: dict[str, Any] = {**params, "OptionalObjectAttributes": ["RestoreStatus"]}
         with translate_errors(self.location):
-            return self._clients.boto.list_objects_v2(
-                Bucket=self.location.bucket, Prefix=prefix, EncodingType="url", **start
-            )
+            if self._asks_restore_status:
+                return self._clients.boto.list_objects_v2(**asking)
+            page = self._clients.boto.list_objects_v2(**params)
+            if names_archive_class(page):
+                # Whether an archived object is restored is told only on request, which not every
+                # server accepts.
+                with suppress(ClientError):
+                    page = self._clients.boto.list_objects_v2(**asking)
+                    self._asks_restore_status = True
+            return page
+
+    def _find(self, key: str) -> ListedObject | None:
+        """The object with this key, as it is listed; None if it is not.
+
+        Raises StorageError or StorageUnavailableError.
+        """
+        page = self._request_page(key, {"MaxKeys": 10})
+        return next((found for found in self._parse_page(key, page) if found.key == key), None)
 
     def _parse_page(self, prefix: str, page: ListObjectsV2OutputTypeDef) -> Sequence[ListedObject]:
         with translate_errors(self.location):
@@ -180,11 +218,8 @@ class BucketReader:
         is_encoded = page.get("EncodingType") == "url"
         try:
             objects = [
-                ListedObject(
-                    self._decode_key(entry["Key"]) if is_encoded else entry["Key"],
-                    entry["ETag"].strip('"'),
-                    entry["Size"],
-                    entry["LastModified"],
+                make_listed_object(
+                    self._decode_key(entry["Key"]) if is_encoded else entry["Key"], entry
                 )
                 for entry in entries
             ]
@@ -238,143 +273,66 @@ class BucketReader:
 
     # ------------------------------------------------------------ fetching
 
-    def fetch_many(self, images: Iterable[Image]) -> Iterator[FetchedImage | ImageScore]:
+    def fetch_many(
+        self, images: Iterable[Image], list_others: Callable[[], Sequence[Image]] = tuple
+    ) -> Iterator[FetchedImage | ImageScore]:
         """Fetch the bytes of each image, in the order of arrival, a bounded number of bytes ahead.
 
-        `images` is iterated in the caller's thread. Each image is fetched under the ETag that was
-        listed and yielded exactly once: with its bytes, or as a score with one of the outcomes
-        `empty` and `too_large` (without a request), `missing`, `changed`, `fetch_failed`. Raises
-        StorageError or StorageUnavailableError where the location as a whole refuses or does not
-        answer; images that were not yielded by then have no outcome.
+        `images` is iterated in the caller's thread. Each image is fetched under the version that
+        was listed and yielded exactly once: with its bytes, or as a score with one of the outcomes
+        `empty` and `too_large` (without a request), `missing`, `archived`, `refused`, `changed`,
+        `fetch_failed`. Raises StorageError or StorageUnavailableError where the location as a whole
+        refuses or does not answer; images that were not yielded by then have no outcome.
+        `list_others` returns other objects of the location; if one of them can be read, the images
+        are the cause of their failures.
         """
         concurrency = self._settings.s3_concurrency
         results = map_bounded(
-            self._fetch,
+            self._fetcher.fetch,
             images,
             threads=concurrency,
             ahead_bytes=PREFETCH_BYTES,
             bytes_of=lambda image: min(image.size_bytes, self._settings.max_image_bytes),
         )
-        failures = _FetchFailures(limit=max(concurrency, 16))
+        failures = FetchFailures(max(concurrency, 16), self._fetcher.can_read, list_others)
         is_checked = False
         for result in results:
-            if isinstance(result, _FetchFailure):
-                failures.add(result)
+            if isinstance(result, FetchFailure):
+                yield from failures.add(result)
                 continue
             outcome = None if isinstance(result, FetchedImage) else result.outcome
             if outcome is Outcome.MISSING and not is_checked:
                 # SeaweedFS reports a missing bucket as a missing key.
                 self.check(result.image.key)
                 is_checked = True
-            if outcome not in _WITHOUT_REQUEST:
+            if outcome in _ANSWERED and not result.image.is_archived:
                 yield from failures.release()
             yield result
-        yield from failures.end(self)
+        yield from failures.end(self.check)
 
-    def _fetch(self, image: Image) -> FetchedImage | ImageScore | _FetchFailure:
-        failpoint("fetch.before")
-        if image.size_bytes == 0:
-            return ImageScore(image, Outcome.EMPTY, "the object has no bytes")
-        if image.size_bytes > self._settings.max_image_bytes:
-            return ImageScore(image, Outcome.TOO_LARGE, f"the object has {image.size_bytes} bytes")
-        if OBSTORE_UNSUPPORTED_KEY.search(image.key):
-            return self._fetch_with_boto3(image)
-        try:
-            return self._fetch_with_obstore(image)
-        except PreconditionError:
-            return _make_changed(image)
-        except OBSTORE_ERRORS as error:
-            result = self._fetch_with_boto3(image)
-            if isinstance(result, FetchedImage):
-                self._log_fallback(error)
-            return result
 
-    def _fetch_with_obstore(self, image: Image) -> FetchedImage | ImageScore:
-        response = obstore.get(
-            self._clients.obstore, image.key, options={"if_match": f'"{image.etag}"'}
+class _ListingProgress:
+    """Whether the pages of a listing get anywhere. A token is opaque: it may be any text."""
+
+    def __init__(self) -> None:
+        self._first_keys: set[str] = set()
+        self._starts_of_empty_pages: list[dict[str, str]] = []
+
+    def has_started_over(self, objects: Sequence[ListedObject], start_after: str) -> bool:
+        """Whether the first page after a key has nothing new."""
+        if objects and objects[0].key == start_after:  # the key itself, and those after it
+            return len(objects) == 1
+        return any(listed.key == start_after for listed in objects) or bool(
+            objects and objects[0].key in self._first_keys
         )
-        # Some servers ignore If-Match.
-        version = ((response.meta["e_tag"] or "").strip('"'), response.meta["size"])
-        if version != (image.etag, image.size_bytes):
-            return _make_changed(image)
-        return FetchedImage(image, response.bytes().to_bytes())
 
-    def _fetch_with_boto3(self, image: Image) -> FetchedImage | ImageScore | _FetchFailure:
-        boto = self._clients.boto
-
-        def request() -> FetchedImage | ImageScore:
-            response = boto.get_object(
-                Bucket=self.location.bucket, Key=image.key, IfMatch=f'"{image.etag}"'
-            )
-            version = (response["ETag"].strip('"'), response["ContentLength"])
-            if version != (image.etag, image.size_bytes):
-                return _make_changed(image)
-            return FetchedImage(image, response["Body"].read())
-
-        try:
-            return retry_truncated(request)
-        except boto.exceptions.NoSuchKey:
-            return ImageScore(image, Outcome.MISSING, "the object is gone")
-        except BOTO3_ERRORS as error:
-            if get_status(error) == 412:
-                return _make_changed(image)
-            meaning = to_error(self.location, error)
-            if is_location_error(error):
-                raise meaning from error
-            failed = ImageScore(image, Outcome.FETCH_FAILED, describe_cause(error))
-            return _FetchFailure(failed, meaning, is_denied=get_status(error) == 403)
-
-    def _log_fallback(self, error: Exception) -> None:
-        """Log once that boto3, which is slower, fetches what obstore cannot."""
-        if not self._has_logged_fallback:
-            self._has_logged_fallback = True
-            log.warning(
-                "fetched with boto3", location=str(self.location), reason=type(error).__name__
-            )
-
-
-@dataclass(frozen=True, slots=True)
-class _FetchFailure:
-    """An image that could not be fetched, and the error to raise if the location is the cause."""
-
-    score: ImageScore
-    error: FerError
-    is_denied: bool
-
-
-class _FetchFailures:
-    """Failures that are held back until it is known whether the images or the location cause them.
-
-    As soon as S3 answers for another image, the images are the cause. If it answers for none of
-    `limit` images in a row, the location is.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._in_a_row: list[_FetchFailure] = []
-        self._has_answered = False
-
-    def add(self, failure: _FetchFailure) -> None:
-        self._in_a_row.append(failure)
-        if len(self._in_a_row) >= self._limit:
-            raise failure.error
-
-    def release(self) -> list[ImageScore]:
-        """S3 has answered: the failures so far are problems of those images."""
-        self._has_answered = True
-        scores = [failure.score for failure in self._in_a_row]
-        self._in_a_row.clear()
-        return scores
-
-    def end(self, reader: BucketReader) -> list[ImageScore]:
-        """The last failures. Raises if S3 answered for no image and the location is the cause."""
-        if self._in_a_row and not self._has_answered:
-            denied = [failure for failure in self._in_a_row if failure.is_denied]
-            if len(denied) >= DENIALS_OF_A_LOCATION:
-                raise denied[0].error
-            reader.check(self._in_a_row[0].score.image.key)
-        return self.release()
-
-
-def _make_changed(image: Image) -> ImageScore:
-    return ImageScore(image, Outcome.CHANGED, "the object is no longer the one that was listed")
+    def advance(self, objects: Sequence[ListedObject], next_start: dict[str, str]) -> bool:
+        """Add a page that is not the last one; False if the server goes in a circle."""
+        if objects:
+            is_new = objects[0].key not in self._first_keys
+            self._first_keys.add(objects[0].key)
+            self._starts_of_empty_pages.clear()
+            return is_new
+        is_new = next_start not in self._starts_of_empty_pages
+        self._starts_of_empty_pages.append(next_start)
+        return is_new and len(self._starts_of_empty_pages) <= MAX_EMPTY_PAGES

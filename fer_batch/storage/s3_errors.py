@@ -18,7 +18,9 @@ from botocore.exceptions import (
     IncompleteReadError,
     NoCredentialsError,
     PartialCredentialsError,
+    ProfileNotFound,
     ReadTimeoutError,
+    ResponseStreamingError,
     SSLError,
 )
 from botocore.exceptions import ConnectionError as BotoConnectionError
@@ -36,7 +38,7 @@ from fer_batch.storage.location import BucketLocation
 BOTO3_ERRORS = (BotoCoreError, ClientError, ResponseParserError, Urllib3Error)
 """What boto3 raises, and what urllib3 below it raises while a body is read."""
 
-TRUNCATED_BODY = (IncompleteReadError, Urllib3Error)
+TRUNCATED_BODY = (IncompleteReadError, ResponseStreamingError, Urllib3Error)
 """The body of an object ended early."""
 
 _WRONG_KEYS = frozenset(
@@ -53,7 +55,6 @@ _BUSY = frozenset(
     {"RequestTimeout", "RequestTimeoutException", "SlowDown", "Throttling", "ThrottlingException"}
 )
 _LOCATION_CODES = _WRONG_KEYS | _EXPIRED | {"NoSuchBucket", "RequestTimeTooSkewed"}
-_LOCATION_STATUSES = frozenset({301, 307, 308, 401, 404})
 
 
 @contextmanager
@@ -72,6 +73,11 @@ def to_error(location: BucketLocation, error: Exception) -> FerError:
     if isinstance(error, (NoCredentialsError, PartialCredentialsError)):
         return StorageError(
             f"there are no keys for {location}", f"Set {location.credentials_setting}"
+        )
+    if isinstance(error, ProfileNotFound):
+        return StorageError(
+            f"the keys for {location} cannot be found: {_shorten(error)}",
+            f"Correct or unset AWS_PROFILE, or set {location.credentials_setting}",
         )
     if isinstance(error, SSLError):
         return StorageError(
@@ -96,7 +102,7 @@ def to_error(location: BucketLocation, error: Exception) -> FerError:
 
 
 def _translate_response(location: BucketLocation, error: ClientError) -> FerError:
-    code, status = _get_code(error), get_status(error)
+    code, status = get_code(error), get_status(error)
     if code == "NoSuchBucket":
         return StorageError(
             f"{location} does not exist", f"Create it, or correct {location.bucket_setting}"
@@ -135,14 +141,14 @@ def _translate_response(location: BucketLocation, error: ClientError) -> FerErro
 def is_location_error(error: Exception) -> bool:
     """Whether the error of one request must be a problem of the location as a whole."""
     if isinstance(error, ClientError):
-        return _get_code(error) in _LOCATION_CODES or get_status(error) in _LOCATION_STATUSES
+        return get_code(error) in _LOCATION_CODES
     return isinstance(error, (EndpointConnectionError, ConnectTimeoutError, NoCredentialsError))
 
 
 def describe_cause(error: Exception) -> str:
     """S3's own code, or the type of the error where there was no response."""
     if isinstance(error, ClientError):
-        return f"S3 answers {get_status(error)} {_get_code(error)}"[:200]
+        return f"S3 answers {get_status(error)} {get_code(error)}"[:200]
     return type(error).__name__
 
 
@@ -153,7 +159,10 @@ def get_status(error: Exception) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
-def _get_code(error: ClientError) -> str:
+def get_code(error: Exception) -> str:
+    """S3's code of the error, empty if there was no response."""
+    if not isinstance(error, ClientError):
+        return ""
     return str(error.response.get("Error", {}).get("Code", ""))
 
 

@@ -14,9 +14,9 @@ from botocore.exceptions import ClientError
 from fer_batch.concurrency import map_bounded
 from fer_batch.log import get_logger
 from fer_batch.settings import Settings
-from fer_batch.storage.client import Clients
+from fer_batch.storage.client import OBSTORE_ERRORS, OBSTORE_UNSUPPORTED_KEY, Clients
 from fer_batch.storage.location import BucketLocation
-from fer_batch.storage.reader import OBSTORE_ERRORS, OBSTORE_UNSUPPORTED_KEY, PREFETCH_BYTES
+from fer_batch.storage.reader import PREFETCH_BYTES
 from fer_batch.storage.s3_errors import get_status, translate_errors
 
 log = get_logger(__name__)

@@ -9,7 +9,6 @@ evaluated at the end, for the card.
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import re
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fer_batch.concurrency import count_cpus
 from fer_batch.errors import ConfigurationError
 from fer_batch.log import get_logger
 from fer_batch.model import fer2013
@@ -261,7 +261,7 @@ def _describe_training(seconds: float, threads: int | None, exported: _Exported)
     packages = ("keras", "tensorflow-cpu", "tf2onnx", "onnxruntime", "numpy")
     return {
         "seconds": round(seconds),
-        "threads": threads or os.cpu_count(),
+        "threads": threads or count_cpus(),
         "machine": platform.machine(),
         "packages": {package: version(package) for package in packages},
         "sad_scale": round(exported.scaling.scale, 4),

@@ -10,4 +10,5 @@ SELECT
 FROM fer.satisfaction_daily AS d
 JOIN fer.batch AS b USING (facility_id, capture_day)
 WHERE NOT d.is_complete
+    AND d.capture_day < (now() AT TIME ZONE d.time_zone)::date -- a day that goes on is never complete
 ORDER BY d.capture_day DESC, d.facility_name;

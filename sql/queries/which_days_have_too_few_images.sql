@@ -1,7 +1,9 @@
--- On which open days of the last week did fewer images arrive than expected?
+-- On which open days of its last week did a facility have fewer images than expected?
 SELECT d.facility_name, d.capture_day, d.images, f.expected_images_min
 FROM fer.satisfaction_daily AS d
 JOIN fer.facility AS f USING (facility_id)
+JOIN fer.newest_complete_day AS newest USING (facility_id)
 WHERE d.is_below_expected
-    AND d.capture_day > (SELECT max(capture_day) FROM fer.satisfaction_daily) - 7
+    AND d.capture_day > newest.capture_day - 7
+    AND d.capture_day < (now() AT TIME ZONE d.time_zone)::date
 ORDER BY d.capture_day DESC, d.facility_name;

@@ -9,6 +9,7 @@ SELECT
     target_rate
 FROM fer.satisfaction_daily
 WHERE verdict = 'not satisfied' AND is_complete
+    AND capture_day < (now() AT TIME ZONE time_zone)::date
     -- The verdicts of the method wilson are about another target.
     AND method <> 'wilson'
 ORDER BY points_below_at_least DESC, capture_day DESC

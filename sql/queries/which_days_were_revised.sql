@@ -14,7 +14,8 @@ SELECT
     coalesce(target_rate, -1) <> coalesce(lag(target_rate) OVER day, -1) AS has_other_target
 FROM fer.satisfaction_summary
 WHERE period = 'day'
+    AND capture_day <= (now() AT TIME ZONE time_zone)::date
     AND (facility_id, capture_day) IN (
-    SELECT facility_id, capture_day FROM fer.satisfaction_daily WHERE revision > 1)
+        SELECT facility_id, capture_day FROM fer.satisfaction_daily WHERE revision > 1)
 WINDOW day AS (PARTITION BY facility_id, capture_day ORDER BY revision)
 ORDER BY capture_day DESC, facility_id, revision;

@@ -7,6 +7,8 @@ SELECT
     min(d.capture_day) AS first_day,
     max(d.capture_day) AS last_day
 FROM fer.model_version AS m
-LEFT JOIN fer.satisfaction_daily AS d USING (model_version)
+LEFT JOIN fer.satisfaction_daily AS d
+    ON d.model_version = m.model_version
+    AND d.capture_day <= (now() AT TIME ZONE d.time_zone)::date
 GROUP BY m.model_version
 ORDER BY m.registered_at;

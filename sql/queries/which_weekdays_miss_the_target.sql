@@ -6,6 +6,7 @@ SELECT
     count(*) FILTER (WHERE verdict = 'not satisfied') AS not_satisfied_days
 FROM fer.satisfaction_daily
 WHERE is_complete AND verdict IN ('satisfied', 'not satisfied', 'inconclusive')
+    AND capture_day < (now() AT TIME ZONE time_zone)::date
     -- The verdicts of the method wilson are about another target.
     AND method <> 'wilson'
 GROUP BY facility_id, facility_name, weekday, extract(isodow FROM capture_day)

@@ -44,6 +44,17 @@ def test_psql_gets_the_password_where_other_users_do_not_see_it(fer: Command) ->
     assert ended.out == "--dbname sslmode=require -l password canary/7"
 
 
+def test_psql_gets_all_hosts_of_the_url(fer: Command) -> None:
+    programs = fer.folder / "bin"
+    programs.mkdir()
+    psql = programs / "psql"
+    psql.write_text('#!/bin/sh\nprintf "%s " "$PGHOST" "$PGPORT" "$PGUSER" "$PGDATABASE"\n')
+    psql.chmod(0o755)
+    url = "postgresql://ada@one:5432,two:5433/fer"
+    ended = fer("db", "psql", PATH=f"{programs}:/usr/bin:/bin", FER_DATABASE_URL=url)
+    assert ended.out == "one,two 5432,5433 ada fer "
+
+
 @pytest.mark.parametrize("url", [None, "mysql://a:canary@b/c", "nonsense canary"])
 @pytest.mark.parametrize("command", [("db", "psql"), ("db", "upgrade")])
 def test_without_a_right_database_url_it_is_named(
@@ -80,6 +91,77 @@ def test_a_registry_with_a_typo_names_file_facility_and_field(
         assert "did you mean expected_images_min?" in ended.err
 
 
+def test_an_invalid_facility_is_reported_and_costs_no_other_one(
+    nightly: Command, night: Night
+) -> None:
+    """The commands that process facilities process the others; those that list show all faults."""
+    night.write_registry(format_facility("a"), format_facility("b"), format_facility("c"))
+    assert nightly("facilities", "sync").code == 0
+    broken = format_facility("b").replace("Europe/Berlin", "Europe/Berln")
+    night.write_registry(format_facility("a"), broken, format_facility("c", more="wifi = 1\n"))
+    night.fill("a", 3, 2)
+    of_b, of_c = "time_zone must be an IANA time zone", "unknown field wifi"
+
+    listed = nightly("facilities", "list", "--json")
+    assert listed.code == 2
+    assert [row["facility"] for row in listed.json] == ["a", "b", "c"]
+    assert f"facility b: {of_b}" in listed.err
+    assert f"facility c: {of_c}" in listed.err
+
+    checked = nightly("check", "--json")
+    parts = {row["part"]: row for row in checked.json}
+    assert checked.code == 3
+    assert of_b in parts["facility registry"]["detail"]
+    assert of_c in parts["facility registry"]["detail"]
+    assert "facility a" in parts  # it is tested all the same
+
+    # They are in the registry, not removed from it.
+    assert nightly("facilities", "sync").code == 3
+    assert night.query("select 1 from fer.facility where is_in_registry") == [{"?column?": 1}] * 3
+
+    planned = nightly("plan", "--capture-day", str(DAY), "--json")
+    assert planned.code == 3
+    assert [(row["facility"], row["images"]) for row in planned.json] == [
+        ("a", 5), ("b", None), ("c", None),
+    ]  # fmt: skip
+    assert of_b in planned.json[1]["problem"]
+
+    ended = nightly("run", "--capture-day", str(DAY), "--json")
+    assert ended.code == 3
+    assert [s["facility_id"] for s in ended.json["summaries"]] == ["a"]
+    findings = {f["facility_id"]: f for f in ended.json["findings"] if f["severity"] == "error"}
+    assert findings.keys() == {"b", "c"}
+    assert of_b in findings["b"]["finding"]
+    assert night.query("select distinct facility_id from fer.image") == [{"facility_id": "a"}]
+
+    assert nightly("run", "--capture-day", str(DAY), "--facility", "a").code == 0
+    only_b = nightly("run", "--capture-day", str(DAY), "--facility", "b")
+    assert only_b.code == 2
+    assert of_b in only_b.err
+    assert of_c not in only_b.err
+
+
+def test_a_first_registry_is_written_and_valid(fer: Command) -> None:
+    assert fer("facilities", "list").code == 2
+    written = fer("facilities", "init", FER_FACILITIES_FILE="etc/facilities.toml")
+    assert written.code == 0
+    assert "wrote etc/facilities.toml" in written.out
+    file = fer.folder / "etc" / "facilities.toml"
+    assert file.read_text().startswith("# The facility registry")
+    listed = fer("facilities", "list", "--json", FER_FACILITIES_FILE="etc/facilities.toml")
+    assert listed.code == 0
+    assert all(row["problem"] for row in listed.json)
+
+    file.write_text("# ours\n")
+    refused = fer("facilities", "init", "etc/facilities.toml")
+    assert refused.code == 2
+    assert "exists; nothing was written" in refused.err
+    assert file.read_text() == "# ours\n"
+    replaced = fer("facilities", "init", "etc/facilities.toml", "--force")
+    assert f"set FER_FACILITIES_FILE={file}" in replaced.out
+    assert "[facility.north-mall]" in file.read_text()
+
+
 def test_facilities_are_written_to_the_tables(nightly: Command, night: Night) -> None:
     night.write_registry(format_facility("a"), format_facility("b"))
     assert nightly("facilities", "sync").code == 0
@@ -109,6 +191,34 @@ def test_capture_times_of_stored_images_are_filled_in(nightly: Command, night: N
     ended = nightly("db", "backfill-times", "--json")
     assert ended.json[0] == {"facility": "a", **counts, "updated": 0}
     assert "Capture times" in nightly("db", "backfill-times", "--to", "2026-01-01").out
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (("plan",), "--capture-day"),
+        (("run",), "--capture-day"),
+        (("erase", "--facility", "a"), "--day"),
+        (("db", "backfill-times"), "--from"),
+        (("db", "retain"), "--before"),
+    ],
+)
+@pytest.mark.parametrize("day", ["28.11.2026", "2026-02-30", "yesterday"])
+def test_a_wrong_date_is_answered_with_the_format(
+    fer: Command, command: tuple[str, ...], option: str, day: str
+) -> None:
+    ended = fer(*command, option, day)
+    assert ended.code not in (0, 75)
+    message = " ".join(ended.err.replace("│", " ").split())
+    assert f'Invalid value for {option}: "{day}" is not a date: write YYYY-MM-DD' in message
+
+
+def test_an_unknown_time_zone_is_answered_with_time_zones(nightly: Command, night: Night) -> None:
+    night.write_registry(format_facility("a"))
+    ended = nightly("plan", "--capture-day", str(DAY), "--time-zone", "Europe/Berlim")
+    assert (ended.code, ended.out) == (2, "")
+    assert "no facility has the time zone 'Europe/Berlim'" in ended.err
+    assert "Did you mean Europe/Berlin? The registry has the time zones Europe/Berlin" in ended.err
 
 
 def test_a_backfill_of_nothing_is_named(nightly: Command, night: Night) -> None:

@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import fcntl
 import json
+import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cyclopts import App
+from rich.cells import cell_len
 
 from fer_batch import __version__
 from fer_batch.cli import app
 from tests.fixtures.command import Command
 from tests.support.command import build_environment
+from tests.support.fork_server import ForkedPopen
 
 HEAVY = ("airflow", "boto3", "cv2", "keras", "matplotlib", "numpy", "obstore", "onnxruntime",
          "pandas", "psycopg", "pydantic_settings", "sqlalchemy", "tensorflow")  # fmt: skip
+
+
+REGISTRY = """
+[facility.shibuya]
+name = "渋谷スクランブルスクエア"
+time_zone = "Asia/Tokyo"
+image_kind = "frames"
+[facility.shibuya.permission]
+purpose = "a test"
+lawful_basis = "a test"
+approved_by = "a test"
+valid_until = 2024-10-31
+
+[facility.north]
+name = "North Mall, Berlin"
+time_zone = "Europe/Berlin"
+image_kind = "crops"
+target_rate = 0.3
+"""
 
 
 def _walk(parent: App, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], App]]:
@@ -117,6 +146,48 @@ def test_a_wrong_call_shows_the_usage_on_stderr(
     assert "Usage: fer-batch" in ended.err
     assert word in ended.err
     assert "Traceback" not in ended.err
+
+
+def test_a_table_is_complete_at_a_terminal_and_in_a_pipe(fer: Command) -> None:
+    (fer.folder / "facilities.toml").write_text(REGISTRY, encoding="utf-8")
+    settings = fer.env | {"FER_FACILITIES_FILE": "facilities.toml"}
+    command = dataclasses.replace(fer, env=settings)
+    header, *piped = [
+        re.split(r" {2,}", line) for line in command("facilities", "list").out.splitlines()[1:]
+    ]
+    assert [row[0] for row in piped] == ["shibuya", "north"]
+    assert {len(row) for row in piped} == {len(header)}
+    for width in (80, 120):
+        shown = run_in_terminal(command, ("facilities", "list"), width)
+        assert "\x1b" not in shown
+        assert max(map(cell_len, shown.splitlines())) <= width
+        for row in piped:
+            assert {word for cell in row for word in cell.split()} <= set(shown.split())
+
+
+def run_in_terminal(fer: Command, path: tuple[str, ...], width: int) -> str:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    env = build_environment({**fer.env, "FER_ENV_FILE": os.devnull, "TERM": "xterm-256color"})
+    del env["COLUMNS"]
+    with ForkedPopen(fer.server, path, env=env, cwd=fer.folder, stdout=theirs) as process:
+        os.close(theirs)
+        printed = b""
+        with contextlib.suppress(OSError):  # the end of a terminal
+            while part := os.read(ours, 65_536):
+                printed += part
+        process.wait()
+    os.close(ours)
+    return printed.decode()
+
+
+def test_a_character_that_stdout_lacks_is_escaped(fer: Command) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "fer_batch", "models"], cwd=fer.folder, check=True,
+        env=build_environment(fer.env | {"PYTHONIOENCODING": "ascii"}),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert r"\u2013" in ended.stdout
 
 
 def test_a_closed_stdout_is_not_an_error(fer: Command) -> None:

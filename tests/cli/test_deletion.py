@@ -86,7 +86,8 @@ def test_a_lookback_skips_deleted_days(nightly: Command, scored: Night) -> None:
     next_day = OLD + timedelta(1)
     assert nightly("db", "retain", "--yes", "--before", str(next_day)).code == 0
     scored.fill("a", happy=1, sad=0, day=next_day)
-    ended = nightly("run", "--capture-day", str(next_day), "--lookback-days", "1", "--json")
+    on_next_day = ("--capture-day", str(next_day), "--lookback-days", "1", "--facility", "a")
+    ended = nightly("run", *on_next_day, "--json")
     assert (ended.code, ended.json["findings"]) == (0, [])
     assert {row["capture_day"] for row in ended.json["summaries"]} == {str(next_day)}
     assert row_counts(scored) == [1, 1, 1]

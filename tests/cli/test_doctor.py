@@ -7,12 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from botocore.credentials import Credentials
+from psycopg import sql
 from pydantic import SecretStr
 
 from fer_batch.cli.doctor import Diagnosis, diagnose
+from fer_batch.database import schema
 from fer_batch.settings import Settings
+from fer_batch.storage.location import BucketLocation
 from tests.fixtures.night import Night, format_facility
 from tests.support.faulty_s3 import Fault, running_proxy
 
@@ -86,6 +90,21 @@ def test_a_database_that_is_down_or_not_migrated(night: Night, postgres_url: str
     assert down["facility a"].is_ok
 
 
+def test_a_database_that_accepts_no_writes(night: Night, postgres_url: str) -> None:
+    """As a standby does."""
+    night.write_registry(format_facility("a"))
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        schema.upgrade(postgres_url)
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(name)
+        )
+    part = found(night.settings, database_url=SecretStr(postgres_url))["database"]
+    assert not part.is_ok
+    assert "the database accepts no writes" in part.detail
+    assert "standby" in part.detail
+
+
 def test_an_altered_cnn(night: Night) -> None:
     night.write_registry(format_facility("a"))
     card = night.settings.model_card
@@ -118,7 +137,7 @@ valid_until = 2020-01-31
     assert parts["facility ended"].detail == "skipped: permission ended on 2020-01-31"
     night.write_registry(format_facility("a"))
     found(night.settings)
-    assert sent_operations() == ["ListObjectsV2", "GetObject"]
+    assert set(sent_operations()) == {"ListObjectsV2", "GetObject"}
 
 
 def test_missing_read_access_is_reported(night: Night, s3: Any) -> None:
@@ -129,6 +148,15 @@ def test_missing_read_access_is_reported(night: Night, s3: Any) -> None:
         part = found(night.settings, s3_endpoint=proxy.endpoint)["facility a"]
     assert not part.is_ok
     assert "Allow listing and reading" in part.detail
+
+
+def test_an_endpoint_without_tls_is_told(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    night.write_registry(format_facility("a"))
+    assert "TLS" not in found(night.settings)["facility a"].detail
+    # The servers of the tests are on this machine, where no TLS is needed.
+    monkeypatch.setattr(BucketLocation, "is_unencrypted", True)
+    part = found(night.settings)["facility a"]
+    assert (part.is_ok, "it has no TLS: use https://" in part.detail) == (True, True)
 
 
 def test_all_failing_facilities_are_reported(night: Night) -> None:

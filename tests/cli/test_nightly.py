@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
+from fer_batch.pipeline.in_flight import create_register
+from fer_batch.pipeline.jobs import JOB, Job
+from fer_batch.records import Batch, Image, KeyRange, Shard
 from fer_batch.satisfaction.figures import RATES
 from tests.fixtures.command import Command
-from tests.fixtures.night import DAY, Night, format_facility
+from tests.fixtures.night import DAY, Night, encode_crop, format_facility
 
 ON_DAY = ("--capture-day", DAY.isoformat())
 TABLES = ("batch", "facility", "image", "image_result", "face_result", "satisfaction_summary",
@@ -31,7 +36,10 @@ def has_only_json_types(row: Mapping[str, Any]) -> bool:
     return all(isinstance(value, str) == (name in texts) for name, value in row.items())
 
 
-NOT_PUBLISHED = {"called_happy", "called_sad", "called_neither", "totals", "former_figures"}
+NOT_PUBLISHED = {
+    *("called_happy", "called_sad", "called_neither", "totals", "hours"),
+    "former_figures",
+}
 
 
 def test_a_whole_day(nightly: Command, night: Night) -> None:
@@ -53,7 +61,7 @@ def test_a_whole_day(nightly: Command, night: Night) -> None:
     assert kiosk["images_scored"] == 3
     assert not NOT_PUBLISHED & kiosk.keys()
     assert "summarized" in ended.err
-    (report,) = night.settings.report_dir.iterdir()
+    report = night.settings.report_dir / f"{DAY}.html"
     assert "north-mall" in report.read_text()
 
     again = nightly("run", *ON_DAY)
@@ -106,7 +114,7 @@ def test_the_steps_of_a_run_one_by_one(nightly: Command, night: Night) -> None:
     assert "images_without_outcome" in unfinished.err  # the task log shows the logged lines
 
     (shard,) = shards
-    scored = nightly("score", *ON_DAY, "--json", stdin=json.dumps(shard))
+    scored = nightly("score", *ON_DAY, "--shard", "-", "--json", stdin=json.dumps(shard))
     assert scored.code == 0
     assert [(r["images"], r["outcomes"]) for r in scored.json] == [(35, {"scored": 35})]
 
@@ -174,7 +182,9 @@ def test_a_plan_writes_nothing(nightly: Command, night: Night) -> None:
     assert found["a", DAY.isoformat()]["expected_s"] > 0
     assert found["b", DAY.isoformat()] == {
         "facility": "b", "capture_day": DAY.isoformat(),
-        "images": 0, "left": 0, "bytes": 0, "expected_s": 0, "problem": "",
+        "images": 0, "left": 0, "bytes": 0, "expected_s": 0,
+        "problem": "no image from 2026-11-14 to 2026-11-20: nothing lies below 'b/'; in the bucket "
+                   "there is 'a/'",
     }  # fmt: skip
     assert found["c", DAY.isoformat()]["problem"] == "no permission is recorded"
     assert row_counts(night) == before == dict.fromkeys(TABLES, 0)
@@ -183,6 +193,137 @@ def test_a_plan_writes_nothing(nightly: Command, night: Night) -> None:
     # It does not even need a database.
     without = nightly("plan", *ON_DAY, "--lookback-days", "1", "--json", FER_DATABASE_URL=None)
     assert without.json == ended.json
+
+
+def test_a_plan_counts_what_a_run_would_score(nightly: Command, night: Night) -> None:
+    """Images that are finished with another ETag, or whose object is gone, are not left out."""
+    night.write_registry(format_facility("a"))
+    night.fill("a", happy=20, sad=20)
+    assert nightly("run", *ON_DAY).code == 0
+    for number in range(20):
+        night.s3.client.delete_object(Bucket=night.s3.bucket, Key=f"a/{DAY}/{number:04}.png")
+        night.put(f"a/{DAY}/new-{number}.png", encode_crop(True, number=100 + number))
+    night.put(f"a/{DAY}/0030.png", encode_crop(True, number=200))  # replaces the object
+    night.put(f"a/{DAY}/0000.png", encode_crop(False, number=0))  # uploaded again, unchanged
+    (planned,) = nightly("plan", *ON_DAY, "--json").json
+    assert (planned["images"], planned["left"]) == (41, 21)
+    (rescored,) = nightly("plan", *ON_DAY, "--rescore", "--json").json
+    assert rescored["left"] == 41
+    assert nightly("list-images", *ON_DAY).code == 0
+    (scored,) = nightly("score", *ON_DAY, "--json").json
+    assert scored["outcomes"] == {"scored": 21}
+    (planned,) = nightly("plan", *ON_DAY, "--json").json
+    assert (planned["left"], planned["expected_s"]) == (0, 0)
+
+
+def test_erased_images_are_not_planned(nightly: Command, night: Night) -> None:
+    night.write_registry(format_facility("a"))
+    night.fill("a", happy=2, sad=1)
+    assert nightly("run", *ON_DAY).code == 0
+    assert nightly("erase", "--facility", "a", "--key", f"a/{DAY}/0000.png", "--yes").code == 0
+    (planned,) = nightly("plan", *ON_DAY, "--json").json
+    assert (planned["images"], planned["left"]) == (3, 0)
+
+
+def test_outcomes_include_what_a_process_that_died_has_written(
+    nightly: Command, night: Night
+) -> None:
+    night.write_registry(format_facility("a"))
+    night.fill("a", happy=30, sad=30)
+    assert nightly("list-images", *ON_DAY).code == 0
+    # Two micro-batches of 16 images are written before the fourth is decoded.
+    killed = {"FER_FAILPOINT": "decode.during:50", "FER_THREADS": "1", "FER_CHUNK_IMAGES": "5"}
+    ended = nightly("score", *ON_DAY, "--json", **killed)
+    assert ended.code == 0
+    assert "scoring process died" in ended.err
+    assert [(row["images"], row["outcomes"]) for row in ended.json] == [(60, {"scored": 60})]
+
+
+def test_a_facility_whose_process_was_killed_does_not_stop_the_others(
+    nightly: Command, night: Night
+) -> None:
+    night.write_registry(format_facility("a"), format_facility("b"), format_facility("c"))
+    for name, images in (("a", 6), ("b", 4), ("c", 2)):  # scored in this order
+        night.fill(name, happy=images, sad=0)
+    assert nightly("list-images", *ON_DAY).code == 0
+    ended = nightly("score", *ON_DAY, FER_FAILPOINT="fetch.before:8", FER_THREADS="1")
+    assert ended.code == 75
+    assert "the scoring process of b was ended by SIGKILL" in ended.err
+    assert [night.count_outcomes(name) for name in "ac"] == [{"scored": 6}, {"scored": 2}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "said", "check"),
+    [
+        ({"FER_S3_ENDPOINT": "http://127.0.0.1:9"}, 75, "no facility could be listed", "listing"),
+        ({"FER_MODEL_CARD": "/nowhere/card.json"}, 2, "/nowhere/card.json", None),
+    ],
+)
+def test_a_run_does_all_steps_that_a_failed_one_does_not_prevent(
+    nightly: Command, night: Night, changes: dict[str, str], code: int, said: str, check: str | None
+) -> None:
+    night.write_registry(format_facility("a"))
+    night.fill("a", happy=30, sad=10)
+    ended = nightly("run", *ON_DAY, "--json", **changes)
+    assert ended.code == code
+    assert said in ended.err.splitlines()[-1]
+    if check is None:
+        assert ended.json == {"summaries": None, "findings": None}
+        return
+    (summary,) = ended.json["summaries"]
+    assert (summary["images"], summary["is_complete"]) == (0, False)
+    assert [finding["check"] for finding in ended.json["findings"]] == ["listing_failed"]
+    (report,) = night.settings.report_dir.glob(f"{DAY}*.html")
+    assert "does not answer" in report.read_text()
+    assert row_counts(night)["facility"] == 1
+
+
+def test_a_report_shows_the_findings_that_it_is_given(nightly: Command, night: Night) -> None:
+    night.write_registry(format_facility("a"), format_facility("b", permission=""))
+    night.fill("a", happy=30, sad=5)
+    assert nightly("run", *ON_DAY).code == 0
+    found = nightly("check-data", *ON_DAY, "--json")
+    assert [finding["check"] for finding in found.json] == ["no_permission"]
+    changed = found.out.replace("no permission is recorded", "as check_data found it")
+    (path := nightly.folder / "findings.json").write_text(changed)
+    for place, text in (("-", changed), ("-", "[]"), (str(path), "")):
+        ended = nightly("report", *ON_DAY, "--findings", place, "--json", stdin=text)
+        assert ended.code == 0
+        shown = Path(ended.json["report"]).read_text()
+        assert ("as check_data found it" in shown) == (text != "[]")
+    refused = nightly("report", *ON_DAY, "--findings", "-", stdin='[{"check": "x"}]')
+    assert refused.code == 2
+    assert "the list of findings on stdin is invalid: 0.severity" in refused.err
+
+
+def test_a_killed_report_leaves_no_file_for_ever(nightly: Command, night: Night) -> None:
+    night.write_registry(format_facility("a"))
+    assert nightly("run", *ON_DAY, FER_FAILPOINT="report.during").code == -9
+    assert list(night.settings.report_dir.glob(".*")) != []
+    assert nightly("report", *ON_DAY).code == 0
+    assert list(night.settings.report_dir.glob(".*")) == []
+
+
+def test_a_quarantined_image_without_its_etag_is_found(
+    nightly: Command, night: Night, tmp_path: Path
+) -> None:
+    """An ETag that is too long for the in-flight register."""
+    night.write_registry(format_facility("a"))
+    night.fill("a", happy=2, sad=1)
+    assert nightly("list-images", *ON_DAY).code == 0
+    (listed,) = night.query("select * from fer.image order by image_key offset 1 limit 1")
+    batch = Batch("a", DAY)
+    quarantined = Image(batch, listed["image_key"], "", listed["size_bytes"])
+    assert nightly("plan-shards", *ON_DAY, "--json").code == 0
+    (version,) = [row["model_version"] for row in night.query("select * from fer.run limit 1")]
+    shard = Shard("a", (KeyRange(batch, f"a/{DAY}/0000.png", f"a/{DAY}/0002.png", 3),))
+    job = Job(shard, "test", version, DAY, quarantined=(quarantined,))
+    create_register(register := tmp_path / "in-flight", 1)
+    options = ("--in-flight", str(register), "--parent", str(os.getpid()))
+    ended = nightly("worker", *options, stdin=JOB.dump_json(job).decode(), FER_THREADS="1")
+    assert (ended.code, ended.json["outcomes"]) == (0, {"scored": 2})
+    rows = night.query("select image_key, outcome from fer.image_result where outcome <> 'scored'")
+    assert [tuple(row.values()) for row in rows] == [(quarantined.key, "decoder_crashed")]
 
 
 def test_a_plan_reports_facilities_that_cannot_be_listed(nightly: Command, night: Night) -> None:
@@ -208,7 +349,7 @@ def test_a_day_without_images_is_a_result(nightly: Command, night: Night) -> Non
     [
         (["--facility", "north-mal"], "Did you mean north-mall?"),
         (["--facility", "zoo"], "Known facilities: north-mall"),
-        (["--time-zone", "Asia/Tokyo"], "no facility is selected"),
+        (["--time-zone", "Asia/Tokyo"], "no facility has the time zone 'Asia/Tokyo'"),
         (["--model-version", "abcdef"], "Set FER_MODEL_CARD"),
     ],
 )
@@ -223,11 +364,63 @@ def test_unknown_arguments_are_named(
 
 
 @pytest.mark.parametrize(
-    "given", ["{", '{"name": "a", "ranges": [{}]}', '[{"name": "a", "ranges": []}]']
+    "given", ["", "{", '{"name": "a", "ranges": [{}]}', '[{"name": "a", "ranges": []}]']
 )
 def test_an_invalid_shard_is_refused(nightly: Command, night: Night, given: str) -> None:
     night.write_registry(format_facility("a"))
-    ended = nightly("score", *ON_DAY, stdin=given)
-    assert (ended.code, ended.out) == (2, "")
-    assert "the shard on stdin is invalid" in ended.err
-    assert "fer-batch plan-shards --json" in ended.err
+    (file := nightly.folder / "shard.json").write_text(given)
+    for place, named in (("-", "on stdin"), (str(file), f"in {file}")):
+        ended = nightly("score", *ON_DAY, "--shard", place, stdin=given)
+        assert (ended.code, ended.out) == (2, "")
+        assert f"the shard {named} is invalid" in ended.err
+        assert "plan-shards --json" in ended.err
+
+
+def test_stdin_is_read_only_on_request(nightly: Command, night: Night) -> None:
+    """As in `while read facility; do fer-batch score …; done < list`."""
+    night.write_registry(format_facility("a"))
+    night.fill("a", happy=1, sad=1)
+    assert nightly("list-images", *ON_DAY).code == 0
+    scored = nightly("score", *ON_DAY, "--json", stdin="the next line\n")
+    assert [row["outcomes"] for row in scored.json] == [{"scored": 2}]
+
+
+# The day and the prefix
+
+
+def test_a_day_that_has_not_begun_is_refused_by_every_command(
+    nightly: Command, night: Night
+) -> None:
+    night.write_registry(
+        format_facility("a"), format_facility("b").replace("Europe/Berlin", "Pacific/Pago_Pago")
+    )
+    tomorrow = (datetime.now(ZoneInfo("Europe/Berlin")) + timedelta(days=1)).date().isoformat()
+    steps = ("run", "plan", "list-images", "plan-shards", "score", "summarize", "check-data")
+    for command in (*steps, "report"):
+        ended = nightly(command, "--capture-day", tomorrow, "--json")
+        assert (ended.code, ended.out) == (2, ""), command
+        assert f"the capture day {tomorrow} has not begun yet for a, b" in ended.err
+    assert row_counts(night)["batch"] == 0
+    forced = nightly("run", "--capture-day", tomorrow, "--facility", "a", "--force", "--json")
+    assert (forced.code, len(forced.json["summaries"])) == (0, 1)
+    # It is withdrawn again.
+    erased = nightly("erase", "--facility", "a", "--day", tomorrow, "--yes", "--json")
+    assert [(day["images"], day["revision"]) for day in erased.json] == [(0, None)]
+    assert row_counts(night)["batch"] == row_counts(night)["satisfaction_summary"] == 0
+
+
+def test_a_wrong_prefix_is_found(nightly: Command, night: Night) -> None:
+    night.write_registry(
+        format_facility("kolkata", more='key_template = "Kolkata/{{capture_day}}/"\n')
+    )
+    night.fill("kolkata", happy=1, sad=0)
+    near = "nothing lies below 'Kolkata/', but 'kolkata/' is there"
+    planned = nightly("plan", *ON_DAY, "--json")
+    assert planned.code == 3
+    assert near in planned.json[0]["problem"]
+    checked = nightly("check", "--json")
+    (part,) = (each for each in checked.json if each["part"] == "facility kolkata")
+    assert not part["ok"]
+    assert near in part["detail"]
+    ran = nightly("run", *ON_DAY, "--json")
+    assert [f["check"] for f in ran.json["findings"]] == ["facility_without_images"]

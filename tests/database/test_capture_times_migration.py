@@ -13,7 +13,7 @@ from alembic import command
 from fer_batch import resources
 from fer_batch.database import connections, ledger, schema
 from fer_batch.pipeline.capture_times import BackfilledFacility, backfill_times
-from fer_batch.records import Batch
+from fer_batch.records import Batch, ListedImage
 from tests.fixtures.tables import VERSION, Tables
 
 DAYS = [date(2026, 3, 1), date(2026, 3, 2)]
@@ -69,11 +69,11 @@ def filled(postgres_url: str) -> Iterator[sa.Engine]:
 
 
 @pytest.fixture
-def before(filled: sa.Engine) -> list[tuple[Any, ...]]:
+def before(filled: sa.Engine, postgres_url: str) -> list[tuple[Any, ...]]:
     """The images before the upgrade."""
     images = read(filled, IMAGES)
     assert len(images) == 6
-    schema.upgrade(filled.url.render_as_string(hide_password=False))
+    schema.upgrade(postgres_url)
     return images
 
 
@@ -101,7 +101,7 @@ def test_times_are_backfilled_and_listed(filled: sa.Engine, before: list[tuple[A
     parse_name = facility.build_name_parser(DAYS[0])
     with connections.transaction(filled) as connection:
         listed = ledger.merge_listing(
-            connection, Batch("north-mall", DAYS[0]), [(key, "1", 1)], parse_name
+            connection, Batch("north-mall", DAYS[0]), [ListedImage(key, "1", 1)], parse_name
         )
     assert listed == (1, 0)
     assert read(filled, IMAGES) == before

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from fer_batch.database import connections, schema
-from fer_batch.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError
+from fer_batch.database import connections, conninfo, schema
+from fer_batch.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError, FerError
 from fer_batch.settings import Settings
 
 
@@ -39,9 +39,35 @@ def test_invalid_url_is_rejected_without_revealing_it(url: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2"])
 def test_all_spellings_of_a_postgresql_url_are_accepted(scheme: str) -> None:
-    url = connections.create_engine(f"{scheme}://ada:p%40ss@db.example:5433/fer").url
-    assert url.drivername == "postgresql+psycopg"
-    assert (url.username, url.password, url.host, url.port) == ("ada", "p@ss", "db.example", 5433)
+    assert conninfo.parse_url(f"{scheme}://ada:p%40ss@db.example:5433/fer") == {
+        "user": "ada",
+        "password": "p@ss",
+        "host": "db.example",
+        "port": "5433",
+        "dbname": "fer",
+    }
+
+
+@pytest.mark.parametrize("query", ["cursor=dictcursor", "__extra__=%7B%7D", "sslmod=require&a=b"])
+def test_an_unknown_option_of_the_url_is_named(query: str) -> None:
+    with pytest.raises(ConfigurationError, match="unknown options") as rejected:
+        connections.create_engine(f"postgresql://ada:canary@db.example/fer?{query}")
+    names = {option.partition("=")[0] for option in query.split("&")}
+    assert all(name in str(rejected.value) for name in names)
+    assert "canary" not in str(rejected.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://a:1,b:2/fer", "a:1,b:2/fer"),
+        ("postgresql://u:canary@a,b:2/fer", "a:5432,b:2/fer"),
+        ("postgresql://u:canary@[::1]/fer?sslmode=require", "::1:5432/fer"),
+        ("postgresql:///fer?host=/run/pg", "/run/pg:5432/fer"),
+    ],
+)
+def test_a_place_is_described_without_the_login(url: str, expected: str) -> None:
+    assert conninfo.describe(conninfo.parse_url(url)) == expected
 
 
 @pytest.mark.parametrize(
@@ -55,6 +81,11 @@ def test_all_spellings_of_a_postgresql_url_are_accepted(scheme: str) -> None:
         ("40P01", DatabaseUnavailableError),  # deadlock
         ("55P03", DatabaseUnavailableError),  # lock timeout
         ("57014", DatabaseUnavailableError),  # statement timeout
+        ("25006", DatabaseUnavailableError),  # a standby
+        ("57P02", DatabaseUnavailableError),  # recovery after a crash
+        ("25P03", DatabaseUnavailableError),  # idle in a transaction
+        ("57P04", DatabaseError),  # database dropped
+        ("53400", DatabaseError),  # temp_file_limit and the like
         ("53100", DatabaseError),  # disk full
         ("42P01", DatabaseError),  # no such table
         ("42501", DatabaseError),  # permission denied
@@ -71,6 +102,37 @@ def test_transient_errors_are_told_apart_from_permanent_ones(
     with pytest.raises(expected, match="no luck") as translated, connections.translate_errors():
         raise error
     assert "ada.jpg" not in str(translated.value)
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        "0A000",
+        "22021",
+        "22P05",
+        "25006",
+        "2BP01",
+        "42501",
+        "42704",
+        "42710",
+        "42P07",
+        "53100",
+        "53400",
+        "54000",
+        "55000",
+        "57014",
+        "57P04",
+        "58030",
+        "F0000",
+        "XX000",
+        "XX001",
+    ],
+)
+def test_a_fault_of_the_setup_is_not_called_a_bug(state: str) -> None:
+    with pytest.raises(FerError) as translated, connections.translate_errors():
+        raise psycopg.errors.lookup(state)("no luck")
+    assert "bug of fer-batch" not in str(translated.value)
+    assert translated.value.hint
 
 
 def test_other_errors_pass_through() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fer_batch.database import connections, ledger
 from fer_batch.errors import DatabaseError, StorageError
-from fer_batch.records import Batch, ImageScore, KeyRange, Outcome
+from fer_batch.records import Batch, ImageScore, KeyRange, ListedImage, Outcome
 from tests.fixtures.tables import name_etag
 
 HOSTILE = [
@@ -168,7 +168,7 @@ def test_key_that_is_listed_twice_has_one_camera(tables: Any) -> None:
     key = f"{PREFIX}door/101500.25.jpg"
     parse_name = tables.facilities["outlet"].build_name_parser(batch.capture_day)
     with tables.transaction() as connection:
-        listed = [(key, "1", 5), (key, "2", 5)]
+        listed = [ListedImage(key, "1", 5), ListedImage(key, "2", 5)]
         assert ledger.merge_listing(connection, batch, listed, parse_name) == (1, 1)
     assert capture_rows(tables) == [(key, "door", "09:15:00.250000")]
 
@@ -181,7 +181,11 @@ def test_deleted_objects_keep_their_rows(tables: Any) -> None:
 
 
 def test_key_that_is_listed_twice_counts_once_with_its_last_etag(tables: Any) -> None:
-    listed = [("a.jpg", "1", 5), ("b.jpg", "1", 5), ("a.jpg", "2", 7)]
+    listed = [
+        ListedImage("a.jpg", "1", 5),
+        ListedImage("b.jpg", "1", 5),
+        ListedImage("a.jpg", "2", 7),
+    ]
     with tables.transaction() as connection:
         assert ledger.merge_listing(connection, tables.batch, listed) == (2, 2)
     assert [(i.key, i.etag, i.size_bytes) for i in tables.list_work()] == [
@@ -193,15 +197,15 @@ def test_key_that_is_listed_twice_counts_once_with_its_last_etag(tables: Any) ->
 def test_two_listings_in_one_transaction_stay_apart(tables: Any) -> None:
     other = tables.add("outlet")
     with tables.transaction() as connection:
-        ledger.merge_listing(connection, tables.batch, [("a.jpg", "1", 5)])
-        ledger.merge_listing(connection, other, [("b.jpg", "1", 5)])
+        ledger.merge_listing(connection, tables.batch, [ListedImage("a.jpg", "1", 5)])
+        ledger.merge_listing(connection, other, [ListedImage("b.jpg", "1", 5)])
     assert [i.key for i in tables.list_work()] == ["a.jpg"]
     assert [i.key for i in tables.list_work(other)] == ["b.jpg"]
 
 
 def test_interrupted_listing_changes_nothing(tables: Any) -> None:
     def broken() -> Any:
-        yield from ((f"{n:06d}.jpg", "1", 5) for n in range(25_000))
+        yield from (ListedImage(f"{n:06d}.jpg", "1", 5) for n in range(25_000))
         raise StorageError("S3 is gone")
 
     with pytest.raises(StorageError, match="gone"), tables.transaction() as connection:
@@ -215,13 +219,16 @@ def test_key_that_postgres_cannot_hold_is_named(tables: Any, key: str) -> None:
         pytest.raises(DatabaseError, match=r"(nul|half).*Rename"),
         tables.transaction() as connection,
     ):
-        ledger.merge_listing(connection, tables.batch, [(key, "1", 5)])
+        ledger.merge_listing(connection, tables.batch, [ListedImage(key, "1", 5)])
 
 
 def test_concurrent_listings_of_one_day_agree(tables: Any) -> None:
     tables.list(["known.jpg"])  # so that the day has its partitions
     with ThreadPoolExecutor(1) as pool, tables.transaction() as connection:
-        assert ledger.merge_listing(connection, tables.batch, [("a.jpg", "1", 5)]) == (1, 1)
+        assert ledger.merge_listing(connection, tables.batch, [ListedImage("a.jpg", "1", 5)]) == (
+            1,
+            1,
+        )
         waiting = pool.submit(tables.list, ["a.jpg", "b.jpg"])
         while not tables.is_anyone_waiting():
             assert not waiting.done()
@@ -234,7 +241,7 @@ def test_large_listing_takes_bounded_memory(tables: Any) -> None:
     import tracemalloc
 
     def objects() -> Any:
-        return ((f"{n:0200d}.jpg", "1", 5) for n in range(60_000))
+        return (ListedImage(f"{n:0200d}.jpg", "1", 5) for n in range(60_000))
 
     tracemalloc.start()
     with tables.transaction() as connection:
@@ -320,7 +327,7 @@ def test_key_range_includes_its_ends_and_all_keys_between(
 ) -> None:
     batch = Batch(f"facility-{next(_number)}", tables.batch.capture_day)
     with tables.transaction() as connection:
-        ledger.merge_listing(connection, batch, ((key, "1", 5) for key in listed))
+        ledger.merge_listing(connection, batch, (ListedImage(key, "1", 5) for key in listed))
     first, last = sorted(
         (data.draw(st.sampled_from(sorted(listed))) for _ in range(2)), key=in_bytes
     )
@@ -362,15 +369,52 @@ def test_overwritten_image_is_work_again(tables: Any) -> None:
     assert tables.list_work() == []
 
 
-def test_missing_image_is_work_again_once_it_is_listed_again(tables: Any) -> None:
+@pytest.mark.parametrize("outcome", [Outcome.MISSING, Outcome.ARCHIVED, Outcome.REFUSED])
+def test_image_that_was_not_read_is_work_again_once_it_is_listed_again(
+    tables: Any, outcome: Outcome
+) -> None:
     tables.list(["a.jpg", "b.jpg"])
-    tables.write(*(ImageScore(image, Outcome.MISSING) for image in tables.list_work()))
+    tables.write(*(ImageScore(image, outcome) for image in tables.list_work()))
+    assert tables.list_work() == []
     tables.list(["b.jpg"])
     assert [image.key for image in tables.list_work()] == ["b.jpg"]
     assert tables.list(["b.jpg"]) == (1, 0)  # listed again, which is known already
     tables.write(*map(tables.build_score, tables.list_work()))
     assert tables.list(["b.jpg"]) == (1, 0)
     assert tables.list_work() == []
+
+
+def test_archived_image_is_no_work_before_it_is_restored(tables: Any) -> None:
+    def list_image(*, is_archived: bool) -> int:
+        with tables.transaction() as connection:
+            listed = [ListedImage("a.jpg", "1", 5, is_archived)]
+            return ledger.merge_listing(connection, tables.batch, listed)[1]
+
+    assert list_image(is_archived=True) == 1
+    (image,) = tables.list_work()
+    assert image.is_archived
+    tables.write(ImageScore(image, Outcome.ARCHIVED))
+    assert list_image(is_archived=True) == 0
+    assert tables.list_work() == []
+    assert list_image(is_archived=False) == 1
+    (image,) = tables.list_work()
+    assert not image.is_archived
+    tables.write(tables.build_score(image))
+    assert list_image(is_archived=True) == 0  # its result stays
+    assert tables.list_work() == []
+    assert tables.query("SELECT is_archived FROM fer.image") == [(True,)]
+
+
+def test_sample_begins_with_images_that_could_be_read(tables: Any) -> None:
+    keys = [f"{n:02d}.jpg" for n in range(40)]
+    tables.list(keys)
+    work = tables.list_work()
+    tables.write(*map(tables.build_score, work[30:]))
+    tables.write(*(ImageScore(image, Outcome.REFUSED) for image in work[:10]))
+    with tables.transaction() as connection:
+        sample = ledger.sample_images(connection, tables.batch, 25)
+    assert {image.key for image in sample[:10]} == {*keys[30:]}
+    assert len({image.key for image in sample}) == 25
 
 
 def test_rescoring_counts_older_results_as_work(tables: Any) -> None:
@@ -402,14 +446,13 @@ def test_slow_listing_does_not_end_the_idle_session(tables: Any) -> None:
     idle = "idle_in_transaction_session_timeout"
     show = sa.text(f"SHOW {idle}")
 
-    def slow() -> Iterator[tuple[str, str, int]]:
+    def slow() -> Iterator[ListedImage]:
         time.sleep(1)  # as S3 may, page after page
-        yield "a.jpg", "etag-1", 1300
+        yield ListedImage("a.jpg", "etag-1", 1300)
 
     with tables.engine.connect() as connection:
-        usual = connection.execute(show).scalar_one()
-        connection.execute(sa.text(f"SET {idle} = '300ms'"))
+        connection.execute(sa.text(f"SET LOCAL {idle} = '300ms'"))
         assert ledger.merge_listing(connection, tables.batch, slow()) == (1, 1)
-        assert connection.execute(show).scalar_one() == usual
+        assert connection.execute(show).scalar_one() == "300ms"
         connection.rollback()
         connection.invalidate()

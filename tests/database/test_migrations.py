@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import date, timedelta
 from typing import Any
 
@@ -152,12 +152,14 @@ def filled(postgres_url: str) -> Iterator[sa.Engine]:
     engine.dispose()
 
 
-def upgrade(engine: sa.Engine) -> None:
-    schema.upgrade(engine.url.render_as_string(hide_password=False))
+@pytest.fixture
+def upgrade(filled: sa.Engine, postgres_url: str) -> Callable[[], str]:
+    """Upgrades the filled database."""
+    return lambda: schema.upgrade(postgres_url)
 
 
-def test_stored_outcomes_get_their_new_names(filled: sa.Engine) -> None:
-    upgrade(filled)
+def test_stored_outcomes_get_their_new_names(upgrade: Callable[[], str], filled: sa.Engine) -> None:
+    upgrade()
     outcomes = "SELECT image_key, outcome FROM fer.image_result"
     outcomes += " WHERE capture_day = :day AND facility_id = 'north-mall' ORDER BY 1"
     for day in DAYS:
@@ -181,11 +183,13 @@ def test_stored_outcomes_get_their_new_names(filled: sa.Engine) -> None:
     assert read(filled, newest) == [(1, 8, 1, "suppressed")]
 
 
-def test_work_and_checks_stay_the_same_and_a_summary_is_written_once(filled: sa.Engine) -> None:
+def test_work_and_checks_stay_the_same_and_a_summary_is_written_once(
+    upgrade: Callable[[], str], filled: sa.Engine
+) -> None:
     params = {"days": DAYS, "version": VERSION}
     before = read(filled, LIST_UNFINISHED, **params)
     assert before == [(day, key) for day in DAYS for key in UNFINISHED]
-    upgrade(filled)
+    upgrade()
     assert read(filled, LIST_UNFINISHED, **params) == before
     batches = [Batch("north-mall", day) for day in DAYS]
     facilities = {"north-mall": Tables.build_facility("north-mall")}
@@ -202,8 +206,10 @@ def test_work_and_checks_stay_the_same_and_a_summary_is_written_once(filled: sa.
     assert {f["check"] for f in findings if f["severity"] == "error"} == {"images_without_outcome"}
 
 
-def test_new_and_existing_partitions_refuse_the_old_outcomes(filled: sa.Engine) -> None:
-    upgrade(filled)
+def test_new_and_existing_partitions_refuse_the_old_outcomes(
+    upgrade: Callable[[], str], filled: sa.Engine
+) -> None:
+    upgrade()
     with connections.transaction(filled) as connection:
         schema.ensure_partitions(connection, [DAYS[-1] + timedelta(1)])
     constraints = """
@@ -226,7 +232,9 @@ def test_new_and_existing_partitions_refuse_the_old_outcomes(filled: sa.Engine) 
             connection.execute(sa.text(change), {"outcome": outcome})
 
 
-def test_stored_faces_and_images_get_a_called_class(filled: sa.Engine) -> None:
+def test_stored_faces_and_images_get_a_called_class(
+    upgrade: Callable[[], str], filled: sa.Engine
+) -> None:
     before = {
         table: read(
             filled,
@@ -235,7 +243,7 @@ def test_stored_faces_and_images_get_a_called_class(filled: sa.Engine) -> None:
         )
         for table in ("face_result", "image_result")
     }
-    upgrade(filled)
+    upgrade()
     for table, rows in before.items():
         after = read(
             filled,
@@ -282,9 +290,11 @@ FORMER = {
 }
 
 
-def test_published_figures_are_kept_beside_the_summary(filled: sa.Engine) -> None:
+def test_published_figures_are_kept_beside_the_summary(
+    upgrade: Callable[[], str], filled: sa.Engine
+) -> None:
     """No rate of the method wilson appears among the new ones."""
-    upgrade(filled)
+    upgrade()
     former = "SELECT facility_id, period, first_day, capture_day, method, faces_scored, totals,"
     former += " called_happy, former_figures FROM fer.satisfaction_summary ORDER BY 1, 4"
     hidden = {name: None for name in FORMER if "share" in name and name != "target_share"}
@@ -307,9 +317,9 @@ def test_published_figures_are_kept_beside_the_summary(filled: sa.Engine) -> Non
 
 @pytest.mark.parametrize(("card", "method"), [(CARD, "benchmark"), ({"name": "test"}, "raw")])
 def test_next_summary_of_a_published_day_is_a_revision_of_a_new_method(
-    filled: sa.Engine, card: dict[str, Any], method: str
+    upgrade: Callable[[], str], filled: sa.Engine, card: dict[str, Any], method: str
 ) -> None:
-    upgrade(filled)
+    upgrade()
     with filled.begin() as connection:
         connection.execute(sa.update(tables.model_version).values(card=card))
     batch, facilities = Batch("outlet", DAYS[0]), {"outlet": Tables.build_facility("outlet")}
@@ -325,9 +335,9 @@ def test_next_summary_of_a_published_day_is_a_revision_of_a_new_method(
     assert (FORMER,) in read(filled, stays)
 
 
-def test_figures_of_both_methods_do_not_mix(filled: sa.Engine) -> None:
+def test_figures_of_both_methods_do_not_mix(upgrade: Callable[[], str], filled: sa.Engine) -> None:
     """A summary has either the former figures or the totals of the new ones."""
-    upgrade(filled)
+    upgrade()
     for change in (
         "SET method = 'benchmark'",
         "SET method = 'suppressed'",
@@ -341,8 +351,10 @@ def test_figures_of_both_methods_do_not_mix(filled: sa.Engine) -> None:
             connection.exec_driver_sql(f"UPDATE fer.satisfaction_summary {change}")
 
 
-def test_cnn_keeps_its_bytes_and_its_protection(filled: sa.Engine) -> None:
-    upgrade(filled)
+def test_cnn_keeps_its_bytes_and_its_protection(
+    upgrade: Callable[[], str], filled: sa.Engine
+) -> None:
+    upgrade()
     assert read(filled, "SELECT artifact, artifact_sha256 = cnn_sha256 FROM fer.cnn") == [
         (b"x", True)
     ]
@@ -373,8 +385,10 @@ def test_cnn_keeps_its_bytes_and_its_protection(filled: sa.Engine) -> None:
             connection.exec_driver_sql(insert.format(values))
 
 
-def test_migrated_database_equals_a_new_one(filled: sa.Engine, database_url: str) -> None:
-    upgrade(filled)
+def test_migrated_database_equals_a_new_one(
+    upgrade: Callable[[], str], filled: sa.Engine, database_url: str
+) -> None:
+    upgrade()
     new = connections.create_engine(database_url)
     with connections.transaction(new) as connection:
         schema.ensure_partitions(connection, DAYS)

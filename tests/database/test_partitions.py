@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from fer_batch import resources
-from fer_batch.database import ledger
+from fer_batch.database import connections, ledger
 from fer_batch.pipeline import checks, planning
 from fer_batch.settings import Settings
 
-IMPATIENT = "?options=-c%20lock_timeout%3D5s"
 QUERIES = sorted((resources.find_sql_dir() / "queries").glob("*.sql"))
 
 
@@ -23,7 +22,10 @@ def test_run_does_not_wait_for_a_locked_day_of_others(tables: Any) -> None:
     # years of days, planning would take as long as execution.
     other = replace(tables.batch, capture_day=tables.batch.capture_day - timedelta(1))
     tables.list(["a.jpg"], other)
-    night = type(tables)(tables.url + IMPATIENT)
+    night = type(tables)(tables.url)
+    night.engine.dispose()
+    impatient = Settings(_env_file=None, database_url=tables.url, statement_timeout_s=5)
+    night.engine = connections.create_engine(impatient)
     with tables.transaction() as holder:
         locked = ", ".join(f"fer.{t}_2026_02_28" for t in ("image", "image_result", "face_result"))
         holder.exec_driver_sql(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")

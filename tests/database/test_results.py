@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fer_batch.database import ledger, results
 from fer_batch.errors import DatabaseError
-from fer_batch.records import Batch, CalledClass, Emotion, ImageScore, Outcome
+from fer_batch.records import Batch, CalledClass, Emotion, ImageScore, ListedImage, Outcome
 from tests.fixtures.tables import CARD, name_etag
 
 IMAGES = "SELECT *, xmin::text FROM fer.image_result ORDER BY image_key, model_version"
@@ -214,6 +214,8 @@ def test_rescoring_replaces_older_results_once(tables: Any) -> None:
     ("outcome", "is_tried_again"),
     [
         (Outcome.MISSING, True),
+        (Outcome.ARCHIVED, True),
+        (Outcome.REFUSED, True),
         (Outcome.CHANGED, True),
         (Outcome.FETCH_FAILED, True),
         (Outcome.DECODER_CRASHED, False),
@@ -341,7 +343,10 @@ def test_chunk_of_several_batches_is_written_whole(tables: Any) -> None:
 
 
 _number = count()
-outcomes = st.sampled_from(["scored", "no_face", "fetch_failed", "changed", "missing"])
+UNREAD = (Outcome.MISSING, Outcome.ARCHIVED, Outcome.REFUSED)
+outcomes = st.sampled_from(
+    ["scored", "no_face", "fetch_failed", "changed", "missing", "archived", "refused"]
+)
 
 
 @settings(
@@ -369,8 +374,8 @@ def test_tables_agree_after_any_history_of_an_image(
         outcome = Outcome(name)
         if action == "list":
             with tables.transaction() as connection:
-                ledger.merge_listing(connection, batch, [("a.jpg", etag, 5)])
-            is_listed_again = result is not None and result[1] is Outcome.MISSING
+                ledger.merge_listing(connection, batch, [ListedImage("a.jpg", etag, 5)])
+            is_listed_again = result is not None and result[1] in UNREAD
             listed = etag
             continue
         image = tables.build_image("a.jpg", etag, batch)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from fer_batch.database import results
+from fer_batch.database import ledger, results
 from fer_batch.deletion import erasure, retention
 from fer_batch.deletion.erasure import Target
 from fer_batch.errors import ConfigurationError, RetryableError
 from fer_batch.records import Batch
+from fer_batch.satisfaction import comparisons, periods
 from tests.deletion.conftest import (
     DAY,
     NEXT,
@@ -155,3 +156,71 @@ def test_days_and_images_in_dropped_partitions_count_once(
     retention.retain(tables.url, NEXT)
     assert list_summaries(tables) == before
     assert check(tables, *two_days) == []
+
+
+# An empty day
+
+
+def test_an_empty_day_is_withdrawn_and_may_be_listed_later(tables: Any) -> None:
+    """A day that was processed by mistake, in the future or not, leaves no trace."""
+    monday = date(2026, 3, 2)
+    tables.fill(30, 10, Batch("north-mall", monday))
+    mistake = Batch("north-mall", monday + timedelta(6))
+    tables.list([], mistake)
+    summaries = tables.summarize(Batch("north-mall", monday), mistake)
+    assert [row["images"] for row in summaries] == [40, 0]
+    tables.list(
+        [], Batch("north-mall", monday + timedelta(5))
+    )  # another empty day, without summary
+    assert erase(tables, "north-mall", mistake.capture_day) == [
+        erasure.ErasedDay("north-mall", mistake.capture_day, 0, 0, None)
+    ]
+    days = tables.query("SELECT capture_day FROM fer.batch ORDER BY 1")
+    assert [day for (day,) in days] == [monday, monday + timedelta(5)]
+    assert [row.capture_day for row in list_summaries(tables)] == [monday]
+    assert tables.query("SELECT * FROM fer.deletion") == []
+    with pytest.raises(ConfigurationError, match="no image of that day"):
+        erase(tables, "north-mall", mistake.capture_day)
+    assert tables.list(["a.jpg"], mistake) == (1, 1)
+
+
+def test_a_withdrawn_day_leaves_its_week_and_its_changes(tables: Any) -> None:
+    monday = date(2026, 3, 2)
+    days = [Batch("north-mall", monday + timedelta(n)) for n in range(3)]
+    for day in days[:2]:
+        tables.fill(30, 10, day)
+    mistakes = [days[2], Batch("north-mall", monday + timedelta(14))]
+    for mistake in mistakes:
+        tables.list([], mistake)
+    tables.summarize(*days, mistakes[1])
+    with tables.transaction() as connection:
+        for write in (periods.write_period_summaries, comparisons.write_changes):
+            write(connection, [*days, mistakes[1]], tables.facilities, "run-1")
+    for mistake in mistakes:
+        erase(tables, "north-mall", mistake.capture_day)
+    weeks = "SELECT last_day, faces FROM fer.satisfaction_period WHERE period = 'week'"
+    assert tables.query(weeks) == [(monday + timedelta(6), 80)]
+    assert check(tables, *days) == []
+
+
+def test_a_day_that_was_not_listed_is_withdrawn_too(tables: Any) -> None:
+    with tables.transaction() as connection:
+        ledger.record_batch(
+            connection, tables.batch, "not_ready", run_id="r", attempted_at=datetime.now(UTC)
+        )
+    assert len(erase(tables, "north-mall", tables.batch.capture_day)) == 1
+    assert tables.query("SELECT * FROM fer.batch") == []
+
+
+def test_a_deleted_day_is_not_empty(tables: Any, two_days: tuple[Batch, Batch]) -> None:
+    old, _ = two_days
+    erase(tables, "north-mall", NEXT)
+    assert erase(tables, "north-mall", NEXT) == []
+    for n in range(40):
+        erase(tables, "north-mall", None, f"{n:06d}.jpg")
+    with pytest.raises(ConfigurationError):
+        erase(tables, "north-mall", old.capture_day)
+    retention.retain(tables.url, NEXT)
+    with pytest.raises(ConfigurationError):
+        erase(tables, "north-mall", old.capture_day)
+    assert tables.query("SELECT count(*) FROM fer.batch") == [(2,)]

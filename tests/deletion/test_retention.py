@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from fer_batch.database import ledger
 from fer_batch.deletion import retention
 from fer_batch.errors import ConfigurationError, DatabaseUnavailableError, RetryableError
-from fer_batch.records import Batch
+from fer_batch.records import Batch, ListedImage
 from tests.deletion.conftest import (
     DAY,
     NEXT,
@@ -106,7 +106,7 @@ def test_retention_waits_for_a_listing_that_has_begun(
 
     with ThreadPoolExecutor() as pool:
         with tables.transaction() as connection:
-            ledger.merge_listing(connection, two_days[0], [("late.jpg", "1", 5)])
+            ledger.merge_listing(connection, two_days[0], [ListedImage("late.jpg", "1", 5)])
             retained = pool.submit(retention.retain, tables.url, NEXT)
             while not tables.is_anyone_waiting():
                 assert not retained.done()

@@ -28,9 +28,11 @@ from tests.support.models import write_tiny_cnn
 
 DAG_ID = "satisfaction_nightly"
 BERLIN_DAG_ID = "satisfaction_nightly_europe_berlin"
+TOKYO_DAG_ID = "satisfaction_nightly_asia_tokyo"
 NORTH, TOKYO, LOST, FAR = "north-mall", "tokyo-mall", "lost-mall", "far-mall"
 FINE, BROKEN, GONE, STRANGER = "fine-mall", "broken-mall", "gone-mall", "stranger-mall"
 DENIED = "denied-mall"
+NOWHERE, TYPO = "nowhere-mall", "typo-mall"
 LOST_BUCKET = "not-made-yet"
 DEADLINE_S = 900
 
@@ -50,6 +52,9 @@ REGISTRY = "\n".join(
         format_facility_in(BROKEN, "UTC"),
         format_facility_in(GONE, "UTC", 'bucket = "never-made"\n'),
         format_facility_in(STRANGER, "UTC", 'credentials = "stranger"\n'),
+        # Invalid entries, which cost no other facility anything.
+        format_facility_in(NOWHERE, "Europe/Berln"),
+        format_facility_in(TYPO, "UTC", "wifi = 1\n"),
     ]
 )
 

@@ -6,7 +6,12 @@ computes; each has a different capture day.
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
 from datetime import date
 from urllib.parse import quote, urlsplit
 
@@ -22,7 +27,10 @@ from tests.end_to_end.airflow_stack import (
     LOST,
     LOST_BUCKET,
     NORTH,
+    NOWHERE,
     TOKYO,
+    TOKYO_DAG_ID,
+    TYPO,
     Airflow,
     find_tasks,
     get_states,
@@ -30,7 +38,9 @@ from tests.end_to_end.airflow_stack import (
 
 pytestmark = pytest.mark.timeout(1200)
 
-ZONES_DAY, BUCKET_DAY, VERSION_DAY, FAR_DAY = (date(2025, 3, day) for day in (3, 4, 5, 6))
+ZONES_DAY, BUCKET_DAY, VERSION_DAY, FAR_DAY, INVALID_DAY, TEST_DAY = (
+    date(2025, 3, day) for day in (3, 4, 5, 6, 7, 8)
+)
 # Daylight saving time starts in Berlin in the night between the two.
 BACKFILL_DAYS = (date(2025, 3, 29), date(2025, 3, 30))
 
@@ -63,9 +73,9 @@ def test_a_day_of_two_time_zones_becomes_summaries(airflow: Airflow, runs: dict[
         "watcher": "skipped",
     }
     assert sorted(task.name for task in find_tasks(run, "score")) == [
-        "north-mall 1 of 2 · 30 images",
-        "north-mall 2 of 2 · 30 images",
-        "tokyo-mall · 30 images",
+        f"{ZONES_DAY} · north-mall 1 of 2 · 30 images",
+        f"{ZONES_DAY} · north-mall 2 of 2 · 30 images",
+        f"{ZONES_DAY} · tokyo-mall · 30 images",
     ]
     results = airflow.query(
         "select facility_id, emotion, outcome, run_id, count(*) as images from fer.image_result"
@@ -89,6 +99,81 @@ def test_a_day_of_two_time_zones_becomes_summaries(airflow: Airflow, runs: dict[
         assert summary["called_happy_rate"] == pytest.approx(rate)
 
 
+def test_the_report_is_one_click_away_in_the_ui(airflow: Airflow, runs: dict[date, str]) -> None:
+    run = airflow.wait_for_success(runs[ZONES_DAY])
+    path = f"dags/{DAG_ID}/dagRuns/{quote(run.run_id)}/taskInstances/report/links"
+    link = airflow.api.call("GET", path)["extra_links"]["Report"]
+    assert link == f"/satisfaction/{ZONES_DAY}.html"
+    request = urllib.request.Request(airflow.stack.airflow.url + link)  # noqa: S310
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(request)  # noqa: S310
+    request.add_header("Authorization", f"Bearer {airflow.api._token}")
+    with urllib.request.urlopen(request) as response:  # noqa: S310
+        assert response.read() == (airflow.stack.report_dir / f"{ZONES_DAY}.html").read_bytes()
+
+
+def test_every_task_shows_the_capture_day(airflow: Airflow, runs: dict[date, str]) -> None:
+    run = airflow.wait(runs[ZONES_DAY])
+    names = {task.task_id: task.name for task in run.tasks if task.state != "skipped"}
+    assert all(name.startswith(str(ZONES_DAY)) for name in names.values()), names
+    log = airflow.read_log(run, "list_images")
+    assert f"running fer-batch list-images --capture-day={ZONES_DAY}" in log
+    assert f"{NORTH} {ZONES_DAY}: listed images=60" in log
+
+
+def test_a_test_run_of_a_dag_ends_without_a_traceback(airflow: Airflow) -> None:
+    airflow.upload(TOKYO, TEST_DAY, happy=3, sad=2)
+    # Its DAG is paused: the scheduler leaves the tasks to the test run.
+    command = [sys.executable, "-m", "airflow", "dags", "test", TOKYO_DAG_ID]
+    conf = {"capture_day": str(TEST_DAY), "facilities": [TOKYO], "lookback_days": 0}
+    ended = subprocess.run(
+        [*command, "--conf", json.dumps(conf)],
+        env=airflow.stack.airflow._build_environment(airflow.stack._build_task_settings()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "deadline_alert" not in ended.stdout + ended.stderr
+    assert airflow.read_summary(TOKYO, TEST_DAY)["images"] == 5
+
+
+def test_a_facility_without_a_time_zone_is_an_import_error(
+    airflow: Airflow, runs: dict[date, str]
+) -> None:
+    (error,) = airflow.api.list_import_errors()
+    assert error.startswith("invalid_facilities.py: ")
+    assert f"facility {NOWHERE}: time_zone must be an IANA time zone" in error
+    run = airflow.wait_for_success(runs[ZONES_DAY])
+    assert f"{TYPO}: invalid in the registry: unknown field wifi" in airflow.read_log(
+        run, "sync_facilities"
+    )
+
+
+def test_an_invalid_facility_fails_only_the_checks_of_its_runs(airflow: Airflow) -> None:
+    airflow.upload(NORTH, INVALID_DAY, happy=5, sad=5)
+    run = airflow.wait(airflow.trigger(INVALID_DAY, NORTH, TYPO))
+    assert get_states(run) == {
+        "sync_facilities": "success",
+        "list_images": "success",
+        "plan_shards": "success",
+        "score": "success",
+        "summarize": "success",
+        "check_data": "failed",
+        "report": "success",
+        "watcher": "failed",
+    }
+    assert "unknown field wifi" in airflow.read_log(run, "check_data")
+    assert airflow.read_summary(NORTH, INVALID_DAY)["is_complete"]
+
+
+def test_an_unknown_parameter_fails_the_run_before_anything_is_listed(airflow: Airflow) -> None:
+    run = airflow.wait(airflow.api.trigger_dag_run(DAG_ID, {"captureday": str(ZONES_DAY)}))
+    assert run.state == "failed"
+    assert get_states(run)["list_images"] == "upstream_failed"
+    assert "did you mean capture_day?" in airflow.read_log(run, "sync_facilities")
+
+
 def test_the_log_of_scoring_has_progress_and_rate(airflow: Airflow, runs: dict[date, str]) -> None:
     log = airflow.read_log(airflow.wait(runs[ZONES_DAY]), "score")
     assert "shard=tokyo-mall · 30 images images=30 of=30 images_per_s=" in log
@@ -99,10 +184,11 @@ def test_the_day_has_a_report(airflow: Airflow, runs: dict[date, str]) -> None:
     (path,) = airflow.stack.report_dir.glob(f"{ZONES_DAY}*.html")
     assert str(path) in airflow.read_log(run, "report")
     html = path.read_text()
-    for name, images, verdict in ((NORTH, 60, "satisfied"), (TOKYO, 30, "not satisfied")):
-        (row,) = re.findall(rf"<tr>(?:(?!</tr>).)*{name}.*?</tr>", html, re.DOTALL)
-        assert f">{images}</td>" in row
-        assert verdict in row
+    table = html[html.index('<table class="all">') : html.index("</table>")]
+    for name, status in ((NORTH, "above target"), (TOKYO, "below target")):
+        (row,) = re.findall(rf"<tr>(?:(?!</tr>).)*{name}.*?</tr>", table, re.DOTALL)
+        assert status in row
+    assert path.name in (path.parent / "index.html").read_text()
 
 
 def test_the_asset_event_contains_the_summaries(airflow: Airflow, runs: dict[date, str]) -> None:
@@ -164,7 +250,7 @@ def test_a_run_with_a_missing_bucket_fails_and_succeeds_once_the_bucket_exists(
     airflow.clear(failed_run.run_id, "list_images")
     repaired_run = airflow.wait_for_success(failed_run.run_id)
     assert [t.name for t in find_tasks(repaired_run, "score") if t.state == "success"] == [
-        "lost-mall · 30 images"
+        f"{BUCKET_DAY} · lost-mall · 30 images"
     ]
     summary = airflow.read_summary(LOST, BUCKET_DAY)
     assert (summary["is_complete"], summary["revision"], summary["images"]) == (True, 2, 30)

@@ -170,6 +170,12 @@ def test_each_failing_facility_has_its_own_outcome_and_hint(
     assert "Correct FER_S3_CREDENTIALS__STRANGER__ACCESS_KEY_ID" in log
 
 
+def test_the_report_is_given_the_findings_that_made_check_data_fail(
+    airflow: Airflow, nights: Nights
+) -> None:
+    assert "--findings=-" in airflow.read_log(nights.broken, "report")
+
+
 def test_a_late_run_misses_its_deadline_and_the_callback_logs_it(
     airflow: Airflow, nights: Nights
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from fer_batch.deletion import erasure
 from fer_batch.errors import ConfigurationError, PermanentError
-from fer_batch.facilities import registry
+from fer_batch.facilities.loading import load_registry
 from fer_batch.model.classifier import Cnn, load_artifact
 from fer_batch.pipeline.comparison import compare_cnns, format_comparison
 from tests.fixtures.night import DAY, Night, encode_crop, format_facility
@@ -29,7 +29,8 @@ def pair(night: Night, tmp_path: Path) -> tuple[Cnn, Cnn]:
 
 
 def compare(night: Night, first: Cnn, second: Cnn, name: str = "a") -> dict[str, Any]:
-    known = registry.load_registry(night.settings.facilities_file, night.settings)[name]
+    registry = load_registry(night.settings.facilities_file, night.settings)
+    known = registry.facilities[name]
     return compare_cnns(night.settings, first, second, known, DAY, datetime.now(UTC))
 
 

@@ -117,16 +117,6 @@ def test_a_second_run_reads_no_image(night: Night, s3: Any) -> None:
         assert set(listings.seen) == {f"a/{DAY}/"}
 
 
-def test_images_with_a_final_result_count_as_finished(night: Night) -> None:
-    night.write_registry(format_facility("a"), format_facility("b"))
-    night.fill("a", happy=2, sad=1)
-    night.put(f"a/{DAY}/empty.jpg", b"")
-    run = night.open()
-    assert run.count_finished() == {}
-    night.run(facility_ids=("a",))
-    assert run.count_finished() == {Batch("a", DAY): 4}
-
-
 def test_a_share_of_few_faces_is_suppressed(night: Night) -> None:
     night.write_registry(format_facility("a"))
     night.fill("a", happy=29, sad=0)
@@ -303,24 +293,6 @@ def test_a_run_with_permanent_and_transient_failures_is_retryable(night: Night) 
     assert isinstance(score_shards(run, [shards["gone"]])[1], PermanentError)
 
 
-def test_each_selection_of_a_day_has_its_own_report_file(night: Night) -> None:
-    names = [f"f{n}" for n in range(5)]
-    night.write_registry(*map(format_facility, names))
-    chosen: list[dict[str, Any]] = [
-        {},
-        {"time_zone": "Europe/Berlin"},
-        {"facility_ids": ("f0",)},
-        {"time_zone": "Europe/Berlin", "facility_ids": ("f0",)},
-        {"facility_ids": ("f0", "f1", "f2")},
-        {"facility_ids": ("f0", "f1", "f2", "f3")},
-        {"facility_ids": ("f0", "f1", "f2", "f4")},
-    ]
-    files = [night.open(**selection).selection.build_file_name() for selection in chosen]
-    assert len(set(files)) == len(files)
-    assert files[:2] == [f"{DAY}", f"{DAY}-Europe_Berlin"]
-    assert night.open(facility_ids=("f1", "f0")).selection.build_file_name() == f"{DAY}-f0.f1"
-
-
 def test_a_missing_bucket_affects_only_its_facility(night: Night) -> None:
     night.write_registry(
         format_facility("a"), format_facility("lost", more='bucket = "no-such-bucket"\n')
@@ -338,7 +310,10 @@ def test_an_empty_day_is_complete_and_a_finding_if_images_were_expected(night: N
     findings = night.run()
     summary = night.read_summary("a")
     assert (summary["images"], summary["is_complete"]) == (0, True)
-    assert [f["check"] for f in findings] == ["fewer_images_than_expected"]
+    assert [f["check"] for f in findings] == [
+        "facility_without_images",
+        "fewer_images_than_expected",
+    ]
 
 
 def test_rescoring_writes_each_result_exactly_once_again(night: Night) -> None:

@@ -1,14 +1,18 @@
 """The facility registry: accepted and rejected files, and the error messages."""
 
+import os
 import re
+import time
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_batch.errors import ConfigurationError, FormerTargetError
-from fer_batch.facilities import registry
+from fer_batch.facilities import registry_file
+from fer_batch.facilities.loading import load_registry
 from fer_batch.facilities.registry import Facility, Permission
 from fer_batch.settings import Settings
 
@@ -28,11 +32,23 @@ valid_until = 2026-06-30
 
 
 @pytest.fixture
-def load(tmp_path):
+def load(load_all):
+    def load_text(text, **settings):
+        registry = load_all(text, **settings)
+        registry.check()
+        return registry.facilities
+
+    return load_text
+
+
+@pytest.fixture
+def load_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry_file, "RETRY_S", 0.0)  # a file that was just written may change
+
     def load_text(text, **settings):
         file = tmp_path / "facilities.toml"
-        file.write_text(text, encoding="utf-8")
-        return registry.load_registry(file, Settings(_env_file=None, **settings))
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return load_registry(file, Settings(_env_file=None, **settings))
 
     return load_text
 
@@ -52,11 +68,19 @@ def build_facility(name):
     return Facility(facility_id="x", name="X", time_zone=name, image_kind="crops")
 
 
+@pytest.mark.parametrize("name", ["my-bucket", "Old_Bucket.Name", "abc", "_" * 255])
+def test_buckets_may_have_old_names(load, name):
+    assert load(GOOD + f'bucket = "{name}"')["mall"].bucket == name
+
+
 def test_missing_fields_have_defaults(load):
     mall = load(GOOD)["mall"]
 
     assert mall.facility_id == "mall"
-    assert mall.build_prefix(date(2026, 3, 9)) == "mall/2026-03-09/"
+    prefixes = mall.build_day_keys(date(2026, 3, 9)).prefixes
+    assert [prefix.build() for prefix in prefixes] == ["mall/2026-03-09/"]
+    assert (mall.day_clock, mall.include, mall.exclude) == ("local", (), ())
+    assert mall.empty_days == "error"
     assert (mall.bucket, mall.endpoint, mall.credentials) == (None, None, None)
     assert (mall.expected_images_min, mall.closed_weekdays) == (0, ())
     assert (mall.name_template, mall.name_clock) == (None, "local")
@@ -68,9 +92,13 @@ def test_every_field_is_read(load):
     mall = load(
         GOOD
         + """
-        key_template = "in/{capture_day:%Y%m%d}/"
+        key_template = ["in/{capture_day:%Y%m%d}/", "old/{capture_day:%Y%m%d}/"]
         name_template = "{camera}/{captured_at:%H%M%S}{*}"
         name_clock = "UTC"
+        day_clock = "UTC"
+        include = "*.jpg"
+        exclude = ["*_thumb.jpg", "*/@eaDir/*"]
+        empty_days = "allowed"
         bucket = "own-bucket"
         endpoint = "https://s3.example.com/"
         credentials = "mall_keys"
@@ -90,7 +118,11 @@ def test_every_field_is_read(load):
         name="Mall",
         time_zone="Europe/Berlin",
         image_kind="crops",
-        key_template="in/{capture_day:%Y%m%d}/",
+        key_template=("in/{capture_day:%Y%m%d}/", "old/{capture_day:%Y%m%d}/"),
+        day_clock="UTC",
+        include=("*.jpg",),
+        exclude=("*_thumb.jpg", "*/@eaDir/*"),
+        empty_days="allowed",
         name_template="{camera}/{captured_at:%H%M%S}{*}",
         name_clock="UTC",
         bucket="own-bucket",
@@ -127,7 +159,7 @@ def test_every_field_is_read(load):
         ("name_template = 3", "name_template is 3: input should be a valid string"),
         ('name_template = "{captured_at:%H%M}"\nname_clock = "utc"', "name_clock is 'utc'"),
         ('name_clock = "UTC"', "name_clock is the clock of name_template"),
-        ('bucket = "Mall"', "bucket must match .* not 'Mall'"),
+        ('bucket = "Mall/x"', "bucket must match .* not 'Mall/x'"),
         ('endpoint = "s3.example.com"', "endpoint must be a URL"),
         ('endpoint = "https://key:secret@s3.example.com"', "endpoint must be a URL"),
         ('endpoint = "https://s3.example.com?x=1"', "endpoint must be a URL"),
@@ -226,15 +258,39 @@ def test_a_missing_file_has_a_hint(tmp_path):
     with pytest.raises(
         ConfigurationError, match=r"nowhere\.toml cannot be read.*FER_FACILITIES_FILE"
     ):
-        registry.load_registry(tmp_path / "nowhere.toml")
+        load_registry(tmp_path / "nowhere.toml")
 
 
-def test_a_file_that_is_not_utf8_is_rejected(tmp_path):
-    file = tmp_path / "facilities.toml"
-    file.write_bytes(GOOD.replace("Mall", "Maß").encode("latin-1"))
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path)])
+def test_a_path_that_cannot_be_read_has_a_hint(tmp_path, make):
+    path = tmp_path / "facilities.toml"
+    make(path)
 
-    with pytest.raises(ConfigurationError, match="is not UTF-8"):
-        registry.load_registry(file)
+    with pytest.raises(ConfigurationError, match=r"cannot be read: .*FER_FACILITIES_FILE"):
+        load_registry(path)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "problem"),
+    [
+        ("latin-1", "is not UTF-8: byte 0xdf in line 3. Save it with the encoding UTF-8"),
+        ("utf-16", "is not UTF-8: it looks like UTF-16"),  # Notepad writes a byte-order mark
+        ("utf-16-le", "is not UTF-8"),
+        ("utf-32", "is not UTF-8"),
+    ],
+)
+def test_a_file_that_is_not_utf8_is_rejected(rejected, encoding, problem):
+    assert problem in rejected(GOOD.replace("Mall", "Maß").encode(encoding))
+
+
+def test_utf16_without_a_mark_is_recognized_by_its_null_bytes(rejected):
+    assert "it looks like UTF-16" in rejected(GOOD.encode("utf-16-le"))
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_marks_and_line_ends_of_editors_are_accepted(load, encoding, newline):
+    assert load(GOOD.replace("\n", newline).encode(encoding)) == load(GOOD)
 
 
 def test_overlapping_prefixes_are_rejected(rejected):
@@ -242,7 +298,18 @@ def test_overlapping_prefixes_are_rejected(rejected):
         GOOD + GOOD.replace("mall", "shop") + 'key_template = "mall/{capture_day:%Y-%m-%d}/"'
     )
 
-    assert "facility mall and facility shop: key_template gives them overlapping" in message
+    for one, other in (("mall", "shop"), ("shop", "mall")):
+        assert f"facility {one}: key_template gives it and facility {other} overlapping" in message
+
+
+def test_the_images_of_an_invalid_facility_are_read_for_no_other_one(load_all):
+    twin = 'key_template = "mall/{capture_day:%Y-%m-%d}/"'
+    other = GOOD.replace("mall", "other")
+    registry = load_all(f"{GOOD}bad = 1{GOOD.replace('mall', 'shop')}{twin}{other}")
+
+    assert list(registry.facilities) == ["other"]
+    assert "overlapping prefixes" in registry.invalid["shop"].reason
+    assert "unknown field bad" in registry.invalid["mall"].reason
 
 
 def test_the_default_bucket_equals_the_same_name(load, rejected):
@@ -315,24 +382,114 @@ def test_closed_weekdays_are_recognized(load):
     assert not mall.is_closed(date(2026, 3, 9))
 
 
-def test_facilities_are_selected_by_id_in_the_registrys_order(load):
-    facilities = load(GOOD + GOOD.replace("mall", "shop") + GOOD.replace("mall", "branch"))
+def test_facilities_are_selected_by_id_in_the_registrys_order(load_all):
+    registry = load_all(GOOD + GOOD.replace("mall", "shop") + GOOD.replace("mall", "branch"))
 
-    assert list(registry.select_facilities(facilities, [])) == ["mall", "shop", "branch"]
-    assert list(registry.select_facilities(facilities, ["branch", "mall"])) == ["mall", "branch"]
+    assert list(registry.select().facilities) == ["mall", "shop", "branch"]
+    assert list(registry.select(["branch", "mall"]).facilities) == ["mall", "branch"]
 
 
-def test_an_unknown_id_is_reported_with_close_matches(load):
-    facilities = load(GOOD + GOOD.replace("mall", "shop"))
+def test_an_unknown_id_is_reported_with_close_matches(load_all):
+    registry = load_all(GOOD + GOOD.replace("mall", "shop") + "bucket = 'B'")
 
     with pytest.raises(ConfigurationError, match=r"no facility 'male'.*mean mall\?"):
-        registry.select_facilities(facilities, ["shop", "male"])
+        registry.select(["shop", "male"])
     with pytest.raises(ConfigurationError, match="Known facilities: mall, shop"):
-        registry.select_facilities(facilities, ["zzz"])
+        registry.select(["zzz"])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        'time_zone = "Europe/Olso"',
+        'key_template = "{facility_id}/"',
+        'image_kind = "faces"',
+        "settle_minutes = 0",
+        "wifi = 1",
+        'facility_id = "x"',
+        "target_share = 0.8",
+    ],
+)
+def test_an_invalid_facility_does_not_cost_the_others(load_all, rejected, fault):
+    shop = GOOD.replace("mall", "shop")
+    field = fault.split(" = ")[0]
+    bad = "\n".join(line for line in GOOD.splitlines() if not line.startswith(f"{field} = "))
+    text = f"{bad}\n{fault}\n{shop}"
+    registry = load_all(text)
+
+    assert list(registry.facilities) == ["shop"]
+    assert list(registry.invalid) == ["mall"]
+    assert f"facility mall: {registry.invalid['mall'].reason}" in rejected(text)
+    assert list(registry.select().facilities) == ["shop"]
+    with pytest.raises(ConfigurationError, match="facility mall: "):
+        registry.select(["mall"])  # of which nothing is left
+
+
+def test_an_invalid_facility_belongs_to_its_time_zone(load_all):
+    tokyo = GOOD.replace("mall", "shop").replace("Europe/Berlin", "Asia/Tokyo")
+    registry = load_all(f"{GOOD}bucket = 'B'{GOOD.replace('mall', 'store')}{tokyo}")
+
+    assert list(registry.select(time_zone="Europe/Berlin").invalid) == ["mall"]
+    assert not registry.select(time_zone="Asia/Tokyo").invalid
+
+
+@pytest.mark.parametrize(
+    "misplaced",
+    [
+        "[mall.permission]\npurpose = 'x'",
+        "[facilities.mall]\nname = 'x'",
+        "[mall]\nname = 'x'",
+        "[[facility.mall]]\nname = 'x'",
+    ],
+)
+def test_a_misplaced_table_makes_its_facility_invalid(load_all, misplaced):
+    valid = GOOD if misplaced.startswith("[mall.") else ""
+    registry = load_all(f"{valid}\n{misplaced}\n{GOOD.replace('mall', 'shop')}")
+
+    assert list(registry.facilities) == ["shop"]
+    assert list(registry.invalid) == ["mall"]
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[facility.mall", "(at line 1, the last one). Correct the syntax"),
+        (GOOD + "x =\n", "Invalid value (at line 6, column 4). Correct the syntax"),
+        (GOOD + GOOD, "twice (at line 7, column 15). Two tables have the same name: each facility"),
+        (GOOD + "name = 'x'\n", "Cannot overwrite a value (at line 6, column 11). A field is"),
+        ("# nothing yet\n", "contains no facility"),
+        ("x = " + "[" * 5000, "is not valid TOML"),
+        ("x = " + "9" * 5000, "is not valid TOML"),
+    ],
+)
+def test_an_error_of_syntax_names_the_line_and_the_remedy(rejected, text, problem):
+    assert problem in rejected(text)
+
+
+@pytest.mark.parametrize("moment", [b"", GOOD.encode()[:25], None])
+def test_a_file_that_is_being_replaced_is_read_again(tmp_path, monkeypatch, moment):
+    file = tmp_path / "facilities.toml"
+    if moment is not None:
+        file.write_bytes(moment)
+    monkeypatch.setattr(time, "sleep", lambda _: file.write_text(GOOD))
+
+    assert list(load_registry(file).facilities) == ["mall"]
+
+
+def test_an_old_file_with_an_error_is_not_read_again(tmp_path, monkeypatch):
+    file = tmp_path / "facilities.toml"
+    file.write_text("[facility.mall")
+    os.utime(file, (1, 1))
+    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waited"))
+
+    with pytest.raises(ConfigurationError):
+        load_registry(file)
 
 
 def test_the_shipped_registry_permits_no_reading(repo_root):
-    facilities = registry.load_registry(repo_root / "config" / "facilities.toml")
+    registry = load_registry(repo_root / "config" / "facilities.toml")
+    registry.check()
+    facilities = registry.facilities
 
     assert len({f.time_zone for f in facilities.values()}) >= 3
     for facility in facilities.values():
@@ -346,7 +503,8 @@ def render_field_table(model):
         if field.is_required():
             default = "required"
         else:
-            default = "none" if field.default in (None, ()) else f"`{field.default}`"
+            values = field.default if isinstance(field.default, tuple) else (field.default,)
+            default = ", ".join("none" if v is None else f"`{v}`" for v in values) or "none"
         lines.append(f"| `{name}` | {default} | {field.description} |")
     return "\n".join(lines)
 

@@ -175,7 +175,7 @@ def read_tables(url: str) -> Tables:
             " where table_schema = 'fer'"
             " and (table_type = 'BASE TABLE' or table_name = 'satisfaction_daily')"
             " and data_type <> 'timestamp with time zone'"
-            " and column_name not in ('run_id', 'revision')"
+            " and column_name not in ('run_id', 'revision', 'finding_id')"
             " and not exists (select from pg_inherits"
             "   where inhrelid = format('fer.%I', table_name)::regclass)"
             " group by table_name"

@@ -34,8 +34,9 @@ from fer_batch.model import active_model, model_registry
 from fer_batch.model.classifier import Classifier, Cnn
 from fer_batch.pipeline import in_flight
 from fer_batch.pipeline.in_flight import InFlightRegister
-from fer_batch.pipeline.nightly import Run, Selection
+from fer_batch.pipeline.nightly import Run
 from fer_batch.pipeline.scoring import ShardScorer
+from fer_batch.pipeline.selection import Selection
 from fer_batch.settings import Settings, to_environment
 from fer_batch.testing import failpoints
 from tests.faults import truth
@@ -83,7 +84,9 @@ class Machine(RuleBasedStateMachine):
         self.resources.callback(shutil.rmtree, self.folder)
         url = self.resources.enter_context(fresh_database(environment.server, environment.template))
         (self.folder / "facilities.toml").write_text(
-            "\n".join(map(format_facility, truth.FACILITIES))
+            "\n".join(
+                format_facility(name, more='empty_days = "allowed"\n') for name in truth.FACILITIES
+            )
         )
         self.settings = self._build_settings(url)
         self.tables = self.resources.enter_context(

@@ -16,9 +16,12 @@ from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from psycopg import sql
 
-from fer_batch.database import schema
+from fer_batch.cli import doctor
+from fer_batch.database import connections, schema
+from fer_batch.errors import DatabaseUnavailableError
 from fer_batch.local.stack import postgres
 from fer_batch.local.stack.files import TRAVERSABLE, ensure_private_directory
 from fer_batch.local.stack.postgres import ADMIN, PostgresServer
@@ -168,14 +171,58 @@ def test_the_server_closes_connections(
 def test_the_connection_limit_is_reached(
     job: Job, own_server: PostgresServer, name: str, undisturbed: Tables
 ) -> None:
-    for connections in (0, 1):
-        execute_as_admin(own_server, f"alter database {name} connection limit {connections}")
+    for limit in (0, 1):
+        execute_as_admin(own_server, f"alter database {name} connection limit {limit}")
         process = job.start()
         check_clear_error(process)
         assert "too many connections" in process.errors
     execute_as_admin(own_server, f"alter database {name} connection limit -1")
     job.finish()
     assert job.read_tables() == undisturbed
+
+
+def test_a_failover_leaves_a_standby_for_a_while(
+    job: Job, own_server: PostgresServer, name: str, undisturbed: Tables
+) -> None:
+    process = job.start("copy.during:3:STOP")
+    process.wait_until("failpoint")
+    own_server.stop()
+    (own_server.folder / "cluster" / "standby.signal").touch()
+    own_server.start()
+    process.send(signal.SIGCONT)
+    check_clear_error(process)  # its connection was closed
+    process = job.start()
+    check_clear_error(process)
+    assert "the database accepts no writes" in process.errors
+    assert "failover" in process.errors
+    database = next(doctor.run_checks(build_settings(job.url)))
+    assert not database.is_ok
+    assert "the database accepts no writes" in database.detail
+    execute_as_admin(own_server, "select pg_promote()")
+    job.finish()
+    assert job.read_tables() == undisturbed
+    assert next(doctor.run_checks(build_settings(job.url))).is_ok
+
+
+def test_of_several_hosts_the_one_that_accepts_writes_is_used(
+    own_server: PostgresServer, name: str, postgres_url: str
+) -> None:
+    """The first host is a standby, and the second one the primary, of different databases."""
+    primary = sa.make_url(postgres_url)
+    schema.upgrade(postgres_url)
+    own_server.stop()
+    (own_server.folder / "cluster" / "standby.signal").touch()
+    own_server.start()
+    standby = sa.make_url(own_server.build_url(name))
+    try:
+        hosts = f"127.0.0.1:{standby.port},127.0.0.1:{primary.port}"
+        both = f"postgresql://{primary.username}:{primary.password}@{hosts}/{primary.database}"
+        schema.check_writable(connections.create_engine(both))
+        alone = f"{own_server.build_url(name)}?target_session_attrs=read-write"
+        with pytest.raises(DatabaseUnavailableError, match="accepts no writes"):
+            schema.check_migrated(connections.create_engine(alone))
+    finally:
+        execute_as_admin(own_server, "select pg_promote()")
 
 
 @pytest.mark.parametrize("table", ["image", "face_result"])

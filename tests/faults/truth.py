@@ -220,4 +220,5 @@ def is_final(result: Any, image: Any) -> bool:
     """Whether the result is final: no later run scores the image again (see docs/operate.md)."""
     if result.etag != image.etag or result.outcome in ("changed", "fetch_failed"):
         return False
-    return bool(result.outcome != "missing" or result.scored_at >= image.listed_at)
+    is_unread = result.outcome in ("missing", "archived", "refused")
+    return bool(not is_unread or result.scored_at >= image.listed_at)

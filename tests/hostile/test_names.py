@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from fer_batch.errors import ConfigurationError
-from fer_batch.facilities import registry
+from fer_batch.facilities.loading import load_registry
 from fer_batch.pipeline import listing
 from fer_batch.settings import Settings
-from fer_batch.storage.reader import BucketReader, ListedObject
+from fer_batch.storage.listing_pages import ListedObject
+from fer_batch.storage.reader import BucketReader
 from fer_batch.storage.writer import upload_many
 from tests.fixtures.night import DAY, Night, encode_crop, format_facility
 from tests.fixtures.s3 import Scripted, build_s3_settings
@@ -189,8 +190,9 @@ def test_each_hostile_key_is_scored_under_its_exact_name(
     assert night.read_summary("mall")["images"] == len(keys)
     assert [f for f in findings if f["severity"] == "error"] == []
     assert (events, events_file.read_text()) == ([], "recording\n")
-    (report,) = night.settings.report_dir.iterdir()
-    assert "<script>awkward" not in report.read_text()
+    reports = list(night.settings.report_dir.iterdir())
+    assert len(reports) == 2  # the day, and the index
+    assert not any("<script>awkward" in report.read_text() for report in reports)
 
 
 def shuffle_listings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +303,7 @@ def test_the_registry_rejects_hostile_facility_ids(tmp_path: Path, name: str) ->
     path.write_text(format_facility("mall").replace("facility.mall", f"facility.{quoted}"))
 
     with pytest.raises(ConfigurationError, match="facility_id must match"):
-        registry.load_registry(path, Settings(_env_file=None))
+        load_registry(path, Settings(_env_file=None)).check()
 
 
 def test_the_command_line_rejects_hostile_facility_ids(night: Night, nightly: Any) -> None:

@@ -146,10 +146,55 @@ def test_other_files_are_unsupported_and_named(name: str, data: bytes, word: str
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_truncation_is_detected(name: str) -> None:
     data = FORMATS[name]
-    for length in range(1, len(data)):
+    # A JPEG without its end marker has all its pixels.
+    is_jpeg = data.startswith(b"\xff\xd8")
+    needed = len(data) - 2 if is_jpeg else len(data)
+    for length in (*range(1, needed, 5 if is_jpeg else 1), needed - 2, needed - 1):
         error = refused(data[:length])
         assert error.outcome is Outcome.UNREADABLE, (length, error.reason)
         assert "ends early" in error.reason, (length, error.reason)
+
+
+@pytest.mark.parametrize(
+    "end", [b"", b"\xff", bytes(512), b"\xff" * 512, b"\xff" + bytes(512), b"\r\n--frame\r\n"]
+)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_jpeg_without_its_end_marker_has_the_same_pixels(
+    end: bytes, variant: dict[str, Any]
+) -> None:
+    data = pictures.encode_by_pillow(
+        pictures.draw_scene(), "JPEG", variant.get("mode", "RGB"), **_drop_mode(variant)
+    )
+    for is_gray in (True, False):
+        complete = decode_image(data, LIMITS, is_gray=is_gray)
+        without = decode_image(data[:-2] + end, LIMITS, is_gray=is_gray)
+        assert np.array_equal(without, complete)
+
+
+def _drop_mode(variant: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in variant.items() if name != "mode"}
+
+
+@pytest.mark.parametrize("end", [b"", bytes(512)])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_jpeg_without_its_end_marker_and_its_last_bytes_is_truncated(
+    end: bytes, variant: dict[str, Any]
+) -> None:
+    data = pictures.encode_by_pillow(
+        pictures.draw_scene(), "JPEG", variant.get("mode", "RGB"), **_drop_mode(variant)
+    )
+    for lost in range(3, 80):
+        assert "ends early" in refused(data[:-lost] + end).reason, lost
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_truncated() -> None:
+    data = FORMATS["progressive jpeg"]
+    starts = [n for n in range(len(data)) if data[n : n + 2] == b"\xff\xda"]
+    assert len(starts) > 3
+    for start in starts:
+        tables = data.rfind(b"\xff\xc4", 0, start)  # the tables of the scan come before it
+        assert "ends early" in refused(data[:start]).reason
+        assert "ends early" in refused(data[:tables]).reason
 
 
 @pytest.mark.parametrize("share", [0.4, 0.6, 0.8, 0.95])

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fer_batch.errors import ConfigurationError
+from fer_batch.model import calibration
 from fer_batch.model.calibration import (
     BINS,
     draw_reliability_diagram,
@@ -77,3 +79,10 @@ def test_the_error_against_shares_is_the_distance_of_the_means_of_bins() -> None
     # Within a bin, distances in both directions cancel.
     assert measure_share_error(p, p + np.tile((0.1, -0.1), 750)) == pytest.approx(0, abs=1e-3)
     assert measure_share_error(p[:0], p[:0]) is None
+
+
+def test_a_diagram_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    calibration.check_can_draw()
+    monkeypatch.setattr(calibration, "find_spec", lambda _: None)
+    with pytest.raises(ConfigurationError, match=r"fer-batch\[train\]"):
+        calibration.check_can_draw()

@@ -7,6 +7,7 @@ import pytest
 
 from fer_batch.errors import StorageUnavailableError
 from fer_batch.pipeline import listing
+from fer_batch.storage.reader import BucketReader
 from tests.fixtures.s3 import DAY, build_facility
 
 CLOSED = "http://127.0.0.1:9"
@@ -35,6 +36,41 @@ def test_the_failure_of_one_facility_does_not_affect_the_others(no_retries, list
     assert "FER_S3_CREDENTIALS__NOBODY__ACCESS_KEY_ID" in recorded["bad-keys"]
     assert "does not answer" in recorded["down"]
     assert recorded["good"] == ""
+
+
+def test_an_unexpected_exception_belongs_to_its_facility(
+    no_retries, lists, put, monkeypatch, capsys
+):
+    put("good/2026-03-09/a.jpg", "late/2026-03-09/a.jpg")
+    usual = BucketReader.list
+
+    def fail(self, prefix):
+        if prefix.startswith("odd/"):
+            raise TypeError("can't compare offset-naive and offset-aware datetimes\0")
+        return usual(self, prefix)
+
+    monkeypatch.setattr(BucketReader, "list", fail)
+
+    listings = lists(*map(build_facility, ("good", "odd", "late")))
+
+    assert [listed.status for listed in listings] == ["listed", "failed", "listed"]
+    assert not listings[1].is_retryable
+    recorded = {row[0]: row[3] for row in lists.query_batches()}
+    assert recorded["odd"].startswith("unexpected error: TypeError: can't compare")
+    output = capsys.readouterr()
+    assert "Traceback" in output.out + output.err
+
+
+@pytest.mark.parametrize("listed_time", ["2026-03-09T12:00:00", ""])
+def test_a_server_whose_times_have_no_zone_is_listed(no_retries, lists, put, scripted, listed_time):
+    put("good/2026-03-09/a.jpg")
+    scripted.objects = {"odd/2026-03-09/a.jpg": b"a", "odd/2026-03-09/b.jpg": b"b"}
+    scripted.listed_time = listed_time
+    odd = build_facility("odd", endpoint=scripted.endpoint, bucket="bucket", settle_minutes=30)
+
+    listings = lists(odd, build_facility("good"))
+
+    assert [(listed.status, listed.images) for listed in listings] == [("listed", 2), ("listed", 1)]
 
 
 def test_if_every_facility_fails_the_listing_is_retryable(no_retries, lists):

@@ -9,10 +9,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from fer_batch.errors import PermanentError, ScoringProcessError
 from fer_batch.pipeline import in_flight, supervisor
@@ -32,10 +35,13 @@ job = JOB.validate_json(sys.stdin.read())
 in_flight = InFlightRegister(Path(sys.argv[sys.argv.index("--in-flight") + 1]))
 jobs = Path(__file__).with_suffix(".jobs")
 with jobs.open("a") as file:
-    file.write(json.dumps({"suspects": [i.key for i in job.suspects],
+    file.write(json.dumps({"facilities": [r.batch.facility_id for r in job.shard.ranges],
+                           "suspects": [i.key for i in job.suspects],
                            "quarantined": [i.key for i in job.quarantined]}) + "\\n")
+batches = {r.batch.facility_id: r.batch for r in job.shard.ranges}
 batch = job.shard.ranges[0].batch
-def image(key): return Image(batch, key, "etag", 1)
+def image(key, facility_id=batch.facility_id): return Image(batches[facility_id], key, "etag", 1)
+def begin(facility_id): in_flight.begin_range(list(batches).index(facility_id))
 def done(**outcomes):
     print(RESULT.dump_json(ShardResult(outcomes=outcomes)).decode())
 """
@@ -45,8 +51,12 @@ def shard() -> Shard:
     return Shard("north-mall · 3 images", (KeyRange(BATCH, "a", "z", 3),))
 
 
-def job() -> Job:
-    return Job(shard(), "run", "0" * 64, BATCH.capture_day)
+def job(*facility_ids: str) -> Job:
+    """A job with a shard of one facility, or of these."""
+    batches = [Batch(name, BATCH.capture_day) for name in facility_ids]
+    ranges = tuple(KeyRange(batch, "a", "z", 3) for batch in batches)
+    chosen = Shard(f"{len(ranges)} facilities", ranges) if ranges else shard()
+    return Job(chosen, "run", "0" * 64, BATCH.capture_day)
 
 
 def child(tmp_path: Path, body: str) -> list[str]:
@@ -57,6 +67,11 @@ def child(tmp_path: Path, body: str) -> list[str]:
 
 def read_jobs(tmp_path: Path) -> list[str]:
     return (tmp_path / "child.jobs").read_text().splitlines()
+
+
+def read_facilities(tmp_path: Path) -> list[list[str]]:
+    """The facilities of each job, in their order."""
+    return [json.loads(line)["facilities"] for line in read_jobs(tmp_path)]
 
 
 def test_the_result_of_the_child_is_returned(tmp_path: Path) -> None:
@@ -79,6 +94,26 @@ def test_an_image_that_crashes_is_scored_alone_then_quarantined(tmp_path: Path) 
     assert len(jobs) <= 4
     assert '"quarantined": ["crasher"]' in jobs[-1]
     assert '"suspects": ["crasher"]' in jobs[1]
+
+
+def test_a_later_process_gets_less_of_the_time_of_the_task(tmp_path: Path) -> None:
+    """Its SQL statements end with the task too."""
+    times = tmp_path / "times"
+    body = f"""
+    with open({str(times)!r}, "a") as file:
+        print(os.environ["FER_TIME_LEFT_S"], file=file)
+    if any(i.key == "crasher" for i in job.quarantined):
+        done(scored=2, decoder_crashed=1)
+    else:
+        with in_flight.track(image("crasher")):
+            os.kill(os.getpid(), 11)
+    """
+    environment = {"FER_TIME_LEFT_S": "600"}
+    supervisor.score_shard(job(), LIMITS, environment, child(tmp_path, body))
+    left = [float(line) for line in times.read_text().split()]
+    assert len(left) >= 2
+    assert left == sorted(left, reverse=True)
+    assert 600 > left[0] > left[-1] > 0
 
 
 def test_of_two_suspects_only_the_one_that_crashes_is_quarantined(tmp_path: Path) -> None:
@@ -121,6 +156,137 @@ def test_a_child_that_passes_its_deadline_is_killed_and_retryable(tmp_path: Path
     limits = supervisor.ProcessLimits(deadline_s=1.5, memory_mb=600, image_s=20, threads=1)
     with pytest.raises(ScoringProcessError, match="deadline"):
         supervisor.score_shard(job(), limits, {}, child(tmp_path, "time.sleep(60)"))
+
+
+def test_the_deadline_holds_for_a_child_that_does_not_read_its_job(tmp_path: Path) -> None:
+    large = job(*(f"facility-{n:04}" for n in range(1500)))  # more than a pipe holds
+    limits = supervisor.ProcessLimits(deadline_s=0.5, memory_mb=600, image_s=20, threads=1)
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(ScoringProcessError, match="and 1495 more passed its deadline"):
+        supervisor.score_shard(large, limits, {}, sleeping)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("while True: os.write(1, b'x' * 1_000_000)", "wrote more than 16 MB to stdout"),
+        ("""print('{"outcomes": {"sco')""", "ended without a complete result"),
+        ("print('[]')", "ended without a complete result"),
+        ("", "ended without a complete result"),
+        ("sys.exit(75)", "failed with exit code 75"),
+        ("sys.exit(1)", "failed with exit code 1"),
+        ("os.kill(os.getpid(), 40)", "was ended by signal 40"),
+    ],
+)
+def test_a_child_that_misbehaves_is_a_retryable_error(body: str, reason: str) -> None:
+    command = [sys.executable, "-c", f"import os, sys\n{body}"]
+    with pytest.raises(ScoringProcessError, match=reason):
+        supervisor.score_shard(job(), LIMITS, {}, command)
+
+
+def test_a_process_that_keeps_the_streams_of_the_child_open_is_not_waited_for(
+    tmp_path: Path,
+) -> None:
+    body = """
+    done(scored=3)
+    sys.stdout.flush()
+    if (pid := os.fork()) == 0:
+        time.sleep(60)
+    Path(__file__).with_suffix(".pid").write_text(str(pid))
+    """
+    try:
+        assert supervisor.score_shard(job(), LIMITS, {}, child(tmp_path, body)).image_count == 3
+    finally:
+        os.kill(int((tmp_path / "child.pid").read_text()), signal.SIGKILL)
+
+
+DEATHS = {
+    "a crash": (
+        "with in_flight.track(image('x', 'a')): os.kill(os.getpid(), 11)",
+        "ended 25 times",
+    ),
+    "a kill": ("os.kill(os.getpid(), 9)", "was ended by SIGKILL"),
+    "an error": ("sys.exit(1)", "failed with exit code 1"),
+    "memory": ("hoard = b'x' * 500_000_000; time.sleep(60)", "grew to .*, over 300 MB"),
+}
+
+
+@pytest.mark.parametrize("death", DEATHS)
+def test_other_facilities_are_done_before_the_one_whose_process_died(
+    tmp_path: Path, death: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "MAX_CRASHES", 100)
+    monkeypatch.setattr(supervisor, "MAX_PROCESSES", 3)
+    dying, reason = DEATHS[death]
+    body = f"""
+    for name in batches:
+        begin(name)
+        if name == "a":
+            {dying}
+        with Path(__file__).with_suffix(".done").open("a") as file:
+            file.write(name)
+    done(scored=len(batches))
+    """
+    limits = supervisor.ProcessLimits(deadline_s=60, memory_mb=300, image_s=20, threads=1)
+    reason = reason.replace("25", "3")
+    with pytest.raises(ScoringProcessError, match=f"the scoring process of a {reason}"):
+        supervisor.score_shard(job("a", "b", "c"), limits, {}, child(tmp_path, body))
+    assert (tmp_path / "child.done").read_text() == "bc"
+    jobs = read_facilities(tmp_path)
+    assert jobs[:2] == [["a", "b", "c"], ["b", "c"]]
+    assert jobs[2:] == [["a"]] * (2 if death == "a crash" else 0)
+
+
+def test_a_facility_that_takes_half_of_the_time_gives_way_to_the_others(tmp_path: Path) -> None:
+    body = """
+    if list(batches) == ["slow", "other"]:
+        with in_flight.track(image("innocent")):
+            time.monotonic = lambda: -1e9  # it began long ago
+            begin("slow")
+            time.sleep(60)
+    done(scored=len(batches))
+    """
+    limits = supervisor.ProcessLimits(deadline_s=100, memory_mb=600, image_s=100, threads=1)
+    result = supervisor.score_shard(job("slow", "other"), limits, {}, child(tmp_path, body))
+    assert result.outcomes == {"scored": 2}
+    assert read_facilities(tmp_path) == [["slow", "other"], ["other"], ["slow"]]
+    assert '"innocent"' not in "".join(read_jobs(tmp_path))
+
+
+def test_each_facility_has_tries_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "MAX_CRASHES", 1)
+    monkeypatch.setattr(supervisor, "MAX_PROCESSES", 2)
+    body = """
+    for name in batches:
+        begin(name)
+        if name not in {i.key for i in job.quarantined}:
+            with in_flight.track(image(name, name)):
+                os.kill(os.getpid(), 11)
+    done(scored=len(batches))
+    """
+    result = supervisor.score_shard(job("a", "b"), LIMITS, {}, child(tmp_path, body))
+    assert result.outcomes == {"scored": 2}
+    assert read_facilities(tmp_path) == [["a", "b"], ["b"], ["a"], ["b"]]
+
+
+def test_failures_of_facilities_are_kept_when_another_one_dies(tmp_path: Path) -> None:
+    body = """
+    if "a" in batches:
+        begin("a")
+        os.kill(os.getpid(), 9)
+    print(RESULT.dump_json(ShardResult(failures={"b on 2026-11-21": "no bucket"})).decode())
+    """
+    with pytest.raises(ScoringProcessError, match="SIGKILL; b on 2026-11-21: no bucket"):
+        supervisor.score_shard(job("a", "b"), LIMITS, {}, child(tmp_path, body))
+
+
+def test_a_shard_whose_processes_die_at_their_start_is_not_tried_for_each_facility() -> None:
+    dying = [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    with capture_logs() as lines, pytest.raises(ScoringProcessError, match="ended by SIGKILL"):
+        supervisor.score_shard(job(*(f"facility-{n}" for n in range(20))), LIMITS, {}, dying)
+    assert len(lines) == supervisor.MAX_EARLY_DEATHS
 
 
 def test_the_error_names_the_deadline_of_the_shard(tmp_path: Path) -> None:
@@ -212,13 +378,31 @@ def _state(pid: int) -> str:
         return "Z"
 
 
-def test_the_register_holds_any_key(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "etag", "expected_etag"),
+    [
+        ('\x01é\\"' * 250, '"etag"', '"etag"'),
+        ("a.jpg", "e" * 100_000, "e" * 100_000),
+        ("a.jpg", "e" * 200_000, ""),  # longer than its slot
+        ("a.jpg", '"' * 100_000, ""),  # longer as JSON
+        ("k" * 200_000, "etag", None),
+    ],
+)
+def test_the_register_holds_any_image_beside_its_neighbor(
+    tmp_path: Path, key: str, etag: str, expected_etag: str | None
+) -> None:
     path = tmp_path / "in-flight"
-    in_flight.create_register(path, 1)
-    image = Image(BATCH, '\x01é\\"' * 250, '"etag"', 5)
-    with in_flight.InFlightRegister(path).track(image):
-        assert [tracked.image for tracked in in_flight.read_register(path)] == [image]
-    assert in_flight.read_register(path) == []
+    in_flight.create_register(path, 2)
+    register = in_flight.InFlightRegister(path)
+    image, neighbor = Image(BATCH, key, etag, 5), Image(BATCH, "neighbor", "etag", 5)
+    with ThreadPoolExecutor(1) as other_thread, register.track(image):
+        tracked_neighbor = register.track(neighbor)
+        other_thread.submit(tracked_neighbor.__enter__).result()
+        with register.track(image):
+            found = [tracked.image for tracked in in_flight.read_register(path)]
+    expected = [] if expected_etag is None else [replace(image, etag=expected_etag)]
+    assert found == [*expected, neighbor]
+    assert [tracked.image for tracked in in_flight.read_register(path)] == [neighbor]
 
 
 def test_a_slot_that_is_being_rewritten_is_skipped(tmp_path: Path) -> None:

@@ -25,7 +25,10 @@ FIXTURES = {
     "scripted_tls": "server",
     "airflow": "airflow",
     "parse_dags": "airflow",
+    "airflow_page": "airflow",
+    "run_airflow": "airflow",
     "installed": "wheel",
+    "page_wheel": "wheel",
     "demo_day": "demo",
 }
 """Kinds by the name of a fixture that a test uses, itself or through other fixtures."""

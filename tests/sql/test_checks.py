@@ -40,13 +40,11 @@ def test_day_that_was_never_handled_has_no_finding(tables: Any) -> None:
     assert run(tables) == []
 
 
-def test_empty_day_has_no_finding_unless_images_were_expected(tables: Any) -> None:
+def test_empty_day_with_expected_images(tables: Any) -> None:
+    tables.add("north-mall", expected_images_min=10)
     tables.list([])
     tables.summarize()
-    assert run(tables) == []
-    tables.add("north-mall", expected_images_min=10)
-    tables.summarize()
-    assert find(tables) == {"fewer_images_than_expected": "0 images; an open day has at least 10"}
+    assert find(tables)["fewer_images_than_expected"] == "0 images; an open day has at least 10"
 
 
 def test_finding_has_facility_day_and_severity(tables: Any) -> None:
@@ -129,6 +127,53 @@ def test_many_images_not_scored(tables: Any, broken_images: int, is_found: bool)
     tables.summarize()
     expected = {"many_images_not_scored": "21 % of 100 images were not scored: 20 no_face, 1 empty"}
     assert find(tables) == (expected if is_found else {})
+
+
+def write_outcomes(tables: Any, images: int, outcomes: dict[Outcome, int]) -> dict[str, str]:
+    """The findings of a day with so many images, of which some have these outcomes."""
+    tables.list([f"{n:03d}.jpg" for n in range(images)])
+    work = list(tables.list_work())
+    for outcome, count in outcomes.items():
+        tables.write(*(ImageScore(work.pop(), outcome, "a reason") for _ in range(count)))
+    tables.write(*map(tables.build_score, work))
+    tables.summarize()
+    return find(tables)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [o for o in Outcome if o not in (Outcome.SCORED, Outcome.NO_FACE)],
+)
+def test_outcome_that_hits_the_whole_day_is_an_error(tables: Any, outcome: Outcome) -> None:
+    finding = write_outcomes(tables, 5, {outcome: 5})["outcome_hits_many"]
+    assert finding.startswith(f"5 of 5 images are {outcome.value} (a reason): ")
+    (error,) = (f for f in run(tables) if f["check"] == "outcome_hits_many")
+    assert error["severity"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("images", "count", "is_found"),
+    [(15, 4, True), (15, 3, False), (10, 2, False), (10, 3, True), (2, 1, False), (1, 1, True)],
+)
+def test_outcome_hits_many_from_a_share_on(
+    tables: Any, images: int, count: int, is_found: bool
+) -> None:
+    findings = write_outcomes(tables, images, {Outcome.REFUSED: count})
+    assert ("outcome_hits_many" in findings) is is_found
+    (is_complete,) = tables.query("SELECT is_complete FROM fer.satisfaction_daily")[0]
+    assert is_complete is not is_found
+
+
+def test_thumbnail_beside_each_photograph_is_left_to_its_own_check(tables: Any) -> None:
+    outcomes = {Outcome.TOO_SMALL: 10, Outcome.UNSUPPORTED: 5}
+    assert "outcome_hits_many" not in write_outcomes(tables, 25, outcomes)
+
+
+def test_day_whose_images_are_gone_is_not_complete(tables: Any) -> None:
+    findings = write_outcomes(tables, 20, {Outcome.MISSING: 20})
+    assert "a lifecycle rule deletes them" in findings["outcome_hits_many"]
+    (row,) = tables.query("SELECT is_complete, images_pending FROM fer.satisfaction_daily")
+    assert (row.is_complete, row.images_pending) == (False, 0)
 
 
 def test_face_count_differs(tables: Any) -> None:
@@ -309,7 +354,7 @@ def test_days_that_could_not_be_listed(tables: Any, status: Any, check: str) -> 
 
 def test_frozen_camera_is_named_and_counted_once(tables: Any) -> None:
     tables.add("north-mall", name_template="{camera}_{captured_at:%H%M%S}.jpg")
-    prefix = tables.facilities["north-mall"].build_prefix(tables.batch.capture_day)
+    prefix = f"north-mall/{tables.batch.capture_day}/"
     moving = {f"{prefix}door_10{n:02}00.jpg": f"picture {n}" for n in range(40)}
     frozen = {f"{prefix}till_11{n:02}00.jpg": "one picture" for n in range(9)}
     for copies, expected in ((9, {}), (10, {"frozen_camera"})):
@@ -355,7 +400,7 @@ def test_face_that_never_moves_is_found_in_frames(
 
 
 def test_names_without_time_are_counted(tables: Any) -> None:
-    prefix = tables.facilities["north-mall"].build_prefix(tables.batch.capture_day)
+    prefix = f"north-mall/{tables.batch.capture_day}/"
     keys = [f"{prefix}10{n:02}00.jpg" for n in range(30)] + [f"{prefix}hall.jpg"]
     tables.list(keys)
     assert "names_without_time" not in find(tables)
@@ -376,3 +421,137 @@ def test_file_without_severity_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(resources, "find_sql_dir", lambda: tmp_path)
     with pytest.raises(DatabaseError, match=r"mute\.sql"):
         checks.load_checks.__wrapped__()
+
+
+# Days without images
+
+
+def test_a_day_without_images_is_an_error_once_there_were_some(tables: Any) -> None:
+    day = tables.batch.capture_day  # a Sunday
+    healthy(tables)
+    days = [Batch("north-mall", day + timedelta(n)) for n in range(1, 4)]
+    for empty in days[:2]:
+        tables.list([], empty)
+    tables.list(
+        [], days[2], attempted_at=datetime(day.year, day.month, day.day + 3, 12, tzinfo=UTC)
+    )
+    tables.summarize(*days)
+    found = [f for f in run(tables, *days) if f["check"] == "day_without_images"]
+    # The last day was not over when it was listed.
+    assert [(f["severity"], f["capture_day"]) for f in found] == [
+        ("error", each.capture_day) for each in days[:2]
+    ]
+    assert found[0]["finding"] == (
+        "no image begins with {facility_id}/{capture_day:%Y-%m-%d}/; the newest image is of "
+        "2026-03-01"
+    )
+    tables.add("north-mall", closed_weekdays=("mon",))
+    assert [f["capture_day"] for f in run(tables, *days)] == [days[1].capture_day]
+    tables.add("north-mall", empty_days="allowed")
+    assert run(tables, *days) == []
+
+
+def test_objects_that_are_gone_after_they_were_scored_are_no_empty_day(tables: Any) -> None:
+    healthy(tables)
+    later = Batch("north-mall", tables.batch.capture_day + timedelta(1))
+    tables.fill(20, 20, later)
+    tables.list([], later)
+    tables.summarize(later)
+    assert run(tables, later) == []
+
+
+def test_a_facility_that_never_had_an_image_is_a_finding(tables: Any) -> None:
+    days = [Batch("north-mall", tables.batch.capture_day + timedelta(n)) for n in range(2)]
+    for day in days:
+        tables.list([], day)
+    tables.summarize(*days)
+    (finding,) = run(tables, *days)
+    assert (finding["check"], finding["severity"]) == ("facility_without_images", "warning")
+    assert finding["capture_day"] == days[1].capture_day
+    assert finding["finding"] == "no image begins with {facility_id}/{capture_day:%Y-%m-%d}/"
+    tables.fill(20, 20, Batch("north-mall", days[0].capture_day - timedelta(9)))
+    assert [f["check"] for f in run(tables, *days)] == []
+
+
+# Objects that are no photographs
+
+
+def judge(tables: Any, **counts: int) -> dict[str, str]:
+    """The findings about a day with a number of files for each form of their names.
+
+    Those whose form ends with jpg are scored, the others are not supported.
+    """
+    keys = [form.format(n) for form, count in counts.items() for n in range(count)]
+    tables.list(keys)
+    tables.write(
+        *(
+            tables.build_score(image)
+            if image.key.lower().endswith("jpg")
+            else ImageScore(image, Outcome.UNSUPPORTED, "not an image")
+            for image in tables.list_work()
+        )
+    )
+    tables.summarize()
+    names = ("thumbnails", "unsupported_files")
+    return {f["check"]: f["finding"] for f in run(tables, tables.batch) if f["check"] in names}
+
+
+def test_sidecars_are_named_with_the_pattern_that_excludes_them(tables: Any) -> None:
+    found = judge(tables, **{"a/{:03}.jpg": 60, "a/{:03}.json": 60, "a/{:03}_thumb.jpg": 60})
+    assert found == {
+        "unsupported_files": "60 of 180 images are *.json files; if they are no photographs, add "
+        'exclude = ["*.json"] to the facility',
+        "thumbnails": "60 of 180 images are like a/000_thumb.jpg; if they are copies, add "
+        'exclude = ["*_thumb.*"] to the facility',
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "pattern"),
+    [
+        ("thumbs/{}.jpg", "*/thumbs/*"),
+        ("a/.thumbnails/{}.jpg", "*/.thumbnails/*"),
+        ("a/@eaDir/{}.jpg/SYNOPHOTO_THUMB_M.jpg", "*/@eaDir/*"),
+        ("a/{}-thumbnail.JPG", "*-thumbnail.*"),
+        ("a/thumb_{}.jpg", "thumb_*"),
+        ("a/thumbsup{}.jpg", None),
+        ("small-mall/{}.jpg", None),
+    ],
+)
+def test_thumbnails_are_told_by_their_names(tables: Any, form: str, pattern: str | None) -> None:
+    found = judge(tables, **{"b/{}.jpg": 20, form: 5})
+    assert found == {} if pattern is None else f'exclude = ["{pattern}"]' in found["thumbnails"]
+
+
+def test_few_files_and_photographs_of_the_kind_suggest_no_pattern(tables: Any) -> None:
+    assert judge(tables, **{"{}.jpg": 20, "{}.json": 2, "{}_thumb.jpg": 2}) == {}
+
+
+def test_photographs_in_another_format_are_to_be_converted(tables: Any) -> None:
+    tables.list([f"{n}.jpg" for n in range(20)])
+    images = tables.list_work()
+    tables.write(
+        *(ImageScore(image, Outcome.UNSUPPORTED, "HEIC") for image in images[:8]),
+        *(tables.build_score(image) for image in images[8:]),
+    )
+    tables.summarize()
+    (finding,) = (f for f in run(tables, tables.batch) if f["check"] == "unsupported_files")
+    assert finding["finding"].startswith("8 of 20 *.jpg files have another format than JPEG")
+    assert "exclude" not in finding["finding"]
+
+
+def test_a_folder_of_thumbnails_that_holds_all_images_is_no_finding(tables: Any) -> None:
+    assert judge(tables, **{"thumbs/{}.jpg": 20}) == {}
+
+
+def test_images_after_the_lookback_are_reported_on_the_day_of_the_run(tables: Any) -> None:
+    healthy(tables)
+    old = Batch("north-mall", tables.batch.capture_day - timedelta(5))
+    tables.fill(20, 20, old)
+    tables.execute("UPDATE fer.batch SET images_late = 7 WHERE capture_day = '2026-02-24'")
+    (finding,) = run(tables, tables.batch)
+    assert (finding["check"], finding["severity"]) == ("images_after_lookback", "warning")
+    assert finding["capture_day"] == tables.batch.capture_day
+    assert finding["finding"] == "7 images of 2026-02-24; run this day again with lookback_days 0"
+    tables.list(["000000.jpg"], old)
+    assert run(tables, tables.batch) == []

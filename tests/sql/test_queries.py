@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +195,37 @@ def test_queries_need_no_more_than_the_analysts_role(filled: Any) -> None:
         connection.execute(sa.text("SET ROLE fer_analyst"))
         for file in QUERIES:
             connection.execution_options(no_parameters=True).exec_driver_sql(file.read_text()).all()
+
+
+def test_the_newest_complete_day_is_that_of_each_facility(tables: Any) -> None:
+    """Neither a day by mistake in the future nor the date in the east hides another facility."""
+    east = tables.add("east", time_zone="Pacific/Kiritimati")
+    today = datetime.now(UTC).date()
+    yesterday, before = (today - timedelta(n) for n in (1, 2))
+    day_after = datetime.combine(today + timedelta(1), datetime.min.time(), UTC)
+    tables.fill(30, 10, replace(tables.batch, capture_day=before))
+    tables.fill(30, 10, replace(east, capture_day=yesterday))
+    tables.list(["late.jpg"], replace(tables.batch, capture_day=yesterday))  # not scored yet
+    tables.list(
+        [], replace(tables.batch, capture_day=today + timedelta(400)), attempted_at=day_after
+    )
+    tables.list([], replace(east, capture_day=today + timedelta(1)), attempted_at=day_after)
+    tables.summarize(
+        *(replace(tables.batch, capture_day=today + timedelta(n)) for n in (-2, -1, 400)),
+        *(replace(east, capture_day=today + timedelta(n)) for n in (-1, 1)),
+    )
+
+    results = {file.stem: run_query(tables, file) for file in QUERIES}
+
+    newest = [("East", yesterday), ("North-Mall", before)]
+    for name in ("which_facilities_were_satisfied", "how_did_the_happy_rate_change"):
+        assert [(r["facility_name"], r["capture_day"]) for r in results[name]] == newest
+    faces = results["how_many_faces_per_image"]
+    assert [(r["facility_id"], r["capture_day"]) for r in faces] == [
+        ("east", yesterday),
+        ("north-mall", before),
+    ]
+    for name, rows in results.items():
+        for row in rows:
+            for column in ("capture_day", "last_day", "week_from"):
+                assert row.get(column, today) <= today, name

@@ -161,11 +161,20 @@ def test_the_default_credential_chain_is_used(monkeypatch, s3_settings, s3, imag
         assert [f.data for f in reader.fetch_many([image("a")])] == [b"data"]
 
 
-def test_aws_variables_of_the_environment_do_not_change_the_endpoint(monkeypatch, scripted, image):
+def test_aws_variables_of_other_tools_change_nothing(monkeypatch, scripted, image, tmp_path):
     for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"):
         monkeypatch.setenv(name, CLOSED)
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of someone else")
     monkeypatch.setenv("AWS_REGION", "elsewhere-1")
+    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(tmp_path / "nowhere.pem"))
+    monkeypatch.setenv("AWS_BUCKET", "other")
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    for name in ("AWS_USE_DUALSTACK_ENDPOINT", "AWS_USE_FIPS_ENDPOINT"):
+        monkeypatch.setenv(name, "true")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+        (tmp_path / name).write_text("[this is no configuration")
     scripted.objects = {"a": b"data", "a//b": b"data"}
 
     with BucketReader(scripted.build_settings()) as reader:
@@ -173,6 +182,25 @@ def test_aws_variables_of_the_environment_do_not_change_the_endpoint(monkeypatch
 
     assert [f.data for f in fetched] == [b"data", b"data"]
     assert {client for _, client in scripted.requests} == {"object_store", "Boto3"}
+
+
+def test_a_profile_that_does_not_exist_is_named_where_it_is_used(monkeypatch, build_s3_settings):
+    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
+
+    with pytest.raises(StorageError, match=r"no-such-profile.*Correct or unset AWS_PROFILE"):
+        BucketReader(build_s3_settings(CLOSED, "bucket", s3_access_key_id=None))
+
+
+def test_aws_ca_bundle_does_not_replace_the_usual_authorities(
+    monkeypatch, no_retries, scripted_tls, certificates
+):
+    monkeypatch.setenv("AWS_CA_BUNDLE", str(certificates.ca))
+
+    with (
+        BucketReader(scripted_tls.build_settings()) as reader,
+        pytest.raises(StorageError, match=r"TLS with .* failed.*FER_S3_CA_BUNDLE"),
+    ):
+        reader.check()
 
 
 def test_a_facility_may_have_its_own_bucket_server_and_keys(s3, build_s3_settings, image):
@@ -228,8 +256,30 @@ def test_a_missing_ca_bundle_is_reported(tmp_path, build_s3_settings):
         )
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "is_unencrypted"),
+    [
+        (None, False),
+        ("https://s3.example.com", False),
+        ("http://s3.example.com", True),
+        ("HTTP://10.0.0.7:9000", True),
+        ("http://127.0.0.2:9000", False),
+        ("http://[::1]:9000", False),
+        ("http://localhost:9000", False),
+    ],
+)
+def test_an_endpoint_without_tls_is_told(build_s3_settings, capsys, endpoint, is_unencrypted):
+    location = BucketLocation("bucket", endpoint)
+    for _ in range(2):
+        Clients(build_s3_settings(endpoint, "bucket"), location)
+
+    assert location.is_unencrypted is is_unencrypted
+    output = capsys.readouterr()
+    assert (output.out + output.err).count("S3 without TLS") == int(is_unencrypted)
+
+
 @pytest.mark.parametrize("path_style", [True, False])
-@pytest.mark.parametrize("bucket", ["bucket", "dotted.bucket"])
+@pytest.mark.parametrize("bucket", ["bucket", "dotted.bucket", "Old_Bucket", "o" * 255])
 @pytest.mark.parametrize(
     "endpoint",
     [None, "https://s3.example.com", "http://127.0.0.1:9000/", "http://s3:9000", "http://[::1]:9"],

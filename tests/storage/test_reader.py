@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from fer_batch.errors import StorageError
 from fer_batch.records import FetchedImage, Image, ImageScore, Outcome
-from fer_batch.storage.reader import BucketReader, ListedObject
+from fer_batch.storage.listing_pages import ListedObject
+from fer_batch.storage.reader import BucketReader
 from fer_batch.storage.writer import ensure_bucket, upload_many
 
 KEYS = [
@@ -176,7 +177,9 @@ def test_a_listing_spans_pages_and_is_limited_to_its_prefix(s3_settings):
         objects = list(reader.list("mall/2026-03-09/"))
 
     assert sorted((o.key, o.size_bytes) for o in objects) == [(k, len(d)) for k, d in items]
-    assert all(before <= o.last_modified_utc <= datetime.now(UTC) for o in objects)
+    assert all(
+        o.last_modified_utc and before <= o.last_modified_utc <= datetime.now(UTC) for o in objects
+    )
     assert {o.etag for o in objects if o.size_bytes == 1} == {hashlib.md5(b"x").hexdigest()}  # noqa: S324
 
 
@@ -205,6 +208,58 @@ def test_an_unreliable_listing_is_an_error(scripted, reader, pages, problem):
 
     with pytest.raises(StorageError, match=problem):
         list(reader.list("a/"))
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ["a/2", "a/3", "a/4"],  # the first key of the next page
+        ["a/1", "a/2", "a/3"],  # the last key of this page
+        ["same", "same", "same"],
+        ["a/1", "a/1", "a/1"],
+    ],
+)
+@pytest.mark.parametrize("second", ["a/2", None])
+def test_a_continuation_token_may_be_any_text(scripted, reader, tokens, second):
+    pages = ["a/1", second, "a/3", "a/4"]
+    rest = iter(
+        scripted.build_listing(*[key] if key else [], is_truncated=bool(token), token=token)
+        for key, token in zip(pages, [*tokens, ""], strict=True)
+    )
+    scripted.respond = lambda _: next(rest)
+
+    assert [listed.key for listed in reader.list("a/")] == [key for key in pages if key]
+
+
+@pytest.mark.parametrize("keys", [["a/1"], []])
+def test_a_listing_that_goes_in_a_circle_is_an_error(scripted, reader, keys):
+    scripted.respond = lambda _: scripted.build_listing(*keys, is_truncated=True, token="t")
+
+    with pytest.raises(StorageError, match="repeats its pages"):
+        list(reader.list("a/"))
+
+
+@pytest.mark.parametrize(
+    ("after_the_last_page", "keys"),
+    [
+        (["a/1"], ["a/1", "a/15", "a/2"]),  # StartAfter is ignored: the listing starts over
+        (["a/2"], ["a/1", "a/15", "a/2"]),  # it includes the key itself
+        (["a/2", "a/3"], ["a/1", "a/15", "a/2", "a/2", "a/3"]),
+        (["a/3"], ["a/1", "a/15", "a/2", "a/3"]),
+    ],
+)
+def test_a_full_page_without_a_token_may_be_the_last_one(
+    scripted, reader, monkeypatch, after_the_last_page, keys
+):
+    monkeypatch.setattr("fer_batch.storage.reader.PAGE_KEYS", 2)
+    pages = [
+        scripted.build_listing("a/1", is_truncated=True, token="t"),
+        scripted.build_listing("a/15", "a/2"),
+        scripted.build_listing(*after_the_last_page),
+    ]
+    scripted.respond = lambda _: pages.pop(0) if pages else scripted.build_listing()
+
+    assert [listed.key for listed in reader.list("a/")] == keys
 
 
 @pytest.mark.parametrize(
@@ -294,49 +349,6 @@ def test_a_changed_object_is_detected_if_the_server_ignores_if_match(
 
     assert isinstance(fetched, ImageScore)
     assert fetched.outcome == Outcome.CHANGED
-
-
-@pytest.mark.parametrize(
-    ("status", "code"), [(500, "InternalError"), (403, "AccessDenied"), (400, "InvalidRequest")]
-)
-def test_the_failure_of_one_image_does_not_stop_the_others(
-    no_retries, scripted, image, status, code
-):
-    keys = [f"{n}.jpg" for n in range(60)]
-    scripted.objects = dict.fromkeys(keys, b"data")
-    scripted.respond = lambda key: scripted.build_error(status, code) if "7" in key else None
-    with BucketReader(scripted.build_settings(s3_concurrency=2)) as reader:
-        fetched = list(reader.fetch_many(map(image, keys)))
-
-    failed = [f for f in fetched if isinstance(f, ImageScore)]
-    assert sorted(f.image.key for f in fetched) == sorted(keys)
-    assert {f.image.key for f in failed} == {key for key in keys if "7" in key}
-    assert {(f.outcome, f.reason) for f in failed} == {
-        (Outcome.FETCH_FAILED, f"S3 answers {status} {code}")
-    }
-
-
-def test_a_location_that_denies_access_is_distinguished_from_denied_images(
-    no_retries, scripted, image
-):
-    scripted.respond = lambda key: scripted.build_error(403, "AccessDenied") if key else None
-    with BucketReader(scripted.build_settings()) as reader:
-        few = list(reader.fetch_many(map(image, ["a.jpg", "b.jpg"])))
-        with pytest.raises(StorageError, match="denies access"):
-            list(reader.fetch_many(map(image, ["a.jpg", "b.jpg", "c.jpg"])))
-
-    assert {f.outcome for f in few} == {Outcome.FETCH_FAILED}
-
-
-@pytest.mark.parametrize(
-    ("status", "code"), [(500, "InternalError"), (400, "InvalidRequest"), (403, "AccessDenied")]
-)
-def test_the_failure_of_a_single_image_is_its_outcome(no_retries, scripted, image, status, code):
-    scripted.respond = lambda key: scripted.build_error(status, code) if key else None
-    with BucketReader(scripted.build_settings()) as reader:
-        (fetched,) = reader.fetch_many([image("broken.jpg")])
-
-    assert fetched.outcome == Outcome.FETCH_FAILED
 
 
 def test_a_transient_failure_is_retried(scripted, reader, image):

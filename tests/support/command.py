@@ -33,7 +33,8 @@ def _reject_constant(constant: str) -> None:
 
 def build_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """A complete environment: what every process needs, and the given variables."""
-    kept = ("PATH", "HOME", "LANG", "TMPDIR", "SETUPTOOLS_USE_DISTUTILS")
+    kept = ("PATH", "HOME", "LANG", "TMPDIR", "SETUPTOOLS_USE_DISTUTILS",
+            "COVERAGE_PROCESS_CONFIG")  # fmt: skip
     base = {name: os.environ[name] for name in kept if name in os.environ}
     isolated = {"AWS_EC2_METADATA_DISABLED": "true", "COLUMNS": "80",
              "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

@@ -59,6 +59,8 @@ class Response:
     body: bytes
     content_length: int | None = None
     """The Content-Length header, if it differs from the length of the body."""
+    is_chunked: bool = False
+    """Whether the body is sent in chunks, without a Content-Length."""
 
 
 class FaultyS3(ThreadingHTTPServer):
@@ -158,6 +160,11 @@ class _Handler(BaseHTTPRequestHandler):
             if name.lower() not in ("content-length", "transfer-encoding", "connection"):
                 self.send_header(name, value)
         length = len(response.body) if response.content_length is None else response.content_length
+        if response.is_chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            self.wfile.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(response.body), response.body))
+            return
         self.send_header("Content-Length", str(length))
         self.end_headers()
         self.wfile.write(response.body)
@@ -181,6 +188,7 @@ def _build_error(status: int, code: str) -> Response:
 
 _ERRORS = {
     "403": _build_error(403, "AccessDenied"),
+    "archived": _build_error(403, "InvalidObjectState"),
     "500": _build_error(500, "InternalError"),
     "503": _build_error(503, "SlowDown"),
 }
@@ -215,7 +223,16 @@ def _mark_as_last(response: Response) -> Response:
     return _replace_text(rb"<IsTruncated>true<", b"<IsTruncated>false<", response)
 
 
-_OBJECT_CHANGES = {"cut": _cut_off, "half": _truncate, "wrong etag": _replace_etag}
+def _send_in_chunks(response: Response) -> Response:
+    return Response(response.status, response.headers, response.body, is_chunked=True)
+
+
+_OBJECT_CHANGES = {
+    "cut": _cut_off,
+    "half": _truncate,
+    "wrong etag": _replace_etag,
+    "chunked": _send_in_chunks,
+}
 
 _PAGE_CHANGES = {
     "cut": _cut_off,
@@ -233,4 +250,7 @@ _PAGE_CHANGES = {
         re.sub(rb"<Contents>.*?</Contents>", b"", a.body, count=1, flags=re.DOTALL),
     ),
     "no etags": lambda a: _replace_text(rb"<ETag>.*?</ETag>", b"", a),
+    "weak etags": lambda a: _replace_text(rb"<ETag>", b"<ETag>W/", a),
+    "times without zone": lambda a: _replace_text(rb"Z</LastModified>", b"</LastModified>", a),
+    "no times": lambda a: _replace_text(rb"<LastModified>.*?</LastModified>", b"", a),
 }

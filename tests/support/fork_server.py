@@ -32,9 +32,7 @@ from typing import Any, NoReturn
 
 # They start no thread when they are imported: threads do not survive a fork.
 IMPORTED = (
-    "matplotlib.figure",
     "onnxruntime",
-    "rich.table",
     "fer_batch.cli",
     "fer_batch.cli.doctor",
     "fer_batch.database.results",

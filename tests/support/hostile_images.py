@@ -128,6 +128,8 @@ def _damaged() -> Iterator[Case]:
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)
     jpeg = pictures.encode(pixels)
     yield "closed too early.jpg", pictures.truncate_jpeg(), UNREADABLE
+    yield "without end marker.jpg", jpeg[:-2], SCORED
+    yield "without its last bytes.jpg", jpeg[:-12], UNREADABLE
     yield "half its rows.png", _build_png(rows[: len(rows) // 2]), UNREADABLE
     yield "no rows.png", pictures.build_png(64, 48, b""), UNREADABLE
     yield "no width.png", pictures.build_png(0, 48, zlib.compress(rows)), UNREADABLE

@@ -12,15 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from fer_batch.console import print_table
 from fer_batch.local.demo.day import DemoFacility, compute_rates
 from fer_batch.local.demo.visits import Mix
 from fer_batch.records import CalledClass
 from fer_batch.reporting import wording
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 MIN_COVERAGE = 0.91
 """The least share of the intervals of `happy_rate` that must contain the rate of the shop."""
@@ -127,62 +125,37 @@ def find_problems(coverages: Iterable[Coverage]) -> list[str]:
 
 def print_periods(cases: Sequence[Case]) -> None:
     """Print a table of longer periods with the rates that were drawn, in the order of the cases."""
-    from rich.table import Table
-
-    table = Table(title="Weeks, and four weeks")
-    right_aligned = {"faces", "drawn happy", "target"}
-    for name in (
-        "period",
-        "until",
-        "facility",
-        "faces",
-        "drawn happy",
-        "happy",
-        "target",
-        "verdict",
-    ):
-        table.add_column(name, justify="right" if name in right_aligned else "left")
+    rows = []
     for case in cases:
         summary, target = case.summary, case.summary["target_rate"]
-        table.add_row(
-            summary["period"],
-            f"{summary['last_day']}",
-            summary["facility_name"],
-            f"{summary['faces']:,}",
-            f"{wording.format_percent(case.faces.happy)} %",
-            wording.format_rate(summary, "happy_rate"),
-            wording.NO_VALUE if target is None else f"{wording.format_percent(target)} %",
-            summary["verdict"],
+        rows.append(
+            {
+                "period": summary["period"],
+                "until": summary["last_day"],
+                "facility": summary["facility_name"],
+                "faces": f"{summary['faces']:,}",
+                "drawn happy": f"{wording.format_percent(case.faces.happy)} %",
+                "happy": wording.format_rate(summary, "happy_rate"),
+                "target": None if target is None else f"{wording.format_percent(target)} %",
+                "verdict": summary["verdict"],
+            }
         )
-    _print_table(table)
+    print_table("Weeks, and four weeks", rows)
 
 
 def print_coverage(title: str, coverages: Sequence[Coverage]) -> None:
     """Print a table."""
-    from rich.table import Table
-
-    table = Table(title=title)
-    table.add_column("figure")
-    for name in ("intervals", "contain the faces' rate", "contain the shop's rate", "median width"):
-        table.add_column(name, justify="right")
-    for row in coverages:
-        table.add_row(
-            row.figure,
-            f"{row.intervals:,}",
-            f"{row.of_faces:.3f}",
-            f"{row.of_shop:.3f}",
-            f"{row.median_width:.2f}",
-        )
-    _print_table(table)
-
-
-def _print_table(table: Table) -> None:
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
-    console.print(table)
+    rows = [
+        {
+            "figure": row.figure,
+            "intervals": f"{row.intervals:,}",
+            "contain the faces' rate": f"{row.of_faces:.3f}",
+            "contain the shop's rate": f"{row.of_shop:.3f}",
+            "median width": f"{row.median_width:.2f}",
+        }
+        for row in coverages
+    ]
+    print_table(title, rows)
 
 
 def _measure(figure: str, column: str, name: str, cases: Sequence[Case]) -> Coverage:

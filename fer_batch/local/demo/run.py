@@ -1,5 +1,6 @@
-"""The whole demo: start the stack, upload images, run the DAG, compare the tables with the input.
+"""The whole demo: start its stack, upload images, run the DAG, compare the tables with the input.
 
+The demo has a stack of its own, so that it changes nothing in the user's stack, even one that runs.
 The capture day of a source of images is chosen on its first run and stored in the stack's
 directory, so that a second run has nothing left to do and prints the same table. Several days are
 one run of the DAG that looks back, as after a week in which no run was possible.
@@ -12,7 +13,8 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -20,6 +22,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from fer_batch.console import print_text
 from fer_batch.database import connections
 from fer_batch.errors import EXIT_FINDINGS, PermanentError
 from fer_batch.local.demo import coverage, fer2013_day, fer2013_shop, photographs
@@ -30,8 +33,8 @@ from fer_batch.local.demo.day import (
     format_registry,
     list_objects,
 )
-from fer_batch.local.demo.shops import draw_days
-from fer_batch.local.stack import Stack
+from fer_batch.local.demo.shops import draw_days, list_facilities
+from fer_batch.local.stack import Stack, get_demo_stack_dir
 from fer_batch.local.stack.airflow_api import AirflowApi, RunState, TaskState
 from fer_batch.log import get_logger
 from fer_batch.model import active_model
@@ -67,10 +70,15 @@ _LIST_PERIODS = sa.text("""
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """The input of a demo: facilities by day, the last day first, and labels by row of FER2013."""
+    """The input of a demo: facilities by day, the last day first, and labels by row of FER2013.
+
+    `facilities` are those of the registry. `load` waits for the images: faces are drawn while the
+    servers start.
+    """
 
     name: str
-    days: Sequence[Sequence[DemoFacility]]
+    facilities: Sequence[DemoFacility]
+    load: Callable[[], Sequence[Sequence[DemoFacility]]]
     labels: Mapping[int, Emotion] = field(default_factory=dict)
 
 
@@ -88,44 +96,60 @@ def run_demo(
     StackError if the stack does not start, PermanentError if the DAG run fails.
     """
     began = time.monotonic()
-    source = _load_source(images, fer2013, is_shop=shop, days=days)
-    stack = Stack(settings.stack_dir)
-    stack.write_registry(format_registry(source.days[0]))
-    with stack.running(with_airflow=True, on_progress=print_progress):
-        demo = _Demo(stack, _assign_days(source.days, _choose_day(stack, source.name)))
-        demo.upload()
-        run_id = demo.run()
-        # So many intervals that some must miss are judged together.
-        is_judged_together = shop or days > 1
-        problems = demo.compare_summaries(run_id, is_judged_together=is_judged_together)
-        demo.print_findings()
-        if is_judged_together:
-            problems += demo.compare_coverage()
-        if source.labels:
-            problems += demo.compare_labels(source.labels)
-        if images is not None:
-            demo.compare_manifest(photographs.read_manifest(images))
-        demo.print_next_steps(run_id)
+    stack = Stack(get_demo_stack_dir(settings.stack_dir))
+    with _open_source(images, fer2013, is_shop=shop, days=days) as source:
+        stack.write_registry(format_registry(source.facilities))
+        with stack.running(with_airflow=True, on_progress=print_progress):
+            problems = _run(stack, source, images, is_judged_together=shop or days > 1)
     print_progress(f"done in {time.monotonic() - began:.0f} s")
     for problem in problems:
         log.error(problem)
     return EXIT_FINDINGS if problems else 0
 
 
-def _load_source(images: Path | None, fer2013: Path | None, *, is_shop: bool, days: int) -> _Source:
+def _run(
+    stack: Stack, source: _Source, images: Path | None, *, is_judged_together: bool
+) -> list[str]:
+    """Run the demo on a running stack; return each difference from the input.
+
+    So many intervals that some must miss are judged together.
+    """
+    demo = _Demo(stack, _assign_days(source.load(), _choose_day(stack, source.name)))
+    demo.upload()
+    run_id = demo.run()
+    problems = demo.compare_summaries(run_id, is_judged_together=is_judged_together)
+    demo.print_findings()
+    if is_judged_together:
+        problems += demo.compare_coverage()
+    if source.labels:
+        problems += demo.compare_labels(source.labels)
+    if images is not None:
+        demo.compare_manifest(photographs.read_manifest(images))
+    demo.print_next_steps(run_id)
+    return problems
+
+
+@contextmanager
+def _open_source(
+    images: Path | None, fer2013: Path | None, *, is_shop: bool, days: int
+) -> Iterator[_Source]:
     if fer2013 is not None:
         archive = fer2013 / "fer2013.tar.gz" if fer2013.is_dir() else fer2013
         if is_shop:
             print_progress(f"mixing the faces of FER2013 for {fer2013_shop.FACILITIES} shops")
             shops = fer2013_shop.load_fer2013_shops(archive)
-            return _Source(f"{archive.resolve()} as shops", [shops])
-        print_progress("reading FER2013")
-        facilities, labels = fer2013_day.load_fer2013_day(archive)
-        return _Source(str(archive.resolve()), [facilities], labels)
-    if images is not None:
-        return _Source(str(images.resolve()), [photographs.load_photographs_day(images)])
-    print_progress(f"drawing {'a day' if days == 1 else f'{days} days'} of synthetic faces")
-    return _Source(DRAWN, draw_days(days))
+            yield _Source(f"{archive.resolve()} as shops", shops, lambda: [shops])
+        else:
+            print_progress("reading FER2013")
+            facilities, labels = fer2013_day.load_fer2013_day(archive)
+            yield _Source(str(archive.resolve()), facilities, lambda: [facilities], labels)
+    elif images is not None:
+        shown = photographs.load_photographs_day(images)
+        yield _Source(str(images.resolve()), shown, lambda: [shown])
+    else:
+        print_progress(f"drawing {'a day' if days == 1 else f'{days} days'} of synthetic faces")
+        with draw_days(days) as collect:
+            yield _Source(DRAWN, list_facilities(), collect)
 
 
 def print_progress(text: str) -> None:
@@ -255,9 +279,7 @@ class _Demo:
         """Print what the data checks of the run found on the last day."""
         for finding in self._findings:
             if finding["capture_day"] == self._last_day.isoformat():
-                sys.stdout.write(
-                    "{severity} of {facility_id}: {meaning}: {finding}\n".format(**finding)
-                )
+                print_text("{severity} of {facility_id}: {meaning}: {finding}".format(**finding))
 
     def compare_coverage(self) -> list[str]:
         """Print how many intervals contain the truth; return an error if too few do."""
@@ -298,14 +320,14 @@ class _Demo:
         """Print where the report is, and commands to continue with."""
         airflow_run_id = run_id.removeprefix(f"{DAG_ID}/")
         command = sys.argv[0]
-        reports = sorted(self._stack.report_dir.glob("*.html"), key=lambda p: p.stat().st_mtime)
+        report_file = self._stack.report_dir / f"{self._last_day}.html"
         sys.stdout.write(
-            f"\nreport      {reports[-1] if reports else 'none'}\n"
-            f"Airflow UI  `{command} stack up` prints address and login; the run is "
+            f"\nreport      {report_file if report_file.exists() else 'none'}\n"
+            f"Airflow UI  `{command} stack up --demo` prints address and login; the run is "
             f"{airflow_run_id}\n"
-            f"tables      `{command} stack up`, then `{command} stack psql`; begin with "
-            "fer.satisfaction_daily\n"
-            f"data        {self._stack.folder}; `{command} stack delete` removes it\n"
+            f"tables      `{command} stack up --demo`, then `{command} stack psql --demo`; begin "
+            "with fer.satisfaction_daily\n"
+            f"data        {self._stack.folder}; `{command} stack delete --demo` removes it\n"
         )
 
     def _load_daily(self) -> list[dict[str, Any]]:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from fer_batch.concurrency import count_cpus
 from fer_batch.imaging.decoding import Pixels
 from fer_batch.imaging.faces import ImageKind
 from fer_batch.local.demo.day import (
@@ -45,6 +47,7 @@ EARLIER_DAY_SHARE = 0.5
 DROOPS_AT_REST, SMILES_AT_REST = 0.12, 0.05
 """The shares of visitors whose level mouth looks a little like a droop or a smile."""
 FROZEN_COPIES, FROZEN_EVERY_S = 40, 30
+NICENESS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +108,47 @@ SHOPS = (
 )
 
 
-def draw_days(days: int) -> list[list[DemoFacility]]:
-    """Draw the facilities with their images: the last day first, then the days before it.
+@contextmanager
+def draw_days(days: int) -> Iterator[Callable[[], list[list[DemoFacility]]]]:
+    """Draw the facilities with their images on all cores, as far as nothing else needs them.
 
-    The last day is the same for any number of days. All cores draw.
+    Yields a function that waits for the result: the last day first, then the days before it. The
+    last day is the same for any number of days.
     """
     tasks = [(shop, age) for age in range(days) for shop in SHOPS]
     # Not forked: OpenCV may have threads already.
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        facilities = list(pool.map(draw_facility, *zip(*tasks, strict=True)))
-    return [facilities[n : n + len(SHOPS)] for n in range(0, len(facilities), len(SHOPS))]
+    with ProcessPoolExecutor(
+        count_cpus(), get_context("spawn"), initializer=os.nice, initargs=(NICENESS,)
+    ) as pool:
+        drawn = pool.map(draw_facility, *zip(*tasks, strict=True))
+
+        def collect() -> list[list[DemoFacility]]:
+            facilities = list(drawn)
+            return [facilities[n : n + len(SHOPS)] for n in range(0, len(facilities), len(SHOPS))]
+
+        try:
+            yield collect
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def list_facilities() -> list[DemoFacility]:
+    """The facilities without images, as the registry needs them."""
+    return [_describe_facility(shop) for shop in SHOPS]
+
+
+def _describe_facility(shop: Shop) -> DemoFacility:
+    return DemoFacility(
+        facility_id=shop.facility_id,
+        name=shop.name,
+        time_zone=shop.time_zone,
+        image_kind=shop.image_kind,
+        images=(),
+        mix=shop.mix,
+        has_times=True,
+        target_rate=shop.target_rate,
+        publish_period=shop.publish_period,
+    )
 
 
 def draw_facility(shop: Shop, age: int) -> DemoFacility:
@@ -131,17 +165,10 @@ def draw_facility(shop: Shop, age: int) -> DemoFacility:
     if shop.frozen_camera and age == 0:
         images += _freeze(images, shop.frozen_camera, visits)
     broken = make_broken_files(shop.image_kind, shop.traffic.cameras[0])
-    return DemoFacility(
-        facility_id=shop.facility_id,
-        name=shop.name,
-        time_zone=shop.time_zone,
-        image_kind=shop.image_kind,
+    return replace(
+        _describe_facility(shop),
         images=[*images, *(broken[:1] if is_small else broken)],
         faces=count_faces(itertools.chain.from_iterable(visits)),
-        mix=shop.mix,
-        has_times=True,
-        target_rate=shop.target_rate,
-        publish_period=shop.publish_period,
     )
 
 

@@ -6,7 +6,7 @@ depends on this package: with settings that name other servers, the rest works w
 
 from __future__ import annotations
 
-from fer_batch.local.stack.files import StackError, get_default_stack_dir
+from fer_batch.local.stack.files import StackError, get_default_stack_dir, get_demo_stack_dir
 from fer_batch.local.stack.stack import ServerStatus, Stack
 
-__all__ = ["ServerStatus", "Stack", "StackError", "get_default_stack_dir"]
+__all__ = ["ServerStatus", "Stack", "StackError", "get_default_stack_dir", "get_demo_stack_dir"]

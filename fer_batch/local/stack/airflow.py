@@ -25,6 +25,7 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
 
+from fer_batch.concurrency import count_cpus
 from fer_batch.local.stack.airflow_api import AirflowApi, AirflowUnavailableError
 from fer_batch.local.stack.files import (
     StackError,
@@ -39,8 +40,8 @@ from fer_batch.local.stack.seaweed import SeaweedServer
 DATABASE = "airflow"
 USER = "admin"
 POOL = "fer_scoring"
-POOL_SLOTS = min(2, os.cpu_count() or 1)
-POOL_THREADS = max(1, min(4, (os.cpu_count() or 1) // POOL_SLOTS))
+POOL_SLOTS = min(2, count_cpus())
+POOL_THREADS = max(1, min(4, count_cpus() // POOL_SLOTS))
 """Threads of a scoring process without FER_THREADS: slots × threads never exceed the cores."""
 PARALLELISM = 4
 """Concurrent tasks: two that score, and small ones; each start takes a second of one core."""
@@ -48,10 +49,14 @@ PARALLELISM = 4
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """A process of Airflow: its subcommand with options, and additional environment variables."""
+    """A process of Airflow: its subcommand with options, and additional environment variables.
+
+    A higher `niceness` (0 to 19) leaves the cores to the others.
+    """
 
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+    niceness: int = 0
 
 
 COMPONENTS = {
@@ -59,7 +64,8 @@ COMPONENTS = {
     # All components share the log directory. The ports that would serve logs listen on every
     # address.
     "scheduler": Component(("scheduler", "--skip-serve-logs")),
-    "triggerer": Component(("triggerer", "--skip-serve-logs")),
+    # It calls the function of a missed deadline. No task needs it, so nothing waits for it.
+    "triggerer": Component(("triggerer", "--skip-serve-logs"), niceness=10),
     "dag-processor": Component(("dag-processor",)),
 }
 LOCAL_SETTINGS = """\
@@ -136,7 +142,8 @@ class AirflowStack:
         return any(self.get_status().values())
 
     def start(self, settings: Mapping[str, str], on_progress: Progress = ignore_progress) -> None:
-        """Start all components, unless they run already, and wait until they are healthy.
+        """Start all components, unless they run already, and wait until all that tasks need are
+        healthy.
 
         `settings` are the FER_… settings of the tasks, from which secrets are removed. PostgreSQL
         and the S3 server must be running. Raises StackError, with the end of the log, if a
@@ -157,7 +164,8 @@ class AirflowStack:
             self._migrate(env, on_progress)
             for name, server in self._servers.items():
                 component = self._components[name]
-                command = [sys.executable, "-m", "airflow", *component.command]
+                command = ["nice", "-n", str(component.niceness)] if component.niceness else []
+                command += [sys.executable, "-m", "airflow", *component.command]
                 if name == "api-server":
                     command += ["--host", "127.0.0.1", "--port", self._port_file.read_text()]
                 server.start(command, {**env, **component.env}, self.folder)
@@ -293,8 +301,12 @@ class AirflowStack:
                 "parsing_processes": 1,
                 "dag_processor_log_target": "stdout",
             },
-            # After this time a task whose processes died with the stack is detected and retried.
-            "scheduler": {"task_instance_heartbeat_timeout": 60},
+            "scheduler": {
+                # A task whose processes died with the stack is detected after this, and retried.
+                "task_instance_heartbeat_timeout": 60,
+                # How soon the next task follows one that has ended. The default is 1 s.
+                "scheduler_idle_sleep_time": 0.5,
+            },
             "usage_data_collection": {"enabled": False},
         }
         for section, options in self._config.items():
@@ -320,7 +332,7 @@ class AirflowStack:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _wait_healthy(self, on_progress: Progress, since: datetime) -> None:
-        """Wait until every component has sent a heartbeat after `since`."""
+        """Wait until the components that tasks need have sent a heartbeat after `since`."""
         api = self.create_client()
         end = time.monotonic() + START_S
         waiting_for: set[str] = set()
@@ -341,13 +353,13 @@ class AirflowStack:
 
 
 def _find_unhealthy(api: AirflowApi, since: datetime) -> set[str]:
-    """Return the components without a heartbeat after `since`."""
+    """Return the components that tasks need and that sent no heartbeat after `since`."""
     try:
         health = api.get_health()
     except AirflowUnavailableError:
         return {"api-server"}
     missing = set()
-    for name in ("scheduler", "triggerer", "dag_processor"):
+    for name in ("scheduler", "dag_processor"):
         beat = (health.get(name) or {}).get(f"latest_{name}_heartbeat")
         if beat is None or datetime.fromisoformat(beat) < since:
             missing.add(name.replace("_", "-"))

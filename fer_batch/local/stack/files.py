@@ -37,6 +37,12 @@ def get_default_stack_dir() -> Path:
     return Path(f"/var/tmp/fer-batch-{os.getuid()}-{environment}")  # noqa: S108
 
 
+def get_demo_stack_dir(stack_dir: Path | None = None) -> Path:
+    """Return the directory of the demo's own stack, beside the one of the user's stack."""
+    folder = (stack_dir or get_default_stack_dir()).absolute()
+    return folder.with_name(f"{folder.name}-demo")
+
+
 def ensure_private_directory(
     folder: Path, mode: int = PRIVATE_DIRECTORY, marker: str | None = None
 ) -> Path:

@@ -54,8 +54,8 @@ class ServerStatus:
 class Stack:
     """The local stack in one directory, by default a directory in /var/tmp.
 
-    The facility registry is `facilities.toml` in that directory if it exists, as after the demo,
-    else the example that ships. Reports are written to `reports` in that directory.
+    The facility registry is `facilities.toml` in that directory; a new stack has the example that
+    ships. Reports are written to `reports` in that directory.
     """
 
     def __init__(self, stack_dir: Path | None = None) -> None:
@@ -71,13 +71,12 @@ class Stack:
     @property
     def facilities_file(self) -> Path:
         """The facility registry that the stack's tasks read."""
-        written = self.folder / "facilities.toml"
-        return written if written.exists() else find_example_registry()
+        return self.folder / "facilities.toml"
 
     def write_registry(self, text: str) -> None:
-        """Write the facility registry of the stack, which replaces the example."""
+        """Write the facility registry of the stack."""
         ensure_private_directory(self.folder, TRAVERSABLE, LOCK)
-        write_private(self.folder / "facilities.toml", text)
+        write_private(self.facilities_file, text)
 
     def up(self, *, with_airflow: bool, on_progress: Progress = ignore_progress) -> None:
         """Start the servers that do not run yet, and leave all running.
@@ -162,7 +161,7 @@ class Stack:
             "FER_REPORT_DIR": str(self.report_dir),
             "FER_STACK_DIR": str(self.folder),
             # Small enough that even a day of the demo has several shards.
-            "FER_SHARD_IMAGES": "1000",
+            "FER_SHARD_IMAGES": "2000",
         }
 
     def format_exports(self) -> str:
@@ -200,11 +199,13 @@ class Stack:
                 raise
 
     def _prepare(self) -> None:
-        """Create the database, its tables, the bucket and the file with the settings."""
+        """Create the database, its tables, the bucket, the registry and the settings file."""
         from fer_batch.database import schema
         from fer_batch.storage.writer import ensure_bucket
 
         self.postgres.ensure_database(DATABASE)
+        if not self.facilities_file.exists():
+            self.write_registry(find_example_registry().read_text(encoding="utf-8"))
         ensure_private_directory(self.report_dir)
         write_private(self.folder / "env", self.format_exports())
         schema.upgrade(self.build_settings())

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from fer_batch.errors import ConfigurationError
-from fer_batch.facilities import registry
+from fer_batch.facilities.loading import load_registry
 from fer_batch.imaging.decoding import ImageLimits
 from fer_batch.imaging.faces import FaceDetector, extract_faces
 from fer_batch.local.demo import day as days
@@ -62,11 +62,13 @@ def test_the_day_has_four_time_zones_and_both_kinds_of_images(
     assert Counter(f.image_kind for f in demo_day) == {"crops": 3, "frames": 1}
     file = tmp_path / "facilities.toml"
     file.write_text(days.format_registry(demo_day))
-    loaded = registry.load_registry(file)
+    loaded = load_registry(file).facilities
     assert list(loaded) == [facility.facility_id for facility in demo_day]
     for facility in demo_day:
         entry = loaded[facility.facility_id]
-        assert entry.build_prefix(DAY) == f"{facility.facility_id}/2026-11-22/"
+        assert [p.build() for p in entry.build_day_keys(DAY).prefixes] == [
+            f"{facility.facility_id}/2026-11-22/"
+        ]
         assert entry.target_rate == facility.target_rate
         assert entry.publish_period == facility.publish_period
     assert [f.facility_id for f in demo_day if f.publish_period == "week"] == ["pier-kiosk"]
@@ -78,7 +80,7 @@ def test_every_key_says_camera_and_local_time(
 ) -> None:
     file = tmp_path / "facilities.toml"
     file.write_text(days.format_registry(demo_day))
-    loaded = registry.load_registry(file)
+    loaded = load_registry(file).facilities
     for facility in demo_day:
         parse = loaded[facility.facility_id].build_name_parser(DAY)
         zone = ZoneInfo(facility.time_zone)

@@ -5,20 +5,27 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
+from fer_batch.database import connections
 from fer_batch.local.demo import run as demo
 from fer_batch.local.demo import shops
 from fer_batch.local.demo.day import DemoFacility
-from fer_batch.local.stack import Stack
+from fer_batch.local.stack import Stack, get_demo_stack_dir
 from fer_batch.pipeline import nightly
+from fer_batch.pipeline.selection import Selection
 from fer_batch.records import Outcome
 from fer_batch.settings import Settings
+from fer_batch.storage.reader import BucketReader
+from tests.fixtures.command import Command
+from tests.fixtures.night import format_facility
 
 
 @pytest.fixture
@@ -38,7 +45,7 @@ def settings(servers_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Set
         _, findings = nightly.run_night(
             nightly.Run(
                 ours,
-                nightly.Selection(
+                Selection(
                     run_id=run_id,
                     capture_day=self._last_day,
                     lookback_days=(self._last_day - self._first_day).days,
@@ -54,7 +61,8 @@ def settings(servers_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Set
     monkeypatch.setattr(demo._Demo, "run", run)
     folder = servers_dir / secrets.token_hex(4)
     yield Settings(_env_file=None, stack_dir=folder)
-    shutil.rmtree(folder)
+    assert not folder.exists()
+    shutil.rmtree(get_demo_stack_dir(folder))
 
 
 def with_another_outcome(day: list[DemoFacility]) -> list[DemoFacility]:
@@ -71,7 +79,7 @@ def test_the_result_matches_the_drawn_day_and_a_second_run_scores_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     day = [shops.draw_facility(shop, 0) for shop in shops.SHOPS]
-    monkeypatch.setattr(demo, "draw_days", lambda _: [day])
+    monkeypatch.setattr(demo, "draw_days", lambda _: nullcontext(lambda: [day]))
     count = sum(len(facility.images) for facility in day)
     assert demo.run_demo(settings) == 0
     printed = capsys.readouterr().out
@@ -88,7 +96,8 @@ def test_the_result_matches_the_drawn_day_and_a_second_run_scores_nothing(
     for facility_id, verdict in zip(rows, verdicts, strict=True):
         assert f" {verdict} " in rows[facility_id]
 
-    monkeypatch.setattr(demo, "draw_days", lambda _: [with_another_outcome(day)])
+    other_day = with_another_outcome(day)
+    monkeypatch.setattr(demo, "draw_days", lambda _: nullcontext(lambda: [other_day]))
     assert demo.run_demo(settings) == 3
     again = capsys.readouterr()
     assert f"0 images scored; {count} had their result already" in again.out
@@ -107,6 +116,50 @@ def test_several_days_are_one_run_and_their_intervals_contain_the_truth(
     assert "called happy, not corrected" in printed
 
 
-def draw_days_of(shop: shops.Shop) -> Callable[[int], list[list[DemoFacility]]]:
+def test_a_running_stack_of_the_user_is_left_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, fer: Command
+) -> None:
+    cafe = next(shop for shop in shops.SHOPS if shop.facility_id == "harbour-cafe")
+    monkeypatch.setattr(demo, "draw_days", draw_days_of(cafe))
+    assert settings.stack_dir is not None
+    stack = Stack(settings.stack_dir)
+
+    def describe() -> tuple[Any, ...]:
+        engine = connections.create_engine(stack.build_settings())
+        with engine.connect() as connection:
+            rows = connection.execute(sa.text("SELECT * FROM fer.facility")).all()
+            images = connection.execute(sa.text("SELECT * FROM fer.image")).all()
+        engine.dispose()
+        with BucketReader(stack.build_settings()) as reader:
+            keys = [listed.key for listed in reader.list("")]
+        return stack.facilities_file.read_text(), rows, images, keys, stack.build_env()
+
+    try:
+        stack.up(with_airflow=False)
+        stack.write_registry(format_facility("mine"))
+        photographs = fer.folder / "photographs" / "door"
+        photographs.mkdir(parents=True)
+        for name in ("a.png", ".DS_Store"):
+            (photographs / name).write_bytes(b"x")
+        arguments = ("stack", "upload", "photographs", "mine/2026-11-28/")
+        assert "uploaded 1 files to s3://" in fer(*arguments, FER_STACK_DIR=str(stack.folder)).out
+        selection = Selection(run_id="mine", capture_day=date(2026, 11, 28))
+        run = nightly.Run(stack.build_settings(), selection)
+        run.sync_facilities()
+        run.list_images()
+        run.engine.dispose()
+        before = describe()
+        demo.run_demo(settings)
+        assert describe() == before
+        assert len(before[1]) == len(before[2]) == 1
+        assert before[3] == ["mine/2026-11-28/door/a.png"]
+        assert not any(s.is_running for s in Stack(get_demo_stack_dir(stack.folder)).get_status())
+    finally:
+        stack.delete()
+
+
+def draw_days_of(shop: shops.Shop) -> Callable[[int], Any]:
     """`draw_days` of one facility, in this process."""
-    return lambda days: [[shops.draw_facility(shop, age)] for age in range(days)]
+    return lambda days: nullcontext(
+        lambda: [[shops.draw_facility(shop, age)] for age in range(days)]
+    )

@@ -104,6 +104,7 @@ def print_summaries(
         console.print_table("Summaries", rows)
         return
     console.print_table(f"Capture day {days.pop()}", [_without(row, "day") for row in rows])
+    sys.stdout.write("\n")
     for summary, row in zip(summaries, rows, strict=True):
         console.print_text(f"{row['facility']}: {wording.describe_rate(summary)}")
 

@@ -7,7 +7,9 @@ Results go to stdout, as tables, or as JSON with `--json`; logs and errors go to
 
 from __future__ import annotations
 
+import calendar
 import os
+import re
 import sys
 from datetime import date
 from io import TextIOWrapper
@@ -26,10 +28,25 @@ EXIT_BROKEN_PIPE = 128 + 13
 
 
 def format_usage_error(error: CycloptsError) -> object:
-    """The message for wrong arguments; for a date it names the format."""
+    """The message for wrong arguments; for a date it names the format, or the days of its month."""
     if isinstance(error, CoercionError) and error.target_type is date and error.token:
-        error.msg = f'"{error.token.value}" is not a date: write YYYY-MM-DD, as in 2026-11-28'
+        error.msg = _explain_date(error.token.value)
     return CycloptsPanel(error)
+
+
+def _explain_date(text: str) -> str:
+    """Why a text is no date."""
+    parts = re.fullmatch(r"([0-9]{4})-([0-9]{2})-([0-9]{2})", text)
+    if parts is None:
+        return f'"{text}" is not a date: write YYYY-MM-DD, as in 2026-11-28'
+    year, month = int(parts[1]), int(parts[2])
+    if year == 0:
+        return f'the day "{text}" does not exist: years begin with 0001'
+    if not 1 <= month <= 12:
+        return f'the day "{text}" does not exist: months are 01 to 12'
+    days = calendar.monthrange(year, month)[1]
+    name = calendar.month_name[month]
+    return f'the day "{text}" does not exist: {name} {year} has {days} days'
 
 
 app = App(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from fer_batch.pipeline.nightly import Run
     from fer_batch.records import Shard
+    from fer_batch.settings import Settings
 
 GROUP = Group("The nightly job", sort_key=1)
 IMAGES_PER_S = {"crops": 1000, "frames": 60}
@@ -112,8 +113,8 @@ def run(selected: Selected, *, json: Json = False) -> int:
     """Run all steps for a day without Airflow.
 
     If a step fails, the same steps are done all the same as in Airflow: without a listing nothing
-    is scored, but summaries, checks and report are always done. The exit code is that of the
-    failure.
+    is scored, but summaries, checks and report are always done. The last line is the path of the
+    report. The exit code is that of the failure.
     """
     from fer_batch.pipeline import nightly
     from fer_batch.reporting import report
@@ -128,9 +129,18 @@ def run(selected: Selected, *, json: Json = False) -> int:
             report.print_summaries(night.summaries, facilities=night_run.facilities)
         if night.findings is not None:
             show("Findings", night.findings, as_json=False)
+        if night.report is not None:
+            sys.stdout.write(f"\nreport      {_name_report(night_run.settings, night.report)}\n")
     if night.failure is not None:
         raise night.failure
     return _compute_exit_code(night.findings or ())
+
+
+def _name_report(settings: Settings, path: Path) -> str:
+    """The path of the report, and its URL if it is published."""
+    url = settings.report_url
+    published = "" if url is None else f", published as {url.rstrip('/')}/{path.name}"
+    return f"{path.resolve()}{published}"
 
 
 def plan(selected: Selected, *, json: Json = False) -> int:
@@ -150,14 +160,17 @@ def plan(selected: Selected, *, json: Json = False) -> int:
     for preview in previews:
         survey = surveys.get(preview.batch.facility_id)
         kind = night_run.facilities[preview.batch.facility_id].image_kind
+        counts = {
+            "images": preview.images,
+            "left": preview.new_images,
+            "bytes": preview.bytes,
+            "expected_s": round(preview.new_images / IMAGES_PER_S[kind], 3),
+        }
         rows.append(
             {
                 "facility": preview.batch.facility_id,
                 "capture_day": preview.batch.capture_day,
-                "images": preview.images,
-                "left": preview.new_images,
-                "bytes": preview.bytes,
-                "expected_s": round(preview.new_images / IMAGES_PER_S[kind], 3),
+                **(counts if preview.status == "listed" else dict.fromkeys(counts)),
                 "problem": preview.reason or str(survey or ""),
             }
         )
@@ -181,19 +194,23 @@ def list_images(selected: Selected, *, json: Json = False) -> None:
     """List the images of each facility and day in S3 and store them in the table `image`."""
     night_run = selected.open_run()
     night_run.sync_facilities()  # a batch references a facility in the database
-    rows = [
-        {
-            "facility": listed.batch.facility_id,
-            "capture_day": listed.batch.capture_day,
-            "status": listed.status,
+    rows = []
+    for listed in night_run.list_images():
+        counts = {
             "images": listed.images,
             "new": listed.new_images,
             "excluded": listed.excluded,
             "bytes": listed.bytes,
-            "reason": listed.reason,
         }
-        for listed in night_run.list_images()
-    ]
+        rows.append(
+            {
+                "facility": listed.batch.facility_id,
+                "capture_day": listed.batch.capture_day,
+                "status": listed.status,
+                **(counts if listed.status == "listed" else dict.fromkeys(counts)),
+                "reason": listed.reason,
+            }
+        )
     rows += [
         dict.fromkeys(rows[0])
         | {

@@ -48,9 +48,14 @@ def _check_time_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ValueError, OSError, KeyError):
-        near = difflib.get_close_matches(name, available_timezones(), n=3)
+        # An abbreviation such as EST has no place, and the sign of Etc/GMT+2 is the opposite.
+        areas = [zone for zone in available_timezones() if "/" in zone and zone[:4] != "Etc/"]
+        near = difflib.get_close_matches(name, areas, n=3)
         hint = f" (did you mean {' or '.join(near)}?)" if near else ""
-        raise ValueError(f"must be an IANA time zone such as Europe/Berlin{hint}") from None
+        raise ValueError(
+            "must be an IANA time zone such as Europe/Berlin or Asia/Kolkata, written "
+            f"Area/City{hint}"
+        ) from None
     if name == "localtime":
         raise ValueError("must be an IANA time zone; localtime differs from machine to machine")
     return name

@@ -44,6 +44,8 @@ def _read_once(path: Path) -> dict[str, Any]:
         hint = "Correct the syntax at that position"
         if "Cannot declare" in what:
             hint = "Two tables have the same name: each facility needs an id of its own"
+        elif "Invalid date" in what:
+            hint = "That day does not exist; write a day of the calendar, such as 2027-12-31"
         elif "Cannot overwrite" in what:
             hint = "A field is given twice: remove one of the two"
         raise ConfigurationError(f"{path} is not valid TOML: {what}", hint) from None

@@ -114,14 +114,14 @@ def survey_days(reader: BucketReader, facility: Facility, newest: date, expected
     survey = Survey(counts)
     if survey.has_images or any(day.excluded for day in counts):
         return survey
-    prefixes = facility.build_day_keys(expected).prefixes
+    spellings = _group_spellings(facility.build_day_keys(expected).prefixes)
     try:
         bucket = reader.list_level("", max_pages=1)
         if not (bucket.folders or bucket.objects):
             return Survey(counts, "the bucket is empty", is_bucket_empty=True)
-        texts = list(dict.fromkeys(_describe_nearby(reader, prefix) for prefix in prefixes))
+        texts = list(dict.fromkeys(_describe_nearest(reader, each) for each in spellings))
     except StorageError:  # the account may list some prefixes only
-        texts = [f"nothing lies below {prefix.example!r}" for prefix in prefixes]
+        texts = [f"nothing lies below {each[0].example!r}" for each in spellings]
     is_misspelled = any(_BUT in text for text in texts)
     return Survey(counts, "; ".join(texts[:_MAX_NAMES]), is_misspelled=is_misspelled)
 
@@ -139,26 +139,44 @@ def _count_day(reader: BucketReader, facility: Facility, day: date) -> DayCount:
     return DayCount(day, images, listing.excluded, is_more)
 
 
-def _describe_nearby(reader: BucketReader, prefix: KeyPrefix) -> str:
-    """Up to where something lies on the way to a prefix, and what lies there instead."""
+def _group_spellings(prefixes: Sequence[KeyPrefix]) -> list[list[KeyPrefix]]:
+    """The prefixes, those together that differ only in case: `%b` gives Nov, nov and NOV."""
+    groups: dict[str, list[KeyPrefix]] = {}
+    for prefix in prefixes:
+        groups.setdefault(prefix.example.casefold(), []).append(prefix)
+    return list(groups.values())
+
+
+def _describe_nearest(reader: BucketReader, spellings: Sequence[KeyPrefix]) -> str:
+    """What lies near the spelling of a prefix of which most exists."""
+    described = [_describe_nearby(reader, prefix) for prefix in spellings]
+    return max(described, key=lambda each: each[0])[1]
+
+
+def _describe_nearby(reader: BucketReader, prefix: KeyPrefix) -> tuple[int, str]:
+    """Up to where something lies on the way to a prefix, and what lies there instead.
+
+    First the number of characters of the prefix that exist, then the text.
+    """
     known = ""
     for name in _split(prefix.head):
         if not _exists(reader, known + name):
-            return _describe_level(reader.list_level(known, max_pages=1), known, name)
+            level = reader.list_level(known, max_pages=1)
+            return len(known), _describe_level(level, known, name)
         known += name
     if prefix.tail is None:
-        return f"{prefix.build()!r} has objects, but no image of the day"
+        return len(known), f"{prefix.build()!r} has objects, but no image of the day"
     level = reader.list_level(prefix.head, max_pages=1)
     if not level.folders:
-        return f"no folder of a camera lies below {prefix.head!r}"
+        return len(known), f"no folder of a camera lies below {prefix.head!r}"
     # The folder that has the most of the rest.
     known, rest = max(
         (_follow(reader, folder.removesuffix("/"), prefix.tail) for folder in level.folders[:20]),
         key=lambda followed: len(followed[0]),
     )
     if not rest:
-        return f"{known!r} has objects, but no image of the day"
-    return _describe_level(reader.list_level(known, max_pages=1), known, rest)
+        return len(known), f"{known!r} has objects, but no image of the day"
+    return len(known), _describe_level(reader.list_level(known, max_pages=1), known, rest)
 
 
 def _follow(reader: BucketReader, known: str, rest: str) -> tuple[str, str]:

@@ -217,7 +217,8 @@ class _LedgerWriter:
         keys = facility.build_day_keys(batch.capture_day)
         with connections.transaction(self.engine) as connection:
             listed, new_images = ledger.merge_listing(connection, batch, images, keys.parse)
-            if facility.include or facility.exclude:
+            # Without an object below the prefix, the prefix may be wrong: no pattern is judged.
+            if (facility.include or facility.exclude) and (listed or totals.excluded):
                 ledger.discard_unselected(connection, batch, keys.is_selected)
             ledger.record_batch(
                 connection,

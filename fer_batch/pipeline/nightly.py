@@ -385,12 +385,14 @@ def score_shards(
 class NightResult:
     """What a whole run returned.
 
-    `summaries` and `findings` are None if their step failed. `failure` is the error of a failed
-    step: the first retryable one, otherwise the first; None if no step failed.
+    `summaries`, `findings` and `report`, the path of the report, are None if their step failed.
+    `failure` is the error of a failed step: the first retryable one, otherwise the first; None if
+    no step failed.
     """
 
     summaries: list[dict[str, Any]] | None = None
     findings: list[dict[str, Any]] | None = None
+    report: Path | None = None
     failure: Exception | None = None
 
     def attempt(self, step: Callable[[], Out]) -> Out | None:
@@ -420,7 +422,7 @@ def run_steps(run: Run) -> NightResult:
         night.attempt(lambda: _score_images(run))
     night.summaries = night.attempt(run.summarize)
     night.findings = night.attempt(run.check_data)
-    night.attempt(lambda: run.report(night.findings))
+    night.report = night.attempt(lambda: run.report(night.findings))
     return night
 
 

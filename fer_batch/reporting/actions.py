@@ -38,6 +38,10 @@ GENERAL = {
     "upload": "Images arrive late or not completely. Check the upload",
     "permission": "The permission has ended or ends soon. Renew it, or stop the cameras",
     "technical": "The data are not in order. Ask the operator of fer-batch to look at the findings",
+    "not scored": "Many images were not scored. Check what the cameras see; the reasons are below",
+    "retry": "Images could not be read. The next run tries again; look at the findings below",
+    "names": "Keys tell no capture time. Ask the operator of fer-batch to check the name template",
+    "findings": "The data checks found something. Look at the findings below",
     "audit": "Audit faces of the facility: more faces alone would not settle the target",
     "faces": "Wait for more faces, or audit some: they would settle the target",
 }
@@ -52,6 +56,9 @@ _BY_CHECK = {
     "fewer_images_than_expected": "upload",
     "upload_not_finished": "upload",
     "images_after_lookback": "upload",
+    "images_to_retry": "retry",
+    "many_images_not_scored": "not scored",
+    "names_without_time": "names",
     "listing_failed": "technical",
     "no_permission": "permission",
     "invalid_in_registry": "technical",
@@ -138,11 +145,13 @@ def _from_findings(each: FacilityRows) -> list[Action]:
     since = each.as_of["capture_day"] if each.as_of is not None else date.min
     actions = []
     for row in each.findings:
-        kind = _BY_CHECK.get(row["check_name"])
-        if kind is None and row["severity"] == "error":
-            kind = "technical"
-        if kind is None or row["capture_day"] < since:
+        if row["capture_day"] < since:
             continue
+        other = "technical" if row["severity"] == "error" else "findings"
+        kind = _BY_CHECK.get(row["check_name"], other)
+        day = each.days.get(row["capture_day"])
+        if kind == "no images" and day is not None and not day["is_complete"]:
+            kind = "findings"  # images may arrive before the day is over
         sentence = f"{GENERAL[kind]}."
         camera = row["finding"].partition(":")[0]
         if kind in ("frozen camera", "poster") and camera.startswith("camera "):

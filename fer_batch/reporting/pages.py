@@ -132,7 +132,10 @@ def build_report(rows: ReportRows) -> ReportPage:
         rows.capture_day,
         [_build_group(name, by_group[name], rows, top) for name in names],
         top,
-        [f"{row['facility_id']}: {row['meaning']} ({row['finding']})" for row in rows.unknown],
+        [
+            f"{row['facility_id']}: {row['meaning']}{wording.format_details(row)}"
+            for row in rows.unknown
+        ],
         f"{rows.made_at:%Y-%m-%d %H:%M} UTC",
         sorted(version[:12] for version in versions),
     )
@@ -246,10 +249,10 @@ def describe_missing(each: FacilityRows, capture_day: date, main: Row | None) ->
     if failed is not None:
         return wording.describe_batch(failed)
     if row is None:
-        return wording.describe_not_run(each.as_of)
+        return wording.describe_not_run(main, has_days=bool(each.days))
     if facility["publish_period"] == "week" and main is not None:
         return ""  # its week is shown
-    return wording.describe_no_rate(row, facility)
+    return wording.describe_no_rate(row, facility["publish_period"], is_without_week=True)
 
 
 def _list_days(each: FacilityRows, capture_day: date) -> list[DayCell]:
@@ -269,8 +272,7 @@ def _list_days(each: FacilityRows, capture_day: date) -> list[DayCell]:
         elif not row["is_complete"]:
             note = "not complete"
         elif row["happy_rate"] is None:
-            is_weekly = each.facility["publish_period"] == "week"
-            note = "part of its week" if is_weekly else "too few faces or visits"
+            note = wording.name_reason(row, each.facility["publish_period"])
         else:
             note = ""
         cells.append(DayCell(day, row, note))

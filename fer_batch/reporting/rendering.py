@@ -108,6 +108,7 @@ def _render_day(
         incomparable=[page for page in facilities if page.change.kind == "unknown"],
         missing=[page for page in facilities if page.missing],
         todo=list_all_actions(facilities),
+        with_findings=[page for page in facilities if page.findings],
         links=links,
         sections=sections,
         mondays=_list_mondays(report.capture_day),

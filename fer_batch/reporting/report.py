@@ -83,13 +83,14 @@ def print_summaries(
 ) -> None:
     """Print a console table of summaries, and a sentence about each facility if it is one day.
 
-    `facilities` tells the closed weekdays, if the summaries lack `is_closed`. `true_rates` adds a
+    `facilities` tells the closed weekdays and what is published by week, if the summaries lack
+    `is_closed` and `publish_period`. `true_rates` adds a
     column with the true happy rate of each facility id, which is known for synthetic images.
     """
     if not summaries:
         sys.stdout.write("no summaries\n")
         return
-    summaries = [_add_is_closed(summary, facilities or {}) for summary in summaries]
+    summaries = [_add_columns(summary, facilities or {}) for summary in summaries]
     rows = []
     for summary in summaries:
         row = {"day": str(summary["capture_day"])}
@@ -109,14 +110,14 @@ def print_summaries(
         console.print_text(f"{row['facility']}: {wording.describe_rate(summary)}")
 
 
-def _add_is_closed(
+def _add_columns(
     summary: Mapping[str, Any], facilities: Mapping[str, Facility]
 ) -> Mapping[str, Any]:
     facility = facilities.get(summary["facility_id"])
     if facility is None:
         return summary
     is_closed = not summary["images"] and facility.is_closed(summary["capture_day"])
-    return {**summary, "is_closed": is_closed}
+    return {**summary, "is_closed": is_closed, "publish_period": facility.publish_period}
 
 
 def _without(row: Mapping[str, str], name: str) -> dict[str, str]:

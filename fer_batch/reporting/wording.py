@@ -6,9 +6,10 @@ seen. Computing the figures is left to the package `satisfaction`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 from fer_batch.console import NO_VALUE
 
@@ -48,17 +49,14 @@ def format_percent(share: float) -> str:
 
 
 def describe_rate(summary: Mapping[str, Any]) -> str:
-    """A sentence about the happy rate of a summary, for people who do not read tables."""
+    """A sentence about the happy rate of a summary, for people who do not read tables.
+
+    The summary of a day may have the additional columns `is_closed` and `publish_period`.
+    """
     if summary.get("is_closed"):
         return "The facility was closed."
     if summary["happy_rate"] is None:
-        if summary["method"] == "wilson":
-            return "An earlier version of fer-batch counted this day by another method."
-        if summary["verdict"] == "pending":
-            return "Not all images have arrived yet; a rate may follow."
-        if not summary["is_complete"]:
-            return "No rate is published yet: too few faces so far, and images are missing."
-        return "No rate is published: too few faces or visits, or the facility publishes by week."
+        return describe_no_rate(summary, summary.get("publish_period", "day"))
     rate, low, high = (
         format_percent(summary[name])
         for name in ("happy_rate", "happy_rate_low", "happy_rate_high")
@@ -171,6 +169,23 @@ _OUTCOMES = {
     "erased": "deleted on request",
 }
 
+_NOT_READ = ("missing", "archived", "refused")
+_NOT_READ_SHARE = 0.2
+"""A day is not complete if more images than that have these outcomes."""
+_ANY_OUTCOME = "|".join(_OUTCOMES)
+_OUTCOME_IDS = (
+    # "40 of 90 images are decoder_crashed", and "40 no_face, 2 empty"
+    (
+        re.compile(rf"\bimages are ({_ANY_OUTCOME})\b"),
+        lambda match: f"images: {name_outcome(match[1])}",
+    ),
+    (
+        re.compile(rf"(?<=\d )({_ANY_OUTCOME})(?=,|;|:|\)| \(|$)"),
+        lambda match: name_outcome(match[1]),
+    ),
+)
+"""How data checks write outcomes; the same words in a key are left."""
+
 
 def name_outcome(outcome: str) -> str:
     """Why an image was not scored, in a few words."""
@@ -225,35 +240,94 @@ def describe_batch(batch: Mapping[str, Any]) -> str:
     return what[batch["status"]]
 
 
-def describe_not_run(as_of: Mapping[str, Any] | None) -> str:
-    """That a day was not processed, and of which day the figures are instead."""
-    if as_of is None:
-        return "No day of the last four weeks was processed."
-    return f"Not processed yet; its figures are of {format_day(as_of['capture_day'])}."
+def describe_not_run(main: Mapping[str, Any] | None, *, has_days: bool) -> str:
+    """That a day was not processed, and of which days the figures are instead.
+
+    `main` is the summary whose rate is shown, if there is one. `has_days`: the facility has
+    summaries of earlier days.
+    """
+    if main is not None:
+        article = "" if main["period"] == "day" else "the "
+        return f"Not processed yet; its figures are of {article}{name_days(main)}."
+    if has_days:
+        return "Not processed yet."
+    return "No day of the last four weeks was processed."
 
 
-def describe_no_rate(summary: Mapping[str, Any], facility: Mapping[str, Any]) -> str:
-    """Why a day of a facility has no rate, or why its rate may still change."""
-    day = format_day(summary["last_day"])
-    if not summary["images"]:
-        return f"No image arrived on {day}."
+Reason = Literal[
+    "other method", "not complete", "no image", "no face", "by week", "too few faces or visits"
+]
+
+
+def find_reason(summary: Mapping[str, Any], publish_period: str) -> Reason:
+    """Why the summary of a day has no rate, or why it may still change."""
+    if summary["method"] == "wilson":
+        return "other method"
     if not summary["is_complete"]:
-        pending = format_count(summary["images_pending"], "image")
-        return f"{day} is not complete: {pending} of {summary['images']:,} could not be read yet."
+        return "not complete"
+    if not summary["images"]:
+        return "no image"
     if not summary["faces"]:
-        return f"No face was found in the {format_count(summary['images'], 'image')} of {day}."
-    if facility["publish_period"] == "week":
-        return f"It publishes by week, and no week has enough faces yet ({day})."
-    return (
-        f"Too few faces or visits on {day} ({format_count(summary['faces'], 'face')}) to publish a "
-        "rate."
-    )
+        return "no face"
+    return "by week" if publish_period == "week" else "too few faces or visits"
+
+
+def name_reason(summary: Mapping[str, Any], publish_period: str) -> str:
+    """Why a day has no rate, in a few words."""
+    reason = find_reason(summary, publish_period)
+    words = {
+        "no image": "no image arrived",
+        "no face": "no face found",
+        "by week": "part of its week",
+    }
+    return words.get(reason, reason)
+
+
+def describe_no_rate(
+    summary: Mapping[str, Any], publish_period: str, *, is_without_week: bool = False
+) -> str:
+    """Why a day of a facility has no rate, or why its rate may still change, as a sentence.
+
+    `is_without_week`: the facility has no rate of a week either.
+    """
+    day = format_day(summary["capture_day"])
+    images, faces = (format_count(summary[name], name[:-1]) for name in ("images", "faces"))
+    week = "no week has enough faces yet" if is_without_week else "single days have no rate"
+    sentences: dict[Reason, str] = {
+        "other method": "An earlier version of fer-batch counted this day by another method.",
+        "not complete": f"{day} is not complete: {_explain_incomplete(summary)}.",
+        "no image": f"No image arrived on {day}.",
+        "no face": f"No face was found in the {images} of {day}.",
+        "by week": f"It publishes by week, and {week} ({day}).",
+        "too few faces or visits": f"Too few faces or visits on {day} ({faces}) to publish a rate.",
+    }
+    return sentences[find_reason(summary, publish_period)]
+
+
+def _explain_incomplete(summary: Mapping[str, Any]) -> str:
+    """Pending and unread images, or that the day was not over when its images were listed."""
+    images = summary["images"]
+    if summary["images_pending"]:
+        pending = format_count(summary["images_pending"], "image")
+        return f"{pending} of {images:,} could not be read yet"
+    unread = sum(summary["not_scored"].get(name, 0) for name in _NOT_READ)
+    if unread > _NOT_READ_SHARE * images:
+        return f"{format_count(unread, 'image')} of {images:,} could not be read"
+    return "its images have to be listed again after the day is over"
 
 
 def describe_finding(finding: Mapping[str, Any]) -> str:
     """A finding of the data checks with its day."""
     meaning = finding["meaning"][0].upper() + finding["meaning"][1:]
-    return f"{format_day(finding['capture_day'])}: {meaning} ({finding['finding']})"
+    return f"{format_day(finding['capture_day'])}: {meaning}{format_details(finding)}"
+
+
+def format_details(finding: Mapping[str, Any]) -> str:
+    """The details of a finding in parentheses, with words instead of the ids of outcomes."""
+    details: str = finding["finding"] or ""
+    for pattern, replacement in _OUTCOME_IDS:
+        details = pattern.sub(replacement, details)
+    return f" ({details})" if details else ""
 
 
 def describe_revision(revised: Mapping[str, Any]) -> str:

@@ -117,11 +117,12 @@ def _summarize_batch(
     if counts is None:
         return None
     row = dict(counts)
-    listed_at, is_largely_unread = row.pop("listed_at"), row.pop("is_largely_unread")
+    listed_at, is_unlisted = row.pop("listed_at"), row.pop("is_unlisted")
+    is_doubtful = row.pop("is_largely_unread") or is_unlisted
     was_over = listed_at is not None and listed_at >= facility.compute_day_end_utc(
         batch.capture_day
     )
-    is_complete = was_over and row["images_pending"] == 0 and not is_largely_unread
+    is_complete = was_over and row["images_pending"] == 0 and not is_doubtful
     figures = compute_figures(
         row["totals"], "day", facility, confusion, is_due=is_due or is_complete
     )
@@ -237,7 +238,8 @@ def load_daily(
     """The rows of the view `satisfaction_daily` of some facilities, both days included.
 
     Rates are NaN where suppressed; counts are int, or None; `not_scored` holds dictionaries. The
-    additional column `is_closed` tells a closed weekday without images. Sorted by day and name.
+    additional column `is_closed` tells a closed weekday without images, `publish_period` the
+    shortest period that the facility publishes. Sorted by day and name.
     """
     params = {"facility_ids": list(facility_ids), "first_day": first_day, "last_day": last_day}
     rows = connection.execute(_STATEMENTS["load_daily"], params)

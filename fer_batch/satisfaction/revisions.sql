@@ -139,6 +139,17 @@ SELECT
     (SELECT fer.hits_many(
         count(*) FILTER (WHERE is_final AND outcome IN ('missing', 'archived', 'refused')), count(*)
     ) FROM image) AS is_largely_unread,
+    -- The listing found none of the stored images. Objects may be deleted from the bucket once they
+    -- are scored; the prefix is right if the same run found images of another day.
+    batch.status = 'listed'
+    AND batch.images_listed = 0
+    AND EXISTS (SELECT FROM image)
+    AND NOT EXISTS (
+        SELECT FROM fer.batch AS other
+        WHERE other.facility_id = batch.facility_id
+            AND other.listed_at = batch.listed_at
+            AND other.images_listed > 0
+    ) AS is_unlisted,
     (SELECT coalesce(jsonb_object_agg(outcome, images), '{}') FROM outcome
         WHERE outcome <> 'scored')
         || CASE WHEN erased.images > 0 THEN jsonb_build_object('erased', erased.images)
@@ -177,6 +188,7 @@ SELECT EXISTS (
 -- whether the facility was closed: no image on one of its closed weekdays.
 SELECT
     daily.*,
+    facility.publish_period,
     daily.images = 0
     AND to_char(daily.capture_day, 'dy') = ANY(facility.closed_weekdays) AS is_closed
 FROM fer.satisfaction_daily AS daily

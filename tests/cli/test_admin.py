@@ -203,7 +203,7 @@ def test_capture_times_of_stored_images_are_filled_in(nightly: Command, night: N
         (("db", "retain"), "--before"),
     ],
 )
-@pytest.mark.parametrize("day", ["28.11.2026", "2026-02-30", "yesterday"])
+@pytest.mark.parametrize("day", ["28.11.2026", "yesterday"])
 def test_a_wrong_date_is_answered_with_the_format(
     fer: Command, command: tuple[str, ...], option: str, day: str
 ) -> None:
@@ -211,6 +211,24 @@ def test_a_wrong_date_is_answered_with_the_format(
     assert ended.code not in (0, 75)
     message = " ".join(ended.err.replace("│", " ").split())
     assert f'Invalid value for {option}: "{day}" is not a date: write YYYY-MM-DD' in message
+
+
+@pytest.mark.parametrize(
+    ("day", "reason"),
+    [
+        ("2026-11-31", "November 2026 has 30 days"),
+        ("2026-02-29", "February 2026 has 28 days"),
+        ("2024-02-30", "February 2024 has 29 days"),
+        ("2026-11-00", "November 2026 has 30 days"),
+        ("2026-13-01", "months are 01 to 12"),
+        ("0000-01-01", "years begin with 0001"),
+    ],
+)
+def test_a_day_that_does_not_exist_is_called_so(fer: Command, day: str, reason: str) -> None:
+    ended = fer("plan", "--capture-day", day)
+    assert ended.code not in (0, 75)
+    message = " ".join(ended.err.replace("│", " ").split())
+    assert f'the day "{day}" does not exist: {reason}' in message
 
 
 def test_an_unknown_time_zone_is_answered_with_time_zones(nightly: Command, night: Night) -> None:

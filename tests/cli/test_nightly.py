@@ -70,7 +70,26 @@ def test_a_whole_day(nightly: Command, night: Night) -> None:
     assert "suppressed" in again.out
     assert "of 100 faces showed a happy expression; the true figure is very likely" in again.out
     assert "Findings: none" in again.out
+    assert again.out.splitlines()[-1] == f"report      {report.resolve()}"
     assert row_counts(night)["satisfaction_summary"] == 2
+
+
+def test_a_run_names_the_url_of_a_published_report(nightly: Command, night: Night) -> None:
+    night.write_registry(format_facility("a"))
+    settings = night.settings
+    assert settings.s3_access_key_id is not None
+    assert settings.s3_secret_access_key is not None
+    keys = {
+        "FER_REPORT_URL": f"s3://{settings.s3_bucket}/reports/",
+        "FER_S3_CREDENTIALS__REPORT__ACCESS_KEY_ID": settings.s3_access_key_id,
+        "FER_S3_CREDENTIALS__REPORT__SECRET_ACCESS_KEY": (
+            settings.s3_secret_access_key.get_secret_value()
+        ),
+    }
+    ended = nightly("run", *ON_DAY, **keys)
+    path = (settings.report_dir / f"{DAY}.html").resolve()
+    url = f"s3://{settings.s3_bucket}/reports/{DAY}.html"
+    assert ended.out.splitlines()[-1] == f"report      {path}, published as {url}"
 
 
 def test_a_warning_does_not_fail_a_run(nightly: Command, night: Night) -> None:
@@ -333,6 +352,12 @@ def test_a_plan_reports_facilities_that_cannot_be_listed(nightly: Command, night
     ended = nightly("plan", *ON_DAY, "--json")
     assert ended.code == 3
     assert ["no-such-bucket" in row["problem"] for row in ended.json] == [False, True]
+    counts = [[row[k] for k in ("images", "left", "bytes", "expected_s")] for row in ended.json]
+    assert counts == [[0, 0, 0, 0], [None] * 4]
+    (lost,) = (line for line in nightly("plan", *ON_DAY).out.splitlines() if "lost" in line)
+    assert lost.count("–") == 4
+    listed = nightly("list-images", *ON_DAY, "--json").json
+    assert [(row["images"], row["new"]) for row in listed] == [(0, 0), (None, None)]
 
 
 def test_a_day_without_images_is_a_result(nightly: Command, night: Night) -> None:
@@ -424,3 +449,24 @@ def test_a_wrong_prefix_is_found(nightly: Command, night: Night) -> None:
     assert near in part["detail"]
     ran = nightly("run", *ON_DAY, "--json")
     assert [f["check"] for f in ran.json["findings"]] == ["facility_without_images"]
+
+
+@pytest.mark.parametrize("more", ["", 'include = ["door/*"]\n'])
+def test_a_prefix_that_becomes_wrong_is_an_error(nightly: Command, night: Night, more: str) -> None:
+    night.write_registry(format_facility("kolkata", more=more))
+    for number in range(8):
+        night.put(f"kolkata/{DAY}/door/{number}.png", encode_crop(True, number=number))
+    assert nightly("run", *ON_DAY, "--json").json["summaries"][0]["is_complete"]
+    night.write_registry(
+        format_facility("kolkata", more='key_template = "Kolkata/{{capture_day}}/"\n' + more)
+    )
+    ran = nightly("run", *ON_DAY, "--json")
+    assert ran.code == 3
+    assert [(f["check"], f["severity"]) for f in ran.json["findings"]] == [
+        ("images_not_listed", "error")
+    ]
+    (summary,) = ran.json["summaries"]
+    assert (summary["images"], summary["is_complete"]) == (8, False)
+    before = nightly("run", "--capture-day", str(DAY - timedelta(days=1)), "--json")
+    assert before.code == 3
+    assert [f["check"] for f in before.json["findings"]] == ["day_without_images"]

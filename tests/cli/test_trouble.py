@@ -68,7 +68,8 @@ def test_an_unreachable_s3_server_is_a_transient_error(
     filled(night)
     endpoint = f"http://127.0.0.1:{closed_port}"
     down = nightly("run", *ON_DAY, "--json", FER_S3_ENDPOINT=endpoint)
-    assert (down.code, down.out) == (75, "")
+    assert down.code == 75
+    assert [summary["is_complete"] for summary in down.json["summaries"]] == [False]
     assert "Check that the server runs and that FER_S3_ENDPOINT is right" in down.err
     assert [rows(night, table) for table in WRITTEN] == [0, 0, 0]
     back = nightly("list-images", *ON_DAY, "--json")
@@ -148,7 +149,7 @@ def test_an_altered_cnn_scores_nothing_until_it_is_restored(nightly: Command, ni
     right = artifact.read_bytes()
     artifact.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
     ended = nightly("run", *ON_DAY, "--json")
-    assert (ended.code, ended.out) == (2, "")
+    assert (ended.code, ended.json) == (2, {"summaries": None, "findings": None})
     assert f"{artifact} has SHA-256" in ended.err
     assert [rows(night, name) for name in ("image_result", "model_version")] == [0, 0]
     artifact.write_bytes(right)

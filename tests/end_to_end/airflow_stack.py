@@ -43,7 +43,7 @@ def format_facility_in(name: str, time_zone: str, more: str = "") -> str:
 
 REGISTRY = "\n".join(
     [
-        format_facility(NORTH),
+        format_facility(NORTH, more='empty_days = "allowed"\n'),
         format_facility_in(TOKYO, "Asia/Tokyo"),
         format_facility_in(LOST, "UTC", f'bucket = "{LOST_BUCKET}"\n'),
         # No server listens on this port.

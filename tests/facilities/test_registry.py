@@ -149,6 +149,9 @@ def test_every_field_is_read(load):
     [
         ('time_zone = "Europe/Berln"', "time_zone must be an IANA time zone .*Europe/Berlin"),
         ('time_zone = "Europe"', "time_zone must be an IANA time zone"),
+        ('time_zone = "IST"', r"such as .*Asia/Kolkata, written Area/City(?! \()"),
+        ('time_zone = "PST"', r"such as .*Asia/Kolkata, written Area/City(?! \()"),
+        ('time_zone = "GMT+2"', r"such as .*Asia/Kolkata, written Area/City(?! \()"),
         ('time_zone = "../../etc/passwd"', "time_zone must be an IANA time zone"),
         ('time_zone = "localtime"', "localtime differs from machine to machine"),
         ('image_kind = "faces"', "image_kind is 'faces': input should be 'crops' or 'frames'"),
@@ -459,6 +462,7 @@ def test_a_misplaced_table_makes_its_facility_invalid(load_all, misplaced):
         (GOOD + "name = 'x'\n", "Cannot overwrite a value (at line 6, column 11). A field is"),
         ("# nothing yet\n", "contains no facility"),
         ("x = " + "[" * 5000, "is not valid TOML"),
+        ("valid_until = 2026-11-31", "That day does not exist"),
         ("x = " + "9" * 5000, "is not valid TOML"),
     ],
 )

@@ -138,6 +138,34 @@ def test_a_survey_says_what_lies_near_a_wrong_prefix(
     assert str(found).startswith("no image from 2026-03-04 to 2026-03-10: ")
 
 
+@pytest.mark.parametrize(
+    ("template", "key", "text"),
+    [
+        (
+            "{capture_day:%Y/%b/%d}/",
+            "2026/NOV/01/a.jpg",
+            "nothing lies below '2026/Mar/'; below '2026/' there is '2026/NOV/'",
+        ),
+        (
+            "{capture_day:%Y/%b/%d}/",
+            "2026/MAR/01/a.jpg",
+            "nothing lies below '2026/MAR/09/'; below '2026/MAR/' there is '2026/MAR/01/'",
+        ),
+        (
+            "x/{capture_day:%B-%d-%Y}/",
+            "x/a.jpg",
+            "nothing lies below 'x/March-09-2026/'; below 'x/' there is 'x/a.jpg'",
+        ),
+    ],
+)
+def test_a_survey_says_once_what_lies_near_spellings_of_one_prefix(
+    s3_settings: Any, put: Any, template: str, key: str, text: str
+) -> None:
+    put(key)
+    found = survey(s3_settings, key_template=template)
+    assert (found.nearby, found.is_misspelled) == (text, False)
+
+
 def test_a_survey_counts_the_last_days(s3_settings: Any, put: Any) -> None:
     assert not survey(s3_settings).is_suspicious
     assert "the bucket is empty" in str(survey(s3_settings))

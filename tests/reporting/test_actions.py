@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from fer_batch.pipeline import checks
 from fer_batch.reporting import actions
 from tests.reporting.builders import (
     DAY,
+    NO_RATE,
     build_facility,
     build_finding,
     build_page,
@@ -63,7 +65,10 @@ def test_dead_cameras(delivered: dict[int, str], dead: dict[str, date]) -> None:
          "No image arrived. Check the cameras, their upload and the prefix of the keys."),
         (build_finding("a_new_check", severity="error"),
          "The data are not in order. Ask the operator of fer-batch to look at the findings."),
-        (build_finding("a_new_check"), None),
+        (build_finding("a_new_check"),
+         "The data checks found something. Look at the findings below."),
+        (build_finding("many_images_not_scored", "50 % of 8 images were not scored: 4 no_face"),
+         "Many images were not scored. Check what the cameras see; the reasons are below."),
         (build_finding("frozen_camera", capture_day=DAY - timedelta(1)), None),
     ],
 )  # fmt: skip
@@ -71,6 +76,31 @@ def test_actions_of_findings(finding: Any, sentence: str | None) -> None:
     found = list_sentences(build_summary(), findings=[finding])
     assert found == ([] if sentence is None else [sentence])
     assert not any("a/b.jpg" in each for each in found)
+
+
+def test_the_report_does_not_say_nothing_while_there_are_findings() -> None:
+    """Neither for findings of a check without an action of its own, nor for older ones."""
+    nothing = "Nothing: no camera, permission or figure needs attention"
+    for day in (DAY, DAY - timedelta(1)):
+        finding = build_finding("a_new_check", capture_day=day)
+        text = get_text(render(build_rows(build_summary(), findings=[finding])))
+        assert nothing not in text
+        assert "ook at the findings below" in text
+    unknown = render(build_rows(build_summary()), unknown=[build_finding("invalid_in_registry")])
+    assert nothing not in get_text(unknown)
+    assert "Findings about facilities that are not in the registry" in get_text(unknown)
+
+
+def test_every_check_has_an_action() -> None:
+    for check in checks.load_checks():
+        finding = build_finding(check.name, severity=check.severity)
+        assert list_sentences(build_summary(), findings=[finding])
+
+
+def test_cameras_are_not_blamed_before_the_day_is_over() -> None:
+    today = build_summary(images=0, faces=0, is_complete=False, **NO_RATE)
+    found = list_sentences(today, findings=[build_finding("facility_without_images")])
+    assert found == ["The data checks found something. Look at the findings below."]
 
 
 def test_unreadable_images() -> None:

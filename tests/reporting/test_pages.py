@@ -97,6 +97,10 @@ def test_a_change_is_named_only_if_it_is_hardly_chance(rows: Any, kind: str) -> 
             NO_RATE | {"is_complete": False, "images_pending": 12},
             "Sun 29 Nov is not complete: 12 images of 310 could not be read yet.",
         ),
+        (
+            NO_RATE | {"is_complete": False, "images": 0, "faces": 0},
+            "Sun 29 Nov is not complete: its images have to be listed again after the day is over.",
+        ),
     ],
 )
 def test_why_a_facility_has_no_rate(changes: Any, reason: str) -> None:
@@ -113,6 +117,32 @@ def test_days_that_were_not_read_have_the_reason() -> None:
         "Not processed yet; its figures are of Sat 28 Nov."
     )
     assert build_page().missing == "No day of the last four weeks was processed."
+
+
+@pytest.mark.parametrize(
+    ("earlier", "periods", "missing"),
+    [
+        (NO_RATE, [], "Not processed yet."),
+        ({"is_complete": False}, [], "Not processed yet."),
+        (NO_RATE, [build_week()], "Not processed yet; its figures are of the week Mon 23 to Sun 29 "
+         "Nov."),
+    ],
+)  # fmt: skip
+def test_only_figures_that_exist_are_mentioned(earlier: Any, periods: Any, missing: str) -> None:
+    assert build_page(build_summary(SATURDAY, **earlier), periods=periods).missing == missing
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"images": 0, "faces": 0}, "no image arrived"),
+        ({"faces": 0}, "no face found"),
+        ({"faces": 4}, "too few faces or visits"),
+        ({"images": 0, "faces": 0, "is_complete": False}, "not complete"),
+    ],
+)
+def test_the_figures_of_each_day_name_the_reason(changes: Any, note: str) -> None:
+    assert build_page(build_summary(**(NO_RATE | changes))).days[-1].note == note
 
 
 def test_a_facility_that_publishes_by_week_shows_its_weeks() -> None:

@@ -274,4 +274,10 @@ def test_the_console_table_shows_the_drawn_rate(
     }
     assert lines[3][5:7] == ["30 %", "suppressed"]
     assert "North-Mall: About 43 of 100 faces showed a happy expression" in out
-    assert "Quiet-Shop: No rate is published" in out
+    assert "Quiet-Shop: Too few faces or visits on Fri 20 Nov (23 faces) to publish" in out
+
+
+def test_the_console_knows_who_publishes_by_week(capsys: pytest.CaptureFixture[str]) -> None:
+    facility = Tables.build_facility("quiet-shop", publish_period="week")
+    report.print_summaries([build_suppressed()], facilities={"quiet-shop": facility})
+    assert "Quiet-Shop: It publishes by week, and single days" in capsys.readouterr().out

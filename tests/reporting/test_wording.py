@@ -14,6 +14,7 @@ from fer_batch.reporting import wording
 
 RATED = {"happy_rate": 0.264, "happy_rate_low": 0.131, "happy_rate_high": 0.406}
 UNRATED = dict.fromkeys(RATED)
+SUPPRESSED = {"method": "suppressed", "verdict": "suppressed", **UNRATED}
 
 
 def build(**changes: Any) -> dict[str, Any]:
@@ -22,6 +23,10 @@ def build(**changes: Any) -> dict[str, Any]:
         "period": "day",
         "first_day": date(2026, 3, 2),
         "last_day": date(2026, 3, 2),
+        "capture_day": date(2026, 3, 2),
+        "images": 310,
+        "images_pending": 0,
+        "not_scored": {},
         "method": "benchmark",
         "verdict": "inconclusive",
         "target_rate": 0.3,
@@ -64,16 +69,31 @@ def build_four_weeks(**changes: Any) -> dict[str, Any]:
             "the true figure may be far from that.",
         ),
         (
-            {"method": "suppressed", "verdict": "suppressed", **UNRATED},
-            "No rate is published: too few faces or visits, or the facility publishes by week.",
+            SUPPRESSED | {"faces": 4},
+            "Too few faces or visits on Mon 2 Mar (4 faces) to publish a rate.",
         ),
         (
-            {"method": "suppressed", "verdict": "suppressed", "is_complete": False, **UNRATED},
-            "No rate is published yet: too few faces so far, and images are missing.",
+            SUPPRESSED | {"publish_period": "week"},
+            "It publishes by week, and single days have no rate (Mon 2 Mar).",
+        ),
+        (SUPPRESSED | {"images": 0, "faces": 0}, "No image arrived on Mon 2 Mar."),
+        (SUPPRESSED | {"faces": 0}, "No face was found in the 310 images of Mon 2 Mar."),
+        (SUPPRESSED | {"images": 0, "is_closed": True}, "The facility was closed."),
+        (
+            SUPPRESSED | {"is_complete": False, "images_pending": 12},
+            "Mon 2 Mar is not complete: 12 images of 310 could not be read yet.",
         ),
         (
-            {"method": "suppressed", "verdict": "pending", **UNRATED},
-            "Not all images have arrived yet; a rate may follow.",
+            SUPPRESSED | {"is_complete": False, "not_scored": {"refused": 90, "no_face": 9}},
+            "Mon 2 Mar is not complete: 90 images of 310 could not be read.",
+        ),
+        (
+            SUPPRESSED | {"is_complete": False, "images": 0, "faces": 0},
+            "Mon 2 Mar is not complete: its images have to be listed again after the day is over.",
+        ),
+        (
+            SUPPRESSED | {"verdict": "pending", "is_complete": False, "publish_period": "week"},
+            "Mon 2 Mar is not complete: its images have to be listed again after the day is over.",
         ),
         (
             {"method": "wilson", "verdict": "satisfied", **UNRATED},
@@ -203,6 +223,33 @@ def test_a_change_against_last_week(changes: dict[str, Any], sentence: str) -> N
 def test_days_have_weekday_names(days: tuple[date, date], text: str) -> None:
     assert wording.format_days(*days) == text
     assert wording.format_long_day(days[0]).startswith("Monday, ")
+
+
+# Findings
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        ("50 % of 8 images were not scored: 4 no_face", "50 % of 8 images were not scored: 4 no "
+         "face found"),
+        ("5 of 9 images were not scored: 3 no_face, 2 empty", "5 of 9 images were not scored: 3 no "
+         "face found, 2 empty file"),
+        ("9 of 9 images are decoder_crashed: look at them", "9 of 9 images: could not be decoded: "
+         "look at them"),
+        ("9 of 9 images are refused (403): allow it", "9 of 9 images: the storage refused it "
+         "(403): allow it"),
+        ("3 of 9 keys, first a/4 empty/no_face.jpg", "3 of 9 keys, first a/4 empty/no_face.jpg"),
+    ],
+)  # fmt: skip
+def test_findings_have_words_instead_of_ids(details: str, words: str) -> None:
+    found = {"capture_day": date(2026, 3, 2), "meaning": "many images", "finding": details}
+    assert wording.describe_finding(found) == f"Mon 2 Mar: Many images ({words})"
+
+
+def test_a_finding_without_details() -> None:
+    found = {"capture_day": date(2026, 3, 2), "meaning": "odd", "finding": ""}
+    assert wording.describe_finding(found) == "Mon 2 Mar: Odd"
 
 
 # What is never claimed

@@ -399,7 +399,7 @@ def test_load_daily_reads_a_range_of_days(tables: Any) -> None:
 def test_load_daily_keeps_counts_whole_and_knows_closed_days(tables: Any) -> None:
     """A pandas column of integers with a NULL would become one of floats: "54.0 faces"."""
     sunday = tables.batch.capture_day
-    closed = tables.add("outlet", closed_weekdays=["sun"])
+    closed = tables.add("outlet", closed_weekdays=["sun"], publish_period="week")
     tables.fill(40, 20)
     tables.list([], closed)
     tables.summarize(tables.batch, closed)
@@ -408,6 +408,7 @@ def test_load_daily_keeps_counts_whole_and_knows_closed_days(tables: Any) -> Non
     (suppressed,), (published,) = (daily[daily["facility_id"] == name].to_dict("records")
                                    for name in ("outlet", "north-mall"))  # fmt: skip
     assert (suppressed["is_closed"], published["is_closed"]) == (True, False)
+    assert (suppressed["publish_period"], published["publish_period"]) == ("week", "day")
     nullable = [name for name, value in suppressed.items() if value is None]
     assert "sessions" in nullable
     assert {name for name, value in published.items() if isinstance(value, float)} <= {

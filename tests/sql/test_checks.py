@@ -451,13 +451,69 @@ def test_a_day_without_images_is_an_error_once_there_were_some(tables: Any) -> N
     assert run(tables, *days) == []
 
 
+def test_a_day_without_images_is_an_error_if_only_later_days_have_some(tables: Any) -> None:
+    healthy(tables)
+    day = tables.batch.capture_day
+    before = Batch("north-mall", day - timedelta(1))  # a Saturday
+    same_run = datetime(day.year, day.month, day.day + 2, tzinfo=UTC)
+    tables.list([], before, attempted_at=same_run)
+    tables.summarize(before)
+    assert run(tables, before) == [], "before the cameras were installed"
+    tables.list([], before, attempted_at=same_run + timedelta(1))
+    assert find(tables, before) == {
+        "day_without_images": "no image begins with {facility_id}/{capture_day:%Y-%m-%d}/; "
+        "the newest image is of 2026-03-01"
+    }
+    tables.add("north-mall", closed_weekdays=("sat",))
+    assert run(tables, before) == []
+    tables.add("north-mall", empty_days="allowed")
+    assert run(tables, before) == []
+
+
+@pytest.mark.parametrize(
+    "registry", [{}, {"empty_days": "allowed"}, {"key_template": ("North/{capture_day}/",)}]
+)
+def test_a_listing_that_finds_none_of_the_stored_images_is_an_error(
+    tables: Any, registry: dict[str, Any]
+) -> None:
+    healthy(tables)
+    facility = tables.add("north-mall", **registry)
+    (before,) = tables.summarize()
+    tables.list([])
+    (summary,) = tables.summarize()
+    (finding,) = run(tables, facility)
+    assert (finding["check"], finding["severity"]) == ("images_not_listed", "error")
+    template = registry.get("key_template", ["{facility_id}/{capture_day:%Y-%m-%d}/"])[0]
+    assert finding["finding"] == (
+        f"no image begins with {template}, but 100 images of the day are stored"
+    )
+    assert (before["is_complete"], summary["is_complete"]) == (True, False)
+    assert (before["happy_rate"], before["faces"]) == (summary["happy_rate"], summary["faces"])
+    tables.list([f"{n:06d}.jpg" for n in range(100)])
+    (summary,) = tables.summarize()
+    assert (run(tables), summary["is_complete"]) == ([], True)
+
+
 def test_objects_that_are_gone_after_they_were_scored_are_no_empty_day(tables: Any) -> None:
+    """The same run finds images of another day, so the prefix is right."""
     healthy(tables)
     later = Batch("north-mall", tables.batch.capture_day + timedelta(1))
     tables.fill(20, 20, later)
-    tables.list([], later)
-    tables.summarize(later)
-    assert run(tables, later) == []
+    (listed_at,) = tables.query("SELECT listed_at FROM fer.batch WHERE capture_day > '2026-03-01'")
+    tables.list([], attempted_at=listed_at[0])
+    summaries = tables.summarize(tables.batch, later)
+    assert run(tables, tables.batch, later) == []
+    assert [summary["is_complete"] for summary in summaries] == [True, True]
+
+
+@pytest.mark.parametrize(("images", "is_found"), [(5, True), (4, False)])
+def test_images_on_a_closed_day_are_found(tables: Any, images: int, is_found: bool) -> None:
+    tables.add("north-mall", closed_weekdays=("sat", "sun"))
+    tables.fill(images, 0)
+    tables.fill(20, 0, monday := Batch("north-mall", tables.batch.capture_day + timedelta(1)))
+    tables.summarize(tables.batch, monday)
+    found = {"images_on_closed_day": "5 images; sun is in closed_weekdays"} if is_found else {}
+    assert find(tables, tables.batch, monday) == found
 
 
 def test_a_facility_that_never_had_an_image_is_a_finding(tables: Any) -> None:
@@ -470,7 +526,7 @@ def test_a_facility_that_never_had_an_image_is_a_finding(tables: Any) -> None:
     assert finding["capture_day"] == days[1].capture_day
     assert finding["finding"] == "no image begins with {facility_id}/{capture_day:%Y-%m-%d}/"
     tables.fill(20, 20, Batch("north-mall", days[0].capture_day - timedelta(9)))
-    assert [f["check"] for f in run(tables, *days)] == []
+    assert [f["check"] for f in run(tables, *days)] == ["day_without_images"] * 2
 
 
 # Objects that are no photographs

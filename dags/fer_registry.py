@@ -74,11 +74,12 @@ def find_problems(document: dict[str, Any]) -> list[str]:
         elif "time_zone" not in table:
             problems.append(f"facility {facility_id}: time_zone is missing")
         elif not _is_time_zone(zone := table["time_zone"]):
-            near = difflib.get_close_matches(str(zone), available_timezones(), n=3)
+            areas = [name for name in available_timezones() if "/" in name and name[:4] != "Etc/"]
+            near = difflib.get_close_matches(str(zone), areas, n=3)
             hint = f" (did you mean {' or '.join(near)}?)" if near else ""
             problems.append(
                 f"facility {facility_id}: time_zone must be an IANA time zone such as "
-                f"Europe/Berlin{hint}"
+                f"Europe/Berlin or Asia/Kolkata, written Area/City{hint}"
             )
     return problems
 

@@ -96,20 +96,25 @@ def load_rows(connection: sa.Connection, capture_day: date) -> ReportRows:
     month = recent | {"first_day": capture_day - timedelta(days=DAYS - 1)}
     loaded = recent | {"first_day": capture_day - timedelta(days=LOADED_DAYS - 1)}
 
-    def load(name: str, params: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    def load(
+        statement: sa.TextClause, params: Mapping[str, Any]
+    ) -> dict[str, list[dict[str, Any]]]:
         """The rows of each facility."""
         by_facility: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for row in connection.execute(_STATEMENTS[name], params).mappings():
+        for row in connection.execute(statement, params).mappings():
             by_facility[row["facility_id"]].append(dict(row))
         return by_facility
 
     facilities = [
         dict(row) for row in connection.execute(_STATEMENTS["load_facilities"]).mappings()
     ]
-    days, periods = load("load_days", loaded), load("load_periods", recent)
-    weeks = load("load_weeks", month)
-    changes, revisions = load("load_changes", loaded), load("load_revisions", month)
-    findings, batches = load("load_findings", recent), load("load_batches", recent)
+    days = load(_STATEMENTS["load_days"], loaded)
+    periods = load(_STATEMENTS["load_periods"], recent)
+    weeks = load(_STATEMENTS["load_weeks"], month)
+    changes = load(_STATEMENTS["load_changes"], loaded)
+    revisions = load(_STATEMENTS["load_revisions"], month)
+    findings = load(_STATEMENTS["load_findings"], recent)
+    batches = load(_STATEMENTS["load_batches"], recent)
     as_of = {
         facility["facility_id"]: found
         for facility in facilities

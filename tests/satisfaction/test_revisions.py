@@ -24,11 +24,11 @@ BLOCKS = {
 """The totals of 60, 20 and 20 faces that are spread evenly over ten blocks."""
 FIGURES = {
     "happy_rate": 0.66305,
-    "happy_rate_low": 0.508321,
-    "happy_rate_high": 0.860265,
+    "happy_rate_low": 0.500944,
+    "happy_rate_high": 0.860636,
     "sad_rate": 0.304125,
-    "sad_rate_low": 0.085222,
-    "sad_rate_high": 0.517684,
+    "sad_rate_low": 0.078482,
+    "sad_rate_high": 0.544824,
     "neither_rate": 0.032825,
     "called_happy_rate": 0.6,
     "called_happy_rate_low": 0.486931,

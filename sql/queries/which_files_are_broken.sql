@@ -3,7 +3,7 @@ SELECT r.facility_id, r.capture_day, r.image_key, r.outcome, r.reason, r.size_by
 FROM fer.image_result AS r
 JOIN fer.newest_complete_day AS newest USING (facility_id, capture_day)
 JOIN fer.satisfaction_daily AS d USING (facility_id, capture_day, model_version)
-WHERE r.capture_day IN (SELECT capture_day FROM fer.newest_complete_day)
+WHERE r.capture_day >= (SELECT min(capture_day) FROM fer.newest_complete_day)
     AND r.outcome NOT IN ('scored', 'no_face')
 ORDER BY r.facility_id, r.outcome, r.image_key
 LIMIT 1000;

@@ -9,7 +9,7 @@ for a single image are limited, and a scoring process dies with its parent.
 First, one process scores all facilities of the shard. If it dies, the facility that it was working
 on is scored again in a process of its own, after all others: no facility can use up the time and
 the tries of the others. For the same reason a facility that has taken half of the time that was
-left gives way to those that wait.
+left is interrupted once, and continues after those that wait.
 
 An image that was being decoded when a scoring process died is a suspect. The next process of its
 facility scores the suspects one at a time before anything else. An image that was the only one in
@@ -136,7 +136,10 @@ class _ShardSupervisor:
         while self._queue:
             group = self._queue.popleft()
             process = _ScoringProcess(
-                self._launcher, self._build_job(group), self._deadline, self._list_yielding(group)
+                self._launcher,
+                self._build_job(group),
+                self._deadline,
+                self._list_interruptible(group),
             )
             ended = process.run()
             if ended.result is not None:
@@ -161,8 +164,8 @@ class _ShardSupervisor:
             quarantined=tuple(chain.from_iterable(facility.quarantined for facility in group)),
         )
 
-    def _list_yielding(self, group: Sequence[_Facility]) -> list[bool]:
-        """Whether each facility gives way when it takes long: once, and if others wait."""
+    def _list_interruptible(self, group: Sequence[_Facility]) -> list[bool]:
+        """Whether each facility may be interrupted: once, and only if others wait."""
         waiting = len(self._queue)
         return [
             not facility.has_given_way and waiting + len(group) - number > 1
@@ -179,7 +182,7 @@ class _ShardSupervisor:
         if others := [other for other in group if other is not facility]:
             self._queue.appendleft(others)
         facts = {"shard": self._job.shard.name, "facility": facility.facility_id}
-        if ended.is_yielding:
+        if ended.is_interrupted:
             facility.has_given_way = True
             self._queue.append([facility])
             log.info("facility postponed", **facts, reason=ended.reason)
@@ -228,14 +231,14 @@ def _join(names: Sequence[str]) -> str:
 class _Exit:
     """How a scoring process ended: with its result, or for a reason.
 
-    `is_late`: the deadline has passed. `is_yielding`: other facilities wait, and the current one
+    `is_late`: the deadline has passed. `is_interrupted`: other facilities wait, and the current one
     has taken long. `is_error`: the process itself reported an error by its exit code.
     """
 
     result: ShardResult | None
     reason: str = ""
     is_late: bool = False
-    is_yielding: bool = False
+    is_interrupted: bool = False
     is_error: bool = False
 
 
@@ -283,16 +286,16 @@ class _Launcher:
 class _ScoringProcess:
     """One scoring process, and after its end what it was working on.
 
-    `yielding` is whether each facility of the job gives way when it takes long.
+    `interruptible` is whether each facility of the job may be interrupted when it takes long.
     """
 
     def __init__(
-        self, launcher: _Launcher, job: Job, deadline: float, yielding: Sequence[bool]
+        self, launcher: _Launcher, job: Job, deadline: float, interruptible: Sequence[bool]
     ) -> None:
         self._launcher = launcher
         self._job = job
         self._deadline = deadline
-        self._yielding = yielding
+        self._interruptible = interruptible
         ids = [key_range.batch.facility_id for key_range in job.shard.ranges]
         order = {facility_id: number for number, facility_id in enumerate(dict.fromkeys(ids))}
         self._positions = [order[facility_id] for facility_id in ids]
@@ -358,8 +361,8 @@ class _ScoringProcess:
                 if now - tracked.since_s > limits.image_s:
                     return _Exit(None, f"hung on one image for {limits.image_s:.0f} s")
             index, since = self._find_range(started)
-            if self._yielding[self._positions[index]] and now - since > self._deadline - now:
-                return _Exit(None, "took half of the time while others wait", is_yielding=True)
+            if self._interruptible[self._positions[index]] and now - since > self._deadline - now:
+                return _Exit(None, "took half of the time while others wait", is_interrupted=True)
 
 
 def _read_exit(code: int, output: IO[bytes]) -> _Exit:

@@ -328,7 +328,10 @@ def test_summary_of_an_emptied_day_differs_from_recount(tables: Any) -> None:
 
 def test_summary_missing(tables: Any) -> None:
     tables.list([])
-    assert find(tables)["summary_missing"] == "0 images listed"
+    assert find(tables) == {
+        "summary_missing": "0 images listed",
+        "facility_without_images": "no image begins with {facility_id}/{capture_day:%Y-%m-%d}/",
+    }
 
 
 @pytest.mark.parametrize(

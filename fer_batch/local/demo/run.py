@@ -99,7 +99,10 @@ def run_demo(
     stack = Stack(get_demo_stack_dir(settings.stack_dir))
     with _open_source(images, fer2013, is_shop=shop, days=days) as source:
         stack.write_registry(format_registry(source.facilities))
-        with stack.running(with_airflow=True, on_progress=print_progress):
+        # A demo has no deadline; the triggerer would take a fifth of its CPU time.
+        with stack.running(
+            with_airflow=True, with_triggerer=False, on_progress=print_progress
+        ):
             problems = _run(stack, source, images, is_judged_together=shop or days > 1)
     print_progress(f"done in {time.monotonic() - began:.0f} s")
     for problem in problems:

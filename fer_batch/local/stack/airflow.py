@@ -16,7 +16,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from configparser import ConfigParser
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -59,13 +59,14 @@ class Component:
     niceness: int = 0
 
 
+TRIGGERER = "triggerer"
 COMPONENTS = {
     "api-server": Component(("api-server", "--workers", "1")),
     # All components share the log directory. The ports that would serve logs listen on every
     # address.
     "scheduler": Component(("scheduler", "--skip-serve-logs")),
     # It calls the function of a missed deadline. No task needs it, so nothing waits for it.
-    "triggerer": Component(("triggerer", "--skip-serve-logs"), niceness=10),
+    TRIGGERER: Component(("triggerer", "--skip-serve-logs"), niceness=10),
     "dag-processor": Component(("dag-processor",)),
 }
 LOCAL_SETTINGS = """\
@@ -141,10 +142,17 @@ class AirflowStack:
     def is_running(self) -> bool:
         return any(self.get_status().values())
 
-    def start(self, settings: Mapping[str, str], on_progress: Progress = ignore_progress) -> None:
+    def start(
+        self,
+        settings: Mapping[str, str],
+        on_progress: Progress = ignore_progress,
+        *,
+        with_triggerer: bool = True,
+    ) -> None:
         """Start all components, unless they run already, and wait until all that tasks need are
         healthy.
 
+        Without the triggerer nobody is told of a missed deadline, and less CPU time is used.
         `settings` are the FER_… settings of the tasks, from which secrets are removed. PostgreSQL
         and the S3 server must be running. Raises StackError, with the end of the log, if a
         component does not start.
@@ -154,22 +162,24 @@ class AirflowStack:
         began = datetime.now(UTC)
         ensure_private_directory(self.folder)
         env = self._build_environment(settings)
-        if all(self.get_status().values()) and self._is_configured_by(env):
-            self._wait_healthy(on_progress, datetime.fromtimestamp(0, UTC))
+        needed = {name for name in self._servers if with_triggerer or name != TRIGGERER}
+        running = {name for name, is_running in self.get_status().items() if is_running}
+        if needed <= running and self._is_configured_by(env):
+            self._wait_healthy(needed, on_progress, datetime.fromtimestamp(0, UTC))
             return
         self.stop()
         with defer_signals():
             self._configure(env)
         try:
             self._migrate(env, on_progress)
-            for name, server in self._servers.items():
-                component = self._components[name]
+            for name in sorted(needed):  # the api-server, which takes longest, is first
+                server, component = self._servers[name], self._components[name]
                 command = ["nice", "-n", str(component.niceness)] if component.niceness else []
                 command += [sys.executable, "-m", "airflow", *component.command]
                 if name == "api-server":
                     command += ["--host", "127.0.0.1", "--port", self._port_file.read_text()]
                 server.start(command, {**env, **component.env}, self.folder)
-            self._wait_healthy(on_progress, began)
+            self._wait_healthy(needed, on_progress, began)
             self.create_client().set_pool(POOL, POOL_SLOTS, "Concurrent scoring processes")
             Thread(target=self._warm_up, daemon=True).start()
         except BaseException:
@@ -331,14 +341,16 @@ class AirflowStack:
         text = json.dumps(inputs, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _wait_healthy(self, on_progress: Progress, since: datetime) -> None:
+    def _wait_healthy(
+        self, needed: Collection[str], on_progress: Progress, since: datetime
+    ) -> None:
         """Wait until the components that tasks need have sent a heartbeat after `since`."""
         api = self.create_client()
         end = time.monotonic() + START_S
         waiting_for: set[str] = set()
         while True:
-            for server in self._servers.values():
-                server.check_alive()
+            for name in needed:
+                self._servers[name].check_alive()
             missing = _find_unhealthy(api, since)
             if missing != waiting_for:
                 on_progress(f"waiting for {', '.join(sorted(missing))}" if missing else "healthy")

@@ -84,7 +84,7 @@ class Stack:
         Raises StackError if a server does not start. In that case, and on SIGINT, SIGTERM or
         SIGHUP, the servers that this call has started are stopped.
         """
-        self._start(with_airflow=with_airflow, on_progress=on_progress)
+        self._start(with_airflow=with_airflow, with_triggerer=True, on_progress=on_progress)
         self._stays_up.touch()
 
     def down(self, on_progress: Progress = ignore_progress) -> None:
@@ -110,7 +110,11 @@ class Stack:
 
     @contextmanager
     def running(
-        self, *, with_airflow: bool, on_progress: Progress = ignore_progress
+        self,
+        *,
+        with_airflow: bool,
+        with_triggerer: bool = True,
+        on_progress: Progress = ignore_progress,
     ) -> Iterator[None]:
         """Run the stack during a block and stop it afterwards, also after an error.
 
@@ -120,7 +124,11 @@ class Stack:
         with open_lock(self.folder / "users") as users, exit_on_signals():
             fcntl.flock(users, fcntl.LOCK_SH)
             try:
-                self._start(with_airflow=with_airflow, on_progress=on_progress)
+                self._start(
+                    with_airflow=with_airflow,
+                    with_triggerer=with_triggerer,
+                    on_progress=on_progress,
+                )
                 yield
             finally:
                 with defer_signals():
@@ -177,7 +185,7 @@ class Stack:
         }
         return Settings(**{**values, **others})
 
-    def _start(self, *, with_airflow: bool, on_progress: Progress) -> None:
+    def _start(self, *, with_airflow: bool, with_triggerer: bool, on_progress: Progress) -> None:
         ensure_private_directory(self.folder, TRAVERSABLE, LOCK)
         with self._locked(on_progress), exit_on_signals():
             was_running = {server: server.is_running() for server in self._list_servers()}
@@ -190,7 +198,9 @@ class Stack:
                 self._prepare()
                 if with_airflow:
                     on_progress("starting Airflow")
-                    self.airflow.start(self._build_task_settings(), on_progress)
+                    self.airflow.start(
+                        self._build_task_settings(), on_progress, with_triggerer=with_triggerer
+                    )
             except BaseException:
                 with defer_signals():
                     for server in self._list_servers():

@@ -7,6 +7,7 @@ COVERAGE ?=
 BIN    := $(VENV)/bin
 MADE   := $(VENV)/.made
 PARALLEL := --numprocesses auto --dist loadscope --no-loadscope-reorder
+MEASURED := $(if $(COVERAGE),--cov --cov-report=term)
 
 # uv brings certificates of its own; a machine may need those that its owner added.
 ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt),)
@@ -19,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help demo check test test-faults lint lint-sql bench bench-model bench-coverage up down status lock clean
+.PHONY: help demo check test test-browser pictures test-faults lint lint-sql bench bench-model bench-coverage up down status lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -28,10 +29,16 @@ demo: $(MADE) ## Run a day of synthetic faces through Airflow; IMAGES=folder use
 	@$(BIN)/fer-batch demo $(if $(IMAGES),--images "$(IMAGES)")
 
 check: lint ## Run lint and the unit tests: no server, no Airflow, no TensorFlow; COVERAGE=1 measures coverage
-	@$(BIN)/pytest $(PARALLEL) -m unit $(if $(COVERAGE),--cov --cov-report=term)
+	@$(BIN)/pytest $(PARALLEL) -m unit $(MEASURED)
 
-test: lint lint-sql ## Run lint and every test
-	@$(BIN)/pytest $(PARALLEL)
+test: lint lint-sql ## Run lint and every test; COVERAGE=1 measures the coverage of the unit tests
+	@$(BIN)/pytest $(PARALLEL) -m "not browser" $(MEASURED)
+
+test-browser: $(MADE) ## Open the report and the page of Airflow's UI in Chromium, and check them with axe
+	@$(BIN)/pytest -rs tests/browser
+
+pictures: $(MADE) ## Take the pictures of the docs from the data of `fer-batch demo --days 28`
+	@$(BIN)/python docs/make_pictures.py
 
 test-faults: $(MADE) ## Run the long tests: 20 seeds for each kill, 10,000 hostile images, fuzzing
 	@FER_FAULT_SEEDS=20 FER_FUZZ_IMAGES=10000 FER_FUZZ_SECONDS=600 FER_MANY_KEYS=100000 \
@@ -52,8 +59,10 @@ lint: $(MADE) ## Check style, types, spelling and import rules
 	@$(BIN)/codespell & spelling=$$!; $(BIN)/lint-imports --no-logo & imports=$$!; \
 	$(BIN)/mypy; types=$$?; wait $$spelling && wait $$imports && exit $$types
 
+# Two processes, not sqlfluff's own pool, whose semaphores Python reports as leaked at times.
 lint-sql: $(MADE) ## Check the syntax and style of all SQL
-	@$(BIN)/sqlfluff lint --processes 0 --disable-progress-bar sql fer_batch
+	@$(BIN)/sqlfluff lint --disable-progress-bar fer_batch & statements=$$!; \
+	$(BIN)/sqlfluff lint --disable-progress-bar sql; others=$$?; wait $$statements && exit $$others
 
 up: $(MADE) ## Start PostgreSQL, the S3 server and Airflow, and leave them running
 	@$(BIN)/fer-batch stack up
@@ -68,8 +77,8 @@ lock: $(MADE) ## Resolve and upgrade the dependencies in the two lock files
 	@$(FIND_UV); \
 	resolve() { "$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate pyproject.toml "$$@"; }; \
-	resolve --upgrade --all-extras --group dev -o requirements.lock && \
-	resolve --upgrade --extra airflow --extra celery -c requirements.lock \
+	resolve --upgrade --all-extras --group dev --group browser -o requirements.lock && \
+	resolve --upgrade --extra airflow --extra celery --extra export --extra notify -c requirements.lock \
 	  -o docker/requirements.lock
 
 clean: ## Stop the servers; remove the environment and all generated files; the data remains

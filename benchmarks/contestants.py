@@ -167,13 +167,12 @@ def make_loop(facility_id: str, limit: int) -> Work:
 
 def make_fer_batch(facility_id: str) -> Work:
     """fer-batch's own code in a loaded process: list, plan, score."""
-    import cv2
-
+    from fer_batch.imaging.sandbox.decoders import Decoders
     from fer_batch.model.classifier import Classifier
     from fer_batch.pipeline import in_flight, scoring
 
     settings = _load_settings()
-    cv2.setNumThreads(1)  # as a scoring process does
+    decoders = Decoders(settings)  # they end with this process
     classifier = Classifier(settings, open_run(settings, facility_id).cnn)
     folder = tempfile.TemporaryDirectory(prefix="fer-batch-bench-")
 
@@ -188,6 +187,7 @@ def make_fer_batch(facility_id: str) -> Work:
             settings,
             run.registry,
             classifier,
+            decoders,
             run.selection.run_id,
             run.selection.capture_day,
             None,

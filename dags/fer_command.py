@@ -3,7 +3,8 @@
 Each task runs the command once, in the interpreter that has fer-batch installed (`FER_PYTHON`, by
 default Airflow's own). Airflow and fer-batch therefore need not share packages. The adapter
 
-- passes Airflow's Connections as settings, in the child process's environment only;
+- passes Airflow's Connections as settings, in the child process's environment only, and of the
+  secrets of the worker only those that the command needs;
 - forwards the child's log lines to the task log, and returns its stdout as the return value;
 - sends the progress of a scoring process as metrics, through Airflow's own channel;
 - raises an exception for each exit code; RETRY_POLICY decides which are retried;
@@ -23,12 +24,13 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import IO, Any
 from zoneinfo import ZoneInfo
 
 import fer_connections
+import fer_environment
 import fer_registry
 from airflow.sdk import (
     ExceptionRetryPolicy,
@@ -38,14 +40,12 @@ from airflow.sdk import (
     get_current_context,
 )
 from airflow.sdk.observability import stats
+from fer_environment import Secrets
 
 log = logging.getLogger("fer_batch")
 
 EXIT_FINDINGS = 3
 EXIT_RETRYABLE = 75
-
-REPORT_CREDENTIALS = "report"
-"""Keys that write the reports to FER_REPORT_URL, in the Connection `fer_s3_report`."""
 
 FIRST_RETRY_DELAY = timedelta(seconds=20)
 MAX_RETRY_DELAY = timedelta(minutes=10)
@@ -146,16 +146,24 @@ def derive_lookback_days(context: Any) -> int:
     return int(context["params"]["lookback_days"])
 
 
-def run_command(*arguments: str, stdin: str = "") -> Any:
+def run_command(
+    *arguments: str,
+    stdin: str = "",
+    secrets: Collection[Secrets] = (),
+    facilities: Collection[str] | None = None,
+) -> Any:
     """Run `fer-batch ARGUMENTS` and return the JSON that it printed, None if it printed nothing.
 
-    Raises PermanentFailureError, FindingsError or RetryableFailureError with its last error.
+    It gets the login of the database and these secrets; of the keys that read images, those of
+    `facilities`, or of all. Raises PermanentFailureError, FindingsError or RetryableFailureError
+    with its last error.
     """
     log.info("running fer-batch %s", " ".join(arguments))
     with tempfile.TemporaryFile("w+") as stdin_file, tempfile.TemporaryFile("w+") as stdout_file:
         stdin_file.write(stdin)
         stdin_file.seek(0)
-        child = _start_child(arguments, stdin_file, stdout_file)
+        environment = build_environment(secrets, facilities)
+        child = _start_child(arguments, stdin_file, stdout_file, environment)
         try:
             last_error = _forward_log(child)
             code = child.wait()
@@ -176,9 +184,12 @@ def run_command(*arguments: str, stdin: str = "") -> Any:
 
 
 def _start_child(
-    arguments: tuple[str, ...], stdin_file: IO[str], stdout_file: IO[str]
+    arguments: tuple[str, ...],
+    stdin_file: IO[str],
+    stdout_file: IO[str],
+    environment: Mapping[str, str],
 ) -> subprocess.Popen[str]:
-    """Start `fer-batch` with the task's settings; its stderr is a pipe."""
+    """Start `fer-batch`; its stderr is a pipe."""
     interpreter = os.environ.get("FER_PYTHON") or sys.executable
     try:
         return subprocess.Popen(
@@ -188,13 +199,7 @@ def _start_child(
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            env={
-                **os.environ,
-                **read_connections(),
-                **compute_time_limit(),
-                "FER_FACILITIES_FILE": str(fer_registry.find_registry_file()),
-                "FER_LOG_FORMAT": "json",
-            },
+            env=dict(environment),
         )
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
         raise PermanentFailureError(
@@ -312,10 +317,29 @@ def compute_time_limit() -> dict[str, str]:
     return {"FER_TIME_LEFT_S": f"{max(left.total_seconds(), 1.0):.1f}"}
 
 
-def read_connections() -> dict[str, str]:
-    """Return the settings of the Connections `fer_postgres`, `fer_s3` and `fer_s3_<credentials>`.
+def build_environment(
+    secrets: Collection[Secrets], facilities: Collection[str] | None
+) -> dict[str, str]:
+    """Return the whole environment of a command that needs these secrets."""
+    credentials = [name for name in (Secrets.REPORT, Secrets.EXPORT) if name in secrets]
+    if Secrets.IMAGES in secrets:
+        credentials += _list_credentials(facilities)
+    return {
+        **fer_environment.build_environment(os.environ, secrets, credentials),
+        **read_connections(secrets, credentials),
+        **compute_time_limit(),
+        "FER_FACILITIES_FILE": str(fer_registry.find_registry_file()),
+        "FER_LOG_FORMAT": "json",
+    }
 
-    If a Connection does not exist, the environment keeps the setting. Raises
+
+def read_connections(
+    secrets: Collection[Secrets], credentials: Collection[str] = ()
+) -> dict[str, str]:
+    """Return the settings of the Connections that a command with these secrets may use.
+
+    They are `fer_postgres`, `fer_s3` (its keys only for images), `fer_s3_<credentials>`, `fer_smtp`
+    and `fer_chat_<name>`. If a Connection does not exist, the environment keeps the setting. Raises
     PermanentFailureError for one that cannot be used.
     """
     settings: dict[str, str] = {}
@@ -324,19 +348,34 @@ def read_connections() -> dict[str, str]:
             settings["FER_DATABASE_URL"] = fer_connections.build_database_url(database)
         if s3 := _get_connection("fer_s3"):
             settings |= fer_connections.read_s3_settings(s3)
-        for name in [*_list_credentials(), REPORT_CREDENTIALS]:
+            if Secrets.IMAGES in secrets:
+                settings |= fer_connections.read_s3_keys(s3, "FER_S3_")
+        for name in credentials:
             if keys := _get_connection(f"fer_s3_{name}"):
                 prefix = f"FER_S3_CREDENTIALS__{name.upper()}__"
                 settings |= fer_connections.read_s3_keys(keys, prefix)
+        if Secrets.DIGESTS in secrets:
+            settings |= _read_notifiers()
     except fer_connections.InvalidConnectionError as error:
         raise PermanentFailureError(str(error)) from None
     return settings
 
 
-def _list_credentials() -> list[str]:
+def _read_notifiers() -> dict[str, str]:
+    """Return the settings of the Connections `fer_smtp` and `fer_chat_<name>`."""
+    settings: dict[str, str] = {}
+    if smtp := _get_connection("fer_smtp"):
+        settings |= fer_connections.read_smtp_settings(smtp)
+    for name in fer_registry.list_chats():
+        if chat := _get_connection(f"fer_chat_{name}"):
+            settings[f"FER_CHAT_URLS__{name.upper()}"] = fer_connections.read_chat_url(chat)
+    return settings
+
+
+def _list_credentials(facilities: Collection[str] | None) -> list[str]:
     """Return the names of credentials in the registry; none if the command will report a fault."""
     try:
-        return fer_registry.list_credentials(fer_registry.read_registry())
+        return fer_registry.list_credentials(fer_registry.read_registry(), facilities)
     except fer_registry.RegistryError:
         return []
 

@@ -80,7 +80,7 @@ def check_unreadable(name: str, environment: Mapping[str, str]) -> None:
 
 
 def read_s3_settings(connection: Any) -> dict[str, str]:
-    """Return the settings of the AWS Connection of the default bucket: keys and server."""
+    """Return the settings of the AWS Connection of the default bucket, without its keys."""
     extra = _read_extra(connection)
     service = _read_part(_read_part(extra, "service_config"), "s3")
     session = _read_part(extra, "session_kwargs")
@@ -94,9 +94,7 @@ def read_s3_settings(connection: Any) -> dict[str, str]:
         # Without a path it says whether certificates are verified: fer-batch always does.
         "FER_S3_CA_BUNDLE": None if str(verify).lower() in ("true", "false", "1", "0") else verify,
     }
-    return read_s3_keys(connection, "FER_S3_") | {
-        name: str(value) for name, value in settings.items() if value
-    }
+    return {name: str(value) for name, value in settings.items() if value}
 
 
 def read_s3_keys(connection: Any, prefix: str) -> dict[str, str]:
@@ -119,6 +117,52 @@ def read_s3_keys(connection: Any, prefix: str) -> dict[str, str]:
         return {}
     settings = {"ACCESS_KEY_ID": key, "SECRET_ACCESS_KEY": secret, "SESSION_TOKEN": token}
     return {f"{prefix}{name}": str(value) for name, value in settings.items() if value}
+
+
+def read_smtp_settings(connection: Any) -> dict[str, str]:
+    """Return the settings of an SMTP Connection, with the keys of Airflow's SMTP provider.
+
+    `from_email` is the sender; `disable_ssl` and `disable_tls` say how the server encrypts. Without
+    `disable_ssl`, port 465 means TLS from the start, and every other port STARTTLS.
+    """
+    extra = _read_extra(connection)
+    is_implicit = connection.port in (None, 465)
+    if extra.get("disable_ssl") not in (None, ""):
+        is_implicit = not _is_true(extra["disable_ssl"])
+    security = "tls" if is_implicit else "starttls"
+    if not is_implicit and _is_true(extra.get("disable_tls")):
+        security = "none"
+    settings = {
+        "FER_SMTP_HOST": connection.host,
+        "FER_SMTP_PORT": connection.port,
+        "FER_SMTP_SECURITY": security,
+        "FER_SMTP_USER": connection.login,
+        "FER_SMTP_PASSWORD": connection.password,
+        "FER_SMTP_FROM": extra.get("from_email"),
+        "FER_SMTP_CA_BUNDLE": extra.get("ca_bundle"),
+    }
+    return {name: str(value) for name, value in settings.items() if value}
+
+
+def read_chat_url(connection: Any) -> str:
+    """Return the webhook of a chat: the password of its Connection, or else its address.
+
+    The password may be the whole webhook, or what follows the host, as Airflow's Slack provider has
+    it.
+    """
+    host, secret = str(connection.host or ""), str(connection.password or "")
+    if "://" in secret:
+        return secret
+    if not host:
+        raise InvalidConnectionError(
+            f"the Connection {connection.conn_id} has no webhook. Enter it as the password"
+        )
+    if "://" not in host:
+        scheme = str(connection.schema or "")
+        host = f"{scheme if scheme in ('http', 'https') else 'https'}://{host}"
+        if connection.port:
+            host += f":{connection.port}"
+    return f"{host.rstrip('/')}/{secret.lstrip('/')}" if secret else host
 
 
 def _read_extra(connection: Any) -> dict[str, Any]:

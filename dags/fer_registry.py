@@ -11,6 +11,7 @@ import difflib
 import os
 import time
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, available_timezones
@@ -55,9 +56,30 @@ def list_time_zones(document: dict[str, Any]) -> list[str]:
     return sorted({str(zone) for zone in zones if _is_time_zone(zone)})
 
 
-def list_credentials(document: dict[str, Any]) -> list[str]:
-    """Return the names of credentials that facilities use, sorted."""
-    names = [facility.get("credentials") for facility in _list_facilities(document)]
+def list_credentials(
+    document: dict[str, Any], facility_ids: Collection[str] | None = None
+) -> list[str]:
+    """Return the names of credentials that these facilities use, or all if None, sorted."""
+    names = [
+        table.get("credentials")
+        for facility_id, table in document.get("facility", {}).items()
+        if isinstance(table, dict) and (facility_ids is None or facility_id in facility_ids)
+    ]
+    return sorted({name for name in names if isinstance(name, str) and name})
+
+
+def list_chats() -> list[str]:
+    """Return the names of chats in the file of subscriptions, sorted.
+
+    Without a usable file there are none: the command reports what is wrong with it.
+    """
+    beside = find_registry_file().with_name("subscriptions.toml")
+    file = Path(os.environ.get("FER_SUBSCRIPTIONS_FILE") or beside)
+    try:
+        tables = tomllib.loads(file.read_text(encoding="utf-8-sig")).get("subscription", {})
+        names = [table.get("chat") for table in tables.values()]
+    except (OSError, ValueError, AttributeError):
+        return []
     return sorted({name for name in names if isinstance(name, str) and name})
 
 

@@ -2,9 +2,10 @@
 ### Did people leave with a happy expression?
 
 For one **capture day** and each facility, the run lists the images in S3, scores those without a
-result, writes the summary, checks the data and writes the report. There is one DAG for each time
-zone of the facility registry; it runs every night at 03:00 local time and processes the day
-before. `satisfaction_nightly` has no schedule; trigger it for any day and any facilities.
+result, writes the summary, checks the data, writes the report and sends the digests. There is one
+DAG for each time zone of the facility registry; it runs every night at 03:00 local time and
+processes the day before. `satisfaction_nightly` has no schedule; trigger it for any day and any
+facilities.
 
 | parameter | meaning |
 | --- | --- |
@@ -39,9 +40,16 @@ import error of `invalid_facilities.py`.
 two times; each run processes the day before its night. Write the offset from UTC. The runs stay
 queued while the DAG is paused.
 
+**After the summaries.** Each `summarize` emits an event of the asset `satisfaction_daily`. Its
+extra names the facility days that were summarized. A DAG with
+`schedule=[Asset("satisfaction_daily")]` starts after it.
+
+**Digests** by mail and to chats go to the subscriptions of `docs/notify.md`, by the run of the last
+time zone of their facilities. A retry or a clear of `notify` sends only what has not been sent.
+
 **Requirements**: the Connections `fer_postgres` and `fer_s3` (or the `FER_…` settings in the
-worker's environment), the pool `fer_scoring`, and `FER_PYTHON` if fer-batch is installed in a
-separate environment.
+worker's environment), for digests `fer_smtp` and `fer_chat_<name>`, the pool `fer_scoring`, and
+`FER_PYTHON` if fer-batch is installed in a separate environment.
 """
 
 from __future__ import annotations
@@ -66,6 +74,8 @@ from airflow.sdk import (
     get_current_context,
     task,
 )
+from airflow.sdk.exceptions import AirflowSkipException
+from fer_environment import Secrets
 
 try:
     from fer_airflow_page.link import ReportLink
@@ -77,6 +87,8 @@ else:
 POOL = "fer_scoring"
 LOCAL_HOUR = "0 3 * * *"
 SATISFACTION_DAILY = Asset("satisfaction_daily")  # a URI would load every provider
+MAX_PARTITIONS = 5_000
+"""An asset event names at most so many facility days, which takes about half a megabyte."""
 
 END = r"$(?!\n)"
 """The end of a text in the patterns of JSON Schema; in Python, $ alone ignores a final newline."""
@@ -157,6 +169,21 @@ def build_arguments(time_zone: str | None) -> list[str]:
     return [*arguments, f"--run-id={context['dag'].dag_id}/{context['run_id']}"]
 
 
+def build_event_extra(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the extra of the asset event: which facility days were summarized, the newest first.
+
+    It has no figure, because whoever may see assets may read it: not even whether a rate was
+    published. `is_truncated` tells that there are more than `MAX_PARTITIONS`.
+    """
+    ordered = sorted(summaries, key=lambda row: row["facility_id"])
+    ordered.sort(key=lambda row: row["capture_day"], reverse=True)
+    names = ("facility_id", "capture_day", "revision", "is_complete")
+    return {
+        "partitions": [{name: row[name] for name in names} for row in ordered[:MAX_PARTITIONS]],
+        "is_truncated": len(ordered) > MAX_PARTITIONS,
+    }
+
+
 def write_docs(example_zone: str) -> str:
     """Return the docs of a DAG, with an example of a backfill in this time zone."""
     docs = (__doc__ or "").replace(make_dag_id("Europe/Berlin"), make_dag_id(example_zone))
@@ -217,7 +244,9 @@ def add_tasks(time_zone: str | None) -> None:
         execution_timeout=timedelta(hours=2),
     )
     def list_images() -> Any:
-        return fer_command.run_command("list-images", *build_arguments(time_zone), "--json")
+        return fer_command.run_command(
+            "list-images", *build_arguments(time_zone), "--json", secrets=[Secrets.IMAGES]
+        )
 
     @task(doc_md="Split the images without a result into shards of equal work.")
     def plan_shards() -> Any:
@@ -232,7 +261,13 @@ def add_tasks(time_zone: str | None) -> None:
     def score(shard: dict[str, Any]) -> Any:
         get_current_context()["shard_name"] = shard["name"]
         return fer_command.run_command(
-            "score", *build_arguments(time_zone), "--shard=-", "--json", stdin=json.dumps(shard)
+            "score",
+            *build_arguments(time_zone),
+            "--shard=-",
+            "--json",
+            stdin=json.dumps(shard),
+            secrets=[Secrets.IMAGES],
+            facilities={part["batch"]["facility_id"] for part in shard["ranges"]},
         )
 
     @task(
@@ -242,7 +277,7 @@ def add_tasks(time_zone: str | None) -> None:
     )
     def summarize() -> Any:
         summaries = fer_command.run_command("summarize", *build_arguments(time_zone), "--json")
-        yield Metadata(SATISFACTION_DAILY, extra={"summaries": summaries})
+        yield Metadata(SATISFACTION_DAILY, extra=build_event_extra(summaries or []))
         return summaries
 
     @task(
@@ -261,10 +296,36 @@ def add_tasks(time_zone: str | None) -> None:
         arguments = build_arguments(time_zone)
         findings = get_current_context()["ti"].xcom_pull("check_data", map_indexes=-1)
         if findings is None:  # check_data failed; the command runs the checks again
-            return fer_command.run_command("report", *arguments, "--json")
+            return fer_command.run_command("report", *arguments, "--json", secrets=[Secrets.REPORT])
         return fer_command.run_command(
-            "report", *arguments, "--findings=-", "--json", stdin=json.dumps(findings)
+            "report",
+            *arguments,
+            "--findings=-",
+            "--json",
+            stdin=json.dumps(findings),
+            secrets=[Secrets.REPORT],
         )
+
+    @task(
+        doc_md="Send the digests that are due, by mail and to chats; skipped in a backfill.",
+        trigger_rule=TriggerRule.ALL_DONE,
+    )
+    def notify() -> Any:
+        if get_current_context()["dag_run"].run_type == "backfill":
+            raise AirflowSkipException("nobody wants a mail for each day of a backfill")
+        return fer_command.run_command(
+            "notify", *build_arguments(time_zone), "--json", secrets=[Secrets.DIGESTS]
+        )
+
+    @task(
+        doc_md="Export the published figures as Parquet files; skipped if no place is set.",
+        trigger_rule=TriggerRule.ALL_DONE,
+    )
+    def export() -> Any:
+        exported = fer_command.run_command("export", "--if-set", "--json", secrets=[Secrets.EXPORT])
+        if not exported:
+            raise AirflowSkipException("neither FER_EXPORT_DIR nor FER_EXPORT_URL is set")
+        return exported
 
     @task(
         doc_md="Fails if an earlier task failed: the state of a run is that of its last tasks.",
@@ -277,10 +338,12 @@ def add_tasks(time_zone: str | None) -> None:
     synced, listed, shards = sync_facilities(), list_images(), plan_shards()
     scored = score.expand(shard=shards)
     summarized, checked, reported = summarize(), check_data(), report()
+    exported, notified = export(), notify()
     reported.operator.operator_extra_links = REPORT_LINKS
     synced >> listed >> shards
-    scored >> summarized >> checked >> reported
-    [synced, listed, shards, scored, summarized, checked, reported] >> watcher()
+    scored >> summarized >> checked >> reported >> notified
+    summarized >> exported
+    [synced, listed, shards, scored, summarized, checked, reported, exported, notified] >> watcher()
 
 
 def make_dag_id(time_zone: str) -> str:

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from fer_batch import resources, settings
+from fer_batch import settings
 from fer_batch.database import connections, schema
+from fer_batch.export import named_queries, publishing
+from fer_batch.export.columns import COLUMNS
 from fer_batch.pipeline import checks
 
 FILE = Path(__file__).with_name("query.md")
@@ -28,6 +30,7 @@ def render_parts(engine: sa.Engine) -> dict[str, str]:
     return {
         "queries": _render_queries(),
         "checks": _render_checks(),
+        "exported columns": _render_exported(engine),
         "tables": _render_tables(engine),
     }
 
@@ -44,9 +47,20 @@ def replace_parts(page: str, parts: dict[str, str]) -> str:
 
 
 def _render_queries() -> str:
-    files = sorted((resources.find_sql_dir() / "queries").glob("*.sql"))
-    rows = [(file.read_text(encoding="utf-8").splitlines()[0], file.name) for file in files]
-    return "\n".join(f"- {first.removeprefix('-- ')} `{name}`" for first, name in rows)
+    lines = ["| name | question | parameters |", "|---|---|---|"]
+    for query in named_queries.load_queries().values():
+        options = ", ".join(
+            f"`--{parameter.name.replace('_', '-')}`: {parameter.meaning}"
+            for parameter in query.parameters
+        )
+        lines.append(f"| `{query.name}` | {_escape_cell(query.question)} | {options} |")
+    return "\n".join(lines)
+
+
+def _render_exported(engine: sa.Engine) -> str:
+    meanings = publishing.describe_columns(engine)
+    rows = [f"| `{c.name}` | {c.file_type} | {_escape_cell(meanings[c.name])} |" for c in COLUMNS]
+    return "\n".join(["| column | type | meaning |", "|---|---|---|", *rows])
 
 
 def _render_checks() -> str:

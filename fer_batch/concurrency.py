@@ -1,6 +1,6 @@
 """Bounded concurrency: how many CPUs may be used, and maps over threads that hold few items.
 
-`count_cpus` is the number of threads that can run at once.
+`count_cpus` is the number of threads that can run at once, `measure_memory_limit` the memory.
 `map_bounded` runs a function on many items at once where the time is spent waiting for S3;
 `map_in_order` does so on a given pool and keeps the order; `prefetch` reads a sequence ahead
 whose items depend on one another. What the items are is left to the callers.
@@ -38,8 +38,44 @@ def count_cpus(root: Path = Path("/")) -> int:
     return max(1, min([available, *map(math.ceil, _read_cpu_limits(root))]))
 
 
+def measure_memory_limit(root: Path = Path("/")) -> int:
+    """The memory in bytes that this process may use, at least 1.
+
+    That is the memory of the machine, or less if a control group limits it (as `docker run
+    --memory` does). `root` is the folder of /proc and /sys.
+    """
+    meminfo = _read_text(root / "proc/meminfo").splitlines()
+    limits = [1024 * int(line.split()[1]) for line in meminfo if line.startswith("MemTotal:")]
+    limits += _read_memory_limits(root)
+    if not limits:  # not Linux
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    return max(min(limits), 1)
+
+
+def _read_memory_limits(root: Path) -> Iterator[int]:
+    for folder, is_version_1 in _list_groups(root, "memory"):
+        text = _read_text(folder / ("memory.limit_in_bytes" if is_version_1 else "memory.max"))
+        with contextlib.suppress(ValueError):  # no limit: "max"
+            yield int(text)
+
+
 def _read_cpu_limits(root: Path) -> Iterator[float]:
-    """The CPU limits of this process's control groups and their parents, in CPUs.
+    """The CPU limits of this process's control groups and their parents, in CPUs."""
+    for folder, is_version_1 in _list_groups(root, "cpu"):
+        if is_version_1:
+            files = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+            limit = " ".join(_read_text(folder / name).strip() for name in files)
+        else:
+            limit = _read_text(folder / "cpu.max")
+        with contextlib.suppress(ValueError, ZeroDivisionError):  # no limit: "max", -1
+            quota, period = map(int, limit.split())
+            if quota > 0:
+                yield quota / period
+
+
+def _list_groups(root: Path, controller: str) -> Iterator[tuple[Path, bool]]:
+    """The folders of this process's control groups for a controller and of their parents, each with
+    whether it is of version 1.
 
     In a container, the paths in /proc/self/cgroup may be those of the host, and the folder of the
     container's own group is that of the root group.
@@ -47,22 +83,14 @@ def _read_cpu_limits(root: Path) -> Iterator[float]:
     for line in _read_text(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        mount = root / "sys/fs/cgroup" / (controllers and "cpu")  # a link in version 1
+        mount = root / "sys/fs/cgroup" / (controllers and controller)  # a link in version 1
         group = mount / path.lstrip("/")
         for folder in (group, *group.parents):
             if not folder.is_relative_to(mount):
                 break
-            if controllers:
-                files = ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-                limit = " ".join(_read_text(folder / name).strip() for name in files)
-            else:
-                limit = _read_text(folder / "cpu.max")
-            with contextlib.suppress(ValueError, ZeroDivisionError):  # no limit: "max", -1
-                quota, period = map(int, limit.split())
-                if quota > 0:
-                    yield quota / period
+            yield folder, bool(controllers)
 
 
 def _read_text(file: Path) -> str:

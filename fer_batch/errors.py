@@ -5,13 +5,16 @@
     │   ├── ConfigurationError        a setting, the facility registry or an argument is wrong
     │   │   └── FormerTargetError     the registry has target_share instead of target_rate
     │   ├── ModelError                a model file is missing, altered, or does not match its card
+    │   ├── SandboxError              the kernel cannot confine decoders, and FER_SANDBOX=require
     │   ├── StorageError              S3 refuses: no such bucket, wrong keys, access denied
-    │   └── DatabaseError             not migrated, login refused, or a statement rejected
+    │   ├── DatabaseError             not migrated, login refused, or a statement rejected
+    │   └── DeliveryError             a mail server or a chat refuses a digest
     └── RetryableError                may succeed when the same call is repeated later
         ├── StorageUnavailableError   S3 does not answer, or is busy
         │   └── EndpointUnreachableError   S3 does not answer any request
         ├── DatabaseUnavailableError  does not answer, is starting, or accepts no writes
         │   └── LockTimeoutError      another session held a lock for too long
+        ├── DeliveryUnavailableError  a mail server or a chat does not answer, or is busy
         └── ScoringProcessError       the scoring process died, hung or exceeded its memory
 
 The command line turns them into exit codes, and the Airflow adapter turns the exit codes into a
@@ -73,6 +76,10 @@ class ModelError(PermanentError):
     """A model file is missing, altered, or does not match its card."""
 
 
+class SandboxError(PermanentError):
+    """The kernel or the container cannot confine decoders, and the settings require it."""
+
+
 class StorageError(PermanentError):
     """S3 refuses: no such bucket, wrong keys, access denied."""
 
@@ -89,12 +96,20 @@ class DatabaseError(PermanentError):
     """The database is not migrated, refuses the login, or rejects a statement."""
 
 
+class DeliveryError(PermanentError):
+    """A mail server or a chat refuses a digest: unknown recipient, wrong login, wrong webhook."""
+
+
 class DatabaseUnavailableError(RetryableError):
     """The database does not answer, is starting, closed the connection, or accepts no writes."""
 
 
 class LockTimeoutError(DatabaseUnavailableError):
     """Another session held a lock for longer than the lock timeout."""
+
+
+class DeliveryUnavailableError(RetryableError):
+    """A mail server or a chat does not answer, or answers that it is busy."""
 
 
 class ScoringProcessError(RetryableError):

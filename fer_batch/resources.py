@@ -25,6 +25,11 @@ def find_example_registry() -> Path:
     return _find("config/facilities.toml")
 
 
+def find_example_subscriptions() -> Path:
+    """Return the file of subscriptions that ships as an example."""
+    return _find("config/subscriptions.example.toml")
+
+
 def find_artifacts_dir() -> Path:
     """Return the directory with the CNNs that ship, each an `.onnx` file and its card."""
     return _PACKAGE / "model" / "artifacts"

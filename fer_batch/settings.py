@@ -33,7 +33,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from fer_batch.concurrency import count_cpus
+from fer_batch.concurrency import count_cpus, measure_memory_limit
 from fer_batch.errors import ConfigurationError
 from fer_batch.log import get_logger
 
@@ -58,6 +58,8 @@ _OTHER_VARIABLES = frozenset(
     }
 )
 """Variables that are no settings, and that other parts of the project read."""
+_NESTED = ("FER_S3_CREDENTIALS__", "FER_CHAT_URLS__")
+"""The beginnings of settings that end with a name of the user's choice."""
 _SIMILAR = 0.75
 """From this similarity to a setting on (0 to 1), an unknown variable is a misspelled one."""
 
@@ -99,6 +101,11 @@ class Settings(BaseSettings):
     s3_path_style: bool = Field(
         default=True,
         description="true: bucket in the path (MinIO, SeaweedFS); false: in the host name",
+    )
+    s3_allow_http: bool = Field(
+        default=False,
+        description="true: also use endpoints without TLS (http://) on other machines, whose "
+        "network then sees keys' signatures and faces",
     )
     s3_ca_bundle: Path | None = Field(
         default=None, description="PEM file with the authority that signed the server's certificate"
@@ -161,6 +168,17 @@ class Settings(BaseSettings):
     score_memory_mb: int = Field(
         default=1500, ge=200, description="Memory limit (resident) of a scoring process"
     )
+    sandbox: Literal["prefer", "require"] = Field(
+        default="prefer",
+        description="Confinement of the processes that decode images. prefer: as far as the kernel "
+        "can; require: decode nothing where a part is missing",
+    )
+    decode_memory_mb: int | None = Field(
+        default=None,
+        ge=50,
+        description="Memory for the pixels that the decoders of a scoring process hold at once; "
+        "unset: half of the memory, divided by the scoring processes for which there are CPUs",
+    )
     statement_timeout_s: float = Field(
         default=300.0, gt=0, validate_default=True, description="Time limit of one SQL statement"
     )
@@ -171,6 +189,42 @@ class Settings(BaseSettings):
         description="Days for which `fer-batch db retain` keeps the rows per image",
     )
 
+    alert_min_faces: int = Field(
+        default=100,
+        ge=30,
+        description="Alerts are about days and weeks with at least so many faces",
+    )
+    alert_min_sessions: int = Field(
+        default=10, ge=10, description="And at least so many sessions, where they are known"
+    )
+    alert_below_days: int = Field(
+        default=3,
+        ge=1,
+        description="Days in FER_ALERT_BELOW_WINDOW_DAYS on which the happy rate must be clearly "
+        "below the target for an alert",
+    )
+    alert_below_window_days: int = Field(
+        default=7, ge=1, le=28, validate_default=True, description="See FER_ALERT_BELOW_DAYS"
+    )
+    alert_below_weeks: int = Field(
+        default=2, ge=1, description="As FER_ALERT_BELOW_DAYS, for facilities that publish by week"
+    )
+    alert_below_window_weeks: int = Field(
+        default=4, ge=1, le=8, validate_default=True, description="See FER_ALERT_BELOW_WEEKS"
+    )
+    alert_spread_factor: float = Field(
+        default=4.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="A share is unusual if it is so many standard deviations away from the usual",
+    )
+    alert_min_difference: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="And if it differs from the usual by at least this, as 0.05 for 5 points",
+    )
+
     report_dir: Path = Field(default=Path("reports"), description="Folder of the reports")
     report_url: str | None = Field(
         default=None,
@@ -179,6 +233,47 @@ class Settings(BaseSettings):
     )
     report_endpoint: str | None = Field(
         default=None, description="URL of the S3 server of FER_REPORT_URL; unset: FER_S3_ENDPOINT"
+    )
+    report_link: str | None = Field(
+        default=None,
+        description="Address under which people open the reports, such as "
+        "https://airflow.example.com/satisfaction; digests link to it",
+    )
+    subscriptions_file: Path | None = Field(
+        default=None,
+        description="Who gets which digest; unset: subscriptions.toml beside FER_FACILITIES_FILE, "
+        "if it exists",
+    )
+    smtp_host: str | None = Field(default=None, description="Mail server that sends the digests")
+    smtp_port: int | None = Field(
+        default=None, ge=1, le=65535, description="Its port; unset: 587, tls 465, none 25"
+    )
+    smtp_security: Literal["starttls", "tls", "none"] = Field(
+        default="starttls", description="Encryption of mail: starttls, tls, or none"
+    )
+    smtp_user: str | None = Field(default=None, description="Login of the mail server")
+    smtp_password: SecretStr | None = Field(default=None, description="Its password")
+    smtp_from: str | None = Field(
+        default=None, description="Sender of the digests, such as fer-batch@example.com"
+    )
+    smtp_ca_bundle: Path | None = Field(
+        default=None,
+        description="PEM file with the authority that signed the mail server's certificate",
+    )
+    chat_urls: dict[str, SecretStr] = Field(
+        default_factory=dict,
+        description="Webhooks of chats by name, as FER_CHAT_URLS__NAME",
+    )
+    export_dir: Path | None = Field(
+        default=None, description="Folder of the exported Parquet files; unset: none"
+    )
+    export_url: str | None = Field(
+        default=None,
+        description="Also export to S3, as s3://bucket/prefix, with the credentials `export`: "
+        "FER_S3_CREDENTIALS__EXPORT__ACCESS_KEY_ID and …__SECRET_ACCESS_KEY",
+    )
+    export_endpoint: str | None = Field(
+        default=None, description="URL of the S3 server of FER_EXPORT_URL; unset: FER_S3_ENDPOINT"
     )
     stack_dir: Path | None = Field(
         default=None, description="Folder of the local stack; unset: a folder in /var/tmp"
@@ -210,10 +305,30 @@ class Settings(BaseSettings):
         left_s: float | None = info.data.get("time_left_s")
         return limit_s if left_s is None else min(limit_s, max(left_s, 1.0))
 
-    @field_validator("s3_credentials")
+    @field_validator("alert_below_window_days", "alert_below_window_weeks")
     @classmethod
-    def _lower_names(cls, by_name: dict[str, S3Credentials]) -> dict[str, S3Credentials]:
-        return {name.lower(): keys for name, keys in by_name.items()}
+    def _check_window(cls, window: int, info: ValidationInfo) -> int:
+        """Refuse a window with fewer days or weeks than must be below the target in it."""
+        name = f"alert_below_{(info.field_name or '').rpartition('_')[2]}"
+        needed = info.data.get(name)
+        if needed is not None and needed > window:
+            raise ValueError(f"must be at least FER_{name.upper()}, which is {needed}")
+        return window
+
+    @field_validator("s3_credentials", "chat_urls")
+    @classmethod
+    def _lower_names(cls, by_name: dict[str, Any]) -> dict[str, Any]:
+        return {name.lower(): value for name, value in by_name.items()}
+
+    def compute_decode_memory(self) -> int:
+        """The bytes of `decode_memory_mb`, or of its default on this machine.
+
+        Scoring processes run at the same time as far as there are CPUs for `threads` of each.
+        """
+        if self.decode_memory_mb is not None:
+            return self.decode_memory_mb * 1_000_000
+        processes = max(count_cpus() // self.threads, 1)
+        return max(measure_memory_limit() // 2 // processes, 50_000_000)
 
     def get_credentials(self, name: str | None) -> S3Credentials | None:
         """Return the keys of a credentials name, or the default ones; None: the AWS chain.
@@ -269,10 +384,11 @@ def load_settings() -> Settings:
             f"{'is not a setting' if e['type'] == 'extra_forbidden' else e['msg']}"
             for e in error.errors()
         )
-    except SettingsError:  # its cause contains the value, which may be a secret
-        problem = (
-            "FER_S3_CREDENTIALS: must be JSON; or set FER_S3_CREDENTIALS__NAME__ACCESS_KEY_ID …"
-        )
+    except SettingsError as error:  # its cause contains the value, which may be a secret
+        found = re.search(r'field "(s3_credentials|chat_urls)"', str(error))
+        name = "s3_credentials" if found is None else found[1]
+        nested = "NAME__ACCESS_KEY_ID …" if name == "s3_credentials" else "NAME"
+        problem = f"FER_{name.upper()}: must be JSON; or set FER_{name.upper()}__{nested}"
     except UnicodeDecodeError:
         problem = f"{file} is not UTF-8"
     raise ConfigurationError(
@@ -289,9 +405,7 @@ def _check_names(file: Path) -> None:
     names = {name.upper() for source in sources for name in source.env_vars}
     known = {*_OTHER_VARIABLES, *(f"FER_{name.upper()}" for name in Settings.model_fields)}
     unknown = sorted(
-        name
-        for name in names - known
-        if name.startswith("FER_") and not name.startswith("FER_S3_CREDENTIALS__")
+        name for name in names - known if name.startswith("FER_") and not name.startswith(_NESTED)
     )
     if misspelled := {name: near for name in unknown if (near := _find_similar(name, known))}:
         quoted = (f"{name} (did you mean {near}?)" for name, near in misspelled.items())

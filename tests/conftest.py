@@ -16,6 +16,7 @@ pytest.register_assert_rewrite("tests.fixtures", "tests.plugins", "tests.support
 pytest_plugins = [
     "tests.plugins.isolation",
     "tests.plugins.kinds",
+    "tests.plugins.measuring",
     "tests.plugins.memory",
     "tests.plugins.schedule",
 ]

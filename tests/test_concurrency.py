@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_batch.concurrency import count_cpus, group_chunks, map_bounded, map_in_order, prefetch
+from fer_batch.concurrency import (
+    count_cpus,
+    group_chunks,
+    map_bounded,
+    map_in_order,
+    measure_memory_limit,
+    prefetch,
+)
 
 
 def run_bounded(function, items, threads=4, ahead_bytes=1_000_000, bytes_of=lambda _: 1):
@@ -227,3 +234,26 @@ def test_the_cpus_of_a_process_are_limited_by_its_affinity():
         assert count_cpus(Path("/")) == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/\n", {}, 8_000 * 1024),
+        ("0::/\n", {"memory.max": "max\n"}, 8_000 * 1024),
+        ("0::/a/b\n", {"a/memory.max": "4096000\n", "a/b/memory.max": "max\n"}, 4_096_000),
+        ("3:cpu:/\n4:memory:/a\n", {"memory/a/memory.limit_in_bytes": "5000\n"}, 5_000),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": f"{2**63 - 4096}\n"}, 8_000 * 1024),
+    ],
+)
+def test_the_memory_of_a_process_is_limited_by_its_control_groups(
+    tmp_path: Path, groups: str, files: dict[str, str], limit: int
+) -> None:
+    for name, text in {
+        "proc/self/cgroup": groups,
+        "proc/meminfo": "MemTotal:  8000 kB\nMemFree:  1 kB\n",
+        **{f"sys/fs/cgroup/{name}": text for name, text in files.items()},
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert measure_memory_limit(tmp_path) == limit

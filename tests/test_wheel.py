@@ -24,7 +24,7 @@ from tests.dags.test_dags import parse_dag_files
 from tests.fixtures.night import encode_crop
 from tests.support.command import build_environment
 
-KINDS = {".md", ".npz", ".py", ".typed", ".sql", ".json", ".onnx", ".html", ".css", ".toml"}
+KINDS = {".md", ".npz", ".py", ".typed", ".sql", ".json", ".onnx", ".html", ".css", ".toml", ".txt"}
 """The allowed file types: no pictures, no pixel tables, no archives."""
 
 WITHOUT_EXTRAS = """
@@ -133,6 +133,7 @@ def test_all_files_that_the_command_needs_are_included(
     needed = list_files("fer_batch")
     needed += [f"fer_batch/{name}" for folder in ("sql", "dags") for name in list_files(folder)]
     needed += ["fer_batch/config/facilities.toml"]
+    needed += ["fer_batch/config/subscriptions.example.toml"]
     assert set(needed) <= set(contents)
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in contents)
     for name in ("py.typed", "model/artifacts/fer48.onnx", "model/artifacts/fer48.json",
@@ -190,7 +191,7 @@ def test_the_dags_are_exported_and_can_be_parsed(
     registry = tmp_path / "airflow" / "config" / "facilities.toml"
     registry.parent.mkdir()
     registry.write_text('[facility.a]\ntime_zone = "Asia/Tokyo"\n')
-    parsed = parse_dag_files(tmp_path, "", dags=exported)
+    (parsed,) = parse_dag_files(tmp_path, {"FER_FACILITIES_FILE": ""}, dags=exported)
     assert list(parsed["dags"]) == ["satisfaction_nightly", "satisfaction_nightly_asia_tokyo"]
 
 

@@ -18,7 +18,20 @@ from typing import Annotated, NoReturn
 from cyclopts import App, CoercionError, CycloptsError, CycloptsPanel, Parameter
 
 from fer_batch import __version__, log
-from fer_batch.cli import admin, dags, deletion, demo, model, models, nightly, stack
+from fer_batch.cli import (
+    admin,
+    dags,
+    deletion,
+    demo,
+    export,
+    findings,
+    model,
+    models,
+    nightly,
+    notify,
+    query,
+    stack,
+)
 from fer_batch.cli.common import DEFAULTS, explain_error
 from fer_batch.errors import EXIT_PERMANENT, FerError
 
@@ -60,7 +73,20 @@ app = App(
     help_epilogue="Exit codes: 0 success, 2 permanent error (a retry without a change will not "
     "help), 3 success with findings, 75 transient error (a retry may succeed).",
 )
-for commands in (nightly, model, models, admin, deletion, dags, stack, demo):
+for commands in (
+    nightly,
+    export,
+    notify,
+    model,
+    models,
+    query,
+    admin,
+    findings,
+    deletion,
+    dags,
+    stack,
+    demo,
+):
     commands.register(app)
 
 
@@ -76,9 +102,9 @@ def launch(
     kill a task without giving it time to end the command.
     """
     if die_with_parent is not None:
-        from fer_batch.pipeline import supervisor
+        from fer_batch.pipeline import processes
 
-        supervisor.die_with_parent(die_with_parent)
+        processes.die_with_parent(die_with_parent)
     code: int | None = app(tokens, result_action="return_value")
     return code
 

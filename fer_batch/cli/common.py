@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from cyclopts import Parameter
 
 from fer_batch import log
 from fer_batch.console import print_table
-from fer_batch.errors import FerError, FormerTargetError
+from fer_batch.errors import ConfigurationError, FerError, FormerTargetError
 
 if TYPE_CHECKING:
     from fer_batch.settings import Settings
@@ -43,6 +44,14 @@ def show(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         print_json(rows)
     else:
         print_table(title, rows)
+
+
+def get_user() -> str:
+    """The name of the current user. Raises ConfigurationError if there is none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        raise ConfigurationError("the user of this machine has no name", "Add --by") from None
 
 
 def explain_error(error: FerError) -> str:

@@ -36,6 +36,7 @@ def run_checks(settings: Settings) -> Iterator[Diagnosis]:
     yield _try("database", lambda: _check_database(settings))
     yield _try("CNN", lambda: _check_cnn(settings))
     yield _try("face detector", lambda: _check_detector(settings))
+    yield _try("decoder sandbox", lambda: _check_sandbox(settings))
     try:
         registry = load_registry(settings.facilities_file, settings)
     except FerError as error:
@@ -85,6 +86,16 @@ def _check_detector(settings: Settings) -> str:
     return "YuNet is loaded"
 
 
+def _check_sandbox(settings: Settings) -> str:
+    from fer_batch.imaging.sandbox.decoders import Decoders
+
+    with Decoders(settings) as decoders:
+        missing = decoders.find_missing()
+    if missing:
+        return f"images are decoded with less protection; the kernel or container lacks: {missing}"
+    return "images are decoded without access to files, network or other processes"
+
+
 def _check_facility(settings: Settings, facility: Facility) -> str:
     now = datetime.now(UTC)
     today = facility.compute_local_day(now)
@@ -106,5 +117,5 @@ def _check_facility(settings: Settings, facility: Facility) -> str:
                 "Compare key_template with the keys in the bucket; if the facility has no images "
                 'yet, set empty_days = "allowed"',
             )
-        tls = "; it has no TLS: use https://" if reader.location.is_unencrypted else ""
+        tls = "; it has no TLS (FER_S3_ALLOW_HTTP)" if reader.location.is_unencrypted else ""
         return f"{reader.location} may be listed and read; {survey}{tls}"

@@ -56,26 +56,28 @@ def predict(
     json: Json = False,
 ) -> int:
     """Classify the expression in images as happy or sad. Nothing is stored."""
+    from fer_batch.imaging.sandbox.decoders import Decoders
     from fer_batch.predict import annotation
     from fer_batch.predict import prediction as module
 
     loaded = load_settings()
-    writer = annotation.AnnotationWriter(annotate, source, loaded) if annotate else None
-    predictor = module.Predictor(loaded, is_crop=crop)
-    images = module.read_images(source, loaded, is_private_allowed=allow_private_addresses)
     is_scored = False
     rows = []
-    for image in images:
-        prediction = predictor.predict(image)
-        faces = prediction.score.faces
-        is_scored = is_scored or bool(faces)
-        if not json:
-            sys.stdout.write(module.format_text(prediction) + "\n")
-        path = writer.write(image, faces) if writer is not None else None
-        if json:
-            rows.append(module.to_json(prediction, path))
-        elif path is not None:
-            sys.stdout.write(f"Annotated image: {module.escape_text(str(path))}\n")
+    with Decoders(loaded) as decoders:
+        writer = annotation.AnnotationWriter(annotate, source, decoders) if annotate else None
+        predictor = module.Predictor(loaded, decoders, is_crop=crop)
+        images = module.read_images(source, loaded, is_private_allowed=allow_private_addresses)
+        for image in images:
+            prediction = predictor.predict(image)
+            faces = prediction.score.faces
+            is_scored = is_scored or bool(faces)
+            if not json:
+                sys.stdout.write(module.format_text(prediction) + "\n")
+            path = writer.write(image, faces) if writer is not None else None
+            if json:
+                rows.append(module.to_json(prediction, path))
+            elif path is not None:
+                sys.stdout.write(f"Annotated image: {module.escape_text(str(path))}\n")
     if json:
         print_json(rows)
     return 0 if is_scored else EXIT_FINDINGS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from fer_batch.cli.common import DEFAULTS, Json, load_settings, print_json
+from fer_batch.cli.common import DEFAULTS, Json, get_user, load_settings, print_json
 from fer_batch.cli.model import GROUP
 from fer_batch.console import print_table
-from fer_batch.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fer_batch.model.model_registry import Promotion
@@ -145,7 +143,7 @@ def promote(name: Named, /, *, why: Why, by: By = None) -> None:
     cnn = active_model.find_cnn(loaded, name)
     classifier.open_artifact(cnn.artifact, cnn.card.artefact, 1)
     with active_model.connect(loaded) as connection:
-        promotion = module.promote(connection, cnn, by or _get_user(), why)
+        promotion = module.promote(connection, cnn, by or get_user(), why)
     _print_promotion(promotion)
 
 
@@ -158,7 +156,7 @@ def rollback(*, why: Why, by: By = None) -> None:
     loaded = load_settings()
     shipped = classifier.load_artifact(classifier.find_shipped_card())
     with active_model.connect(loaded) as connection:
-        promotion = module.rollback(connection, shipped, by or _get_user(), why)
+        promotion = module.rollback(connection, shipped, by or get_user(), why)
     _print_promotion(promotion)
 
 
@@ -183,13 +181,6 @@ def history(*, json: Json = False) -> None:
         for row in rows
     ]
     print_table("Promotions", shown)
-
-
-def _get_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        raise ConfigurationError("the user of this machine has no name", "Add --by") from None
 
 
 def _print_promotion(promotion: Promotion) -> None:

@@ -113,14 +113,14 @@ def run(selected: Selected, *, json: Json = False) -> int:
     """Run all steps for a day without Airflow.
 
     If a step fails, the same steps are done all the same as in Airflow: without a listing nothing
-    is scored, but summaries, checks and report are always done. The last line is the path of the
-    report. The exit code is that of the failure.
+    is scored, but summaries, checks, report and digests are always done. The last line is the path
+    of the report. The exit code is that of the failure.
     """
-    from fer_batch.pipeline import nightly
+    from fer_batch.pipeline.whole_run import run_steps
     from fer_batch.reporting import report
 
     night_run = selected.open_run()
-    night = nightly.run_steps(night_run)
+    night = run_steps(night_run)
     if json:
         summaries = None if night.summaries is None else _hide_counts(night.summaries)
         print_json({"summaries": summaries, "findings": night.findings})
@@ -249,7 +249,7 @@ def score(
     json: Json = False,
 ) -> None:
     """Score all images left to score, or one shard."""
-    from fer_batch.pipeline.nightly import score_shards
+    from fer_batch.pipeline.whole_run import score_shards
 
     night_run = selected.open_run()
     shards = night_run.plan_shards() if shard is None else [_read_shard(shard)]
@@ -365,10 +365,9 @@ def report(
 def worker(*, in_flight: Path, parent: int) -> int:
     """Score the job on stdin. Started by `score`, not by users."""
     from fer_batch.imaging.decoding import silence_decoders
-    from fer_batch.pipeline import scoring
-    from fer_batch.pipeline import supervisor as module
+    from fer_batch.pipeline import processes, scoring
 
-    module.die_with_parent(parent)
+    processes.die_with_parent(parent)
     with silence_decoders():
         try:
             return scoring.run_job(load_settings(), sys.stdin.read(), in_flight)

@@ -199,11 +199,38 @@ finding = sa.Table(
     METADATA,
     sa.Column("finding_id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
     sa.Column("facility_id", _ID, nullable=False),
-    sa.Column("capture_day", sa.Date, nullable=False),
     sa.Column("check_name", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
     sa.Column("severity", sa.Text, nullable=False),
     sa.Column("meaning", sa.Text, nullable=False),
-    sa.Column("finding", sa.Text, nullable=False),
+    sa.Column("closing_rule", sa.Text, nullable=False),
+    sa.Column("first_day", sa.Date, nullable=False),
+    sa.Column("last_day", sa.Date, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("opened_at", _AT, nullable=False),
+    sa.Column("acknowledged_at", _AT),
+    sa.Column("acknowledged_by", sa.Text),
+    sa.Column("acknowledged_comment", sa.Text),
+    sa.Column("closed_at", _AT),
+    sa.Column("closed_by", sa.Text),
+    sa.Column("closed_comment", sa.Text),
+)
+
+finding_day = sa.Table(
+    "finding_day",
+    METADATA,
+    sa.Column("finding_id", sa.BigInteger, primary_key=True),
+    sa.Column("capture_day", sa.Date, primary_key=True),
+    sa.Column("details", sa.Text, nullable=False),
     sa.Column("run_id", sa.Text, nullable=False),
     sa.Column("found_at", _AT, nullable=False),
+)
+
+checked_day = sa.Table(
+    "checked_day",
+    METADATA,
+    sa.Column("facility_id", _ID, primary_key=True),
+    sa.Column("capture_day", sa.Date, primary_key=True),
+    sa.Column("run_id", sa.Text, nullable=False),
+    sa.Column("checked_at", _AT, nullable=False),
 )

@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from fer_batch.database import connections, ledger, tables
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import ConfigurationError
+from fer_batch.findings import history
 from fer_batch.log import get_logger
 from fer_batch.records import Batch
 from fer_batch.satisfaction import comparisons, periods, revisions
@@ -125,7 +126,9 @@ def _erase_day(connection: sa.Connection, batch: Batch, target: Target, run_id: 
     if target.image_key is None and _is_empty(connection, batch):
         _withdraw(connection, batch, run_id)
         return ErasedDay(**asdict(batch), images=0, faces=0)
-    connection.execute(_STATEMENTS["delete_findings"], params)
+    history.forget_keys(connection, batch, target.image_key)
+    if target.image_key is None:
+        history.forget_day(connection, batch.capture_day, batch.facility_id)
     faces = connection.execute(_STATEMENTS["delete_faces"], params).rowcount
     connection.execute(_STATEMENTS["delete_results"], params)
     images = connection.execute(_STATEMENTS["delete_images"], params).rowcount
@@ -166,7 +169,7 @@ def _withdraw(connection: sa.Connection, batch: Batch, run_id: str) -> None:
     """
     facility = ledger.load_facility(connection, batch.facility_id)
     params = asdict(batch) | {"today": facility.compute_local_day(datetime.now(UTC))}
-    connection.execute(_STATEMENTS["delete_findings"], params)
+    history.forget_day(connection, batch.capture_day, batch.facility_id)
     connection.execute(_STATEMENTS["delete_batch"], params)
     connection.execute(_STATEMENTS["delete_day_summaries"], params)
     connection.execute(_STATEMENTS["delete_period_summaries"], params)

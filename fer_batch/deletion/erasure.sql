@@ -86,8 +86,3 @@ DELETE FROM fer.image
 WHERE facility_id = :facility_id
     AND capture_day = :capture_day
     AND (CAST(:image_key AS text) IS NULL OR image_key = :image_key);
-
--- name: delete_findings
--- All of the day: a finding may name the key of an image.
-DELETE FROM fer.finding
-WHERE facility_id = :facility_id AND capture_day = :capture_day;

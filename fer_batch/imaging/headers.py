@@ -47,6 +47,9 @@ class Header:
     `is_unterminated` is whether a JPEG had no end marker; `data` has one.
     `loss_is_gray` is whether pixels whose data is lost decode to mid gray. That holds for a JPEG
     of one scan, but not for several scans (a progressive JPEG becomes blurred instead) or CMYK.
+    `pixel_bytes` is how many bytes a pixel takes as stored (channels × bytes per channel), and
+    `extra_pixel_bytes` what its decoder needs besides: coefficients of a progressive JPEG, or the
+    pixels of a WebP before their conversion.
     """
 
     format: str
@@ -58,6 +61,8 @@ class Header:
     entropy_end: int = 0
     loss_is_gray: bool = True
     is_unterminated: bool = False
+    pixel_bytes: int = 3
+    extra_pixel_bytes: int = 0
 
 
 def read_header(data: bytes) -> Header:
@@ -87,6 +92,7 @@ _SOI, _EOI, _SOS, _APP1, _TEM = 0xD8, 0xD9, 0xDA, 0xE1, 0x01
 _NOT_FRAMES = frozenset(
     {0xC4, 0xC8, 0xCC}
 )  # tables and an extension with codes between the SOF markers
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
 _read_frame_header = struct.Struct(">BHHB").unpack_from
 _PADDING_BYTES = 16
 """So many zeros at the end of a JPEG are no part of the picture."""
@@ -97,7 +103,7 @@ def _read_jpeg(data: bytes) -> Header:
     position = 2
     width = height = components = orientation = 0
     scans: list[bytes] = []
-    is_unterminated = False
+    is_unterminated = is_progressive = False
     while True:
         # The next marker follows immediately, or after the compressed bytes of a scan.
         match = _find_marker(data, position)
@@ -133,13 +139,25 @@ def _read_jpeg(data: bytes) -> Header:
             if width:
                 raise _make_damaged_error("JPEG", "two frame headers")
             width, height, components = _read_frame(data, body, length)
+            is_progressive = marker in _PROGRESSIVE
         elif marker == _APP1 and not orientation and data[body : body + 6] == b"Exif\0\0":
             orientation = _read_exif_orientation(data[body + 6 : position])
     if not width or not scans:
         raise _make_damaged_error("JPEG", "no picture in it")
-    loss_is_gray = len(scans) == 1 and components <= 3
+    # The coefficients of all scans are kept until the last one, in two bytes each.
+    keeps_coefficients = is_progressive or len(scans) > 1
     return Header(
-        "JPEG", width, height, orientation or 1, False, data, start, loss_is_gray, is_unterminated
+        "JPEG",
+        width,
+        height,
+        orientation or 1,
+        has_alpha=False,
+        data=data,
+        entropy_end=start,
+        loss_is_gray=len(scans) == 1 and components <= 3,
+        is_unterminated=is_unterminated,
+        pixel_bytes=components,
+        extra_pixel_bytes=2 * components if keeps_coefficients else 0,
     )
 
 
@@ -190,6 +208,8 @@ _read_png_header = struct.Struct(">IIBB").unpack_from
 _read_crc = struct.Struct(">I").unpack_from
 _PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _COLOR_TYPES_WITH_ALPHA = (4, 6)
+_PNG_CHANNELS = {0: 1, 2: 3}
+"""Channels of gray and of color without alpha; a palette may have alpha, which makes four."""
 
 
 def _read_png(data: bytes) -> Header:
@@ -221,14 +241,15 @@ def _read_png(data: bytes) -> Header:
             orientation = _read_exif_orientation(data[start + 8 : position - 4])
     if not has_pixels:
         raise _make_damaged_error("PNG", "no picture in it")
-    width, height, _, color_type = _read_png_header(data, 16)
+    width, height, bits, color_type = _read_png_header(data, 16)
     if not width or not height:
         raise _make_damaged_error("PNG", "no width or no height")
     has_alpha |= color_type in _COLOR_TYPES_WITH_ALPHA
     # Other chunks are not passed on: libpng warns on stderr about many harmless ones (mostly color
     # profiles), and later frames of an animation are not needed.
     pixels = data[:position] if kept is None else bytes(kept)
-    return Header("PNG", width, height, orientation, has_alpha, pixels)
+    pixel_bytes = _PNG_CHANNELS.get(color_type, 4) * max(bits // 8, 1)
+    return Header("PNG", width, height, orientation, has_alpha, pixels, pixel_bytes=pixel_bytes)
 
 
 # ---------------------------------------------------------------- WebP (RFC 9649)
@@ -261,7 +282,9 @@ def _read_webp(data: bytes) -> Header:
             width, height, has_alpha = _WEBP_SIZES[kind](data[body : body + 10])
     if not width or not has_pixels:
         raise _make_damaged_error("WebP", "no picture in it")
-    return Header("WebP", width, height, orientation, has_alpha, data)
+    return Header(
+        "WebP", width, height, orientation, has_alpha, data, pixel_bytes=4, extra_pixel_bytes=4
+    )
 
 
 def _read_webp_extended(body: bytes) -> tuple[int, int, bool]:

@@ -10,24 +10,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fer_batch.concurrency import group_chunks
+from fer_batch.concurrency import group_chunks, map_in_order
 from fer_batch.deletion import erasure, retention
 from fer_batch.errors import PermanentError
 from fer_batch.facilities.capture_days import check_has_begun
 from fer_batch.facilities.registry import Facility
-from fer_batch.imaging.decoding import ImageLimits, Pixels, silence_decoders
-from fer_batch.imaging.faces import ExtractedFaces, FaceDetector, extract_faces
+from fer_batch.imaging.faces import ExtractedFaces
+from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.model import active_model
 from fer_batch.model.classifier import Classifier, Cnn
 from fer_batch.model.probabilities import CALLED_CLASSES, Probabilities, call_classes
 from fer_batch.pipeline.day_listing import DayListing
+from fer_batch.pipeline.scoring import MICRO_BATCHES_PER_THREAD, group_micro_batches
 from fer_batch.records import Batch, FetchedImage
 from fer_batch.satisfaction.figures import MIN_FACES
 from fer_batch.settings import Settings
@@ -59,8 +60,21 @@ def compare_cnns(
     classifiers = Classifier(settings, first), Classifier(settings, second)
     results: tuple[list[Probabilities], list[Probabilities]] = ([], [])
     images = 0
-    with silence_decoders(), BucketReader(settings, facility) as reader:
-        crops = _read_crops(settings, facility, reader, batch, erased)
+    with (
+        BucketReader(settings, facility) as reader,
+        Decoders(settings) as decoders,
+        ThreadPoolExecutor(settings.threads) as threads,
+    ):
+        fetched = _fetch_images(facility, reader, batch, erased)
+        extracted = map_in_order(
+            threads,
+            lambda images: decoders.extract(images, facility.image_kind),
+            group_micro_batches(fetched),
+            size=MICRO_BATCHES_PER_THREAD * settings.threads,
+        )
+        crops = (
+            item.crops for items in extracted for item in items if isinstance(item, ExtractedFaces)
+        )
         for chunk in group_chunks(crops, _CHUNK_IMAGES):
             images += len(chunk)
             faces = np.concatenate(chunk)
@@ -108,27 +122,18 @@ def _load_erased(settings: Settings, batch: Batch) -> frozenset[bytes]:
         return erasure.load_erased_keys(connection, batch.facility_id)
 
 
-def _read_crops(
-    settings: Settings,
-    facility: Facility,
-    reader: BucketReader,
-    batch: Batch,
-    erased: frozenset[bytes],
-) -> Iterator[Pixels]:
-    """The crops of each image that can be read and was not erased."""
+def _fetch_images(
+    facility: Facility, reader: BucketReader, batch: Batch, erased: frozenset[bytes]
+) -> Iterator[FetchedImage]:
+    """The images that can be read and were not erased."""
     images = (
         listed.build_image(batch)
         for listed in DayListing(reader, facility, batch.capture_day).list()
         if hashlib.sha256(listed.key.encode(errors="surrogatepass")).digest() not in erased
     )
-    cv2.setNumThreads(settings.threads)
-    limits = ImageLimits.from_settings(settings)
-    detector = FaceDetector(settings) if facility.image_kind == "frames" else None
     for fetched in reader.fetch_many(images):
         if isinstance(fetched, FetchedImage):
-            extracted = extract_faces(fetched, facility.image_kind, limits, detector)
-            if isinstance(extracted, ExtractedFaces):
-                yield extracted.crops
+            yield fetched
 
 
 def _summarize_cnn(classifier: Classifier, called: NDArray[np.intp]) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """The in-flight register: what a scoring process works on, so that a death can be attributed.
 
-An image can end the process that decodes it: a decoder crashes, memory runs out, a loop never
-ends. The scoring process writes each image into a slot of a small shared file before it touches
-the bytes, and into one slot the key range that it has begun; the supervisor reads the slots when
-the process has died or hangs. Each decoding thread has one slot. What to do with a suspect is
-decided in supervisor.py.
+The scoring process can be ended while it works on an image: memory runs out, or somebody kills it.
+It writes the images of a request into a slot of a small shared file before it sends their bytes to
+a decoder, and into one slot the key range that it has begun; the supervisor reads the slots when
+the process has died. Each thread has one slot. What to do with a suspect is decided in
+supervisor.py. An image that ends only its decoder is handled in imaging/sandbox.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from fer_batch.pipeline.jobs import IMAGE
 from fer_batch.records import Image
 
 _SLOT_BYTES = 128 * 1024
 """The longest key that PostgreSQL can index has 2,700 bytes; JSON may write each as six characters.
 The rest is for the ETag, whose length an S3 server chooses."""
 _HEADER = struct.Struct("<dI")
+_IMAGES = TypeAdapter(list[Image])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +64,14 @@ class InFlightRegister:
         _HEADER.pack_into(self._map, 0, time.monotonic(), index + 1)
 
     @contextmanager
-    def track(self, image: Image) -> Iterator[None]:
-        """Keep the image in this thread's slot while the block runs.
+    def track(self, *images: Image) -> Iterator[None]:
+        """Keep the images in this thread's slot while the block runs.
 
-        An ETag that does not fit is left out. An image whose key alone does not fit is not recorded
-        at all: a crash is then attributed to its facility.
+        ETags that do not fit are left out. Images whose keys do not fit either are not recorded: a
+        crash is then attributed to their facility.
         """
         offset = self._get_offset()
-        text = _dump_fitting(image)
+        text = _dump_fitting(images)
         start = offset + _HEADER.size
         self._map[start : start + len(text)] = text
         _HEADER.pack_into(self._map, offset, time.monotonic(), len(text))
@@ -93,10 +93,10 @@ class InFlightRegister:
         return offset
 
 
-def _dump_fitting(image: Image) -> bytes:
-    """The image as JSON that fits into a slot: if necessary without its ETag, or empty."""
-    for candidate in (image, replace(image, etag="")):
-        text = IMAGE.dump_json(candidate)
+def _dump_fitting(images: Sequence[Image]) -> bytes:
+    """The images as JSON that fits into a slot: if necessary without ETags, or empty."""
+    for candidates in (list(images), [replace(image, etag="") for image in images]):
+        text = _IMAGES.dump_json(candidates)
         if len(text) <= _SLOT_BYTES - _HEADER.size:
             return text
     return b""
@@ -114,7 +114,7 @@ def create_register(path: Path, slots: int) -> None:
 
 def read_register(path: Path) -> list[InFlightImage]:
     """The images that are being decoded or, after a crash, were being decoded."""
-    images = []
+    images: list[InFlightImage] = []
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         for offset in range(_SLOT_BYTES, size, _SLOT_BYTES):
@@ -122,7 +122,8 @@ def read_register(path: Path) -> list[InFlightImage]:
             if length:
                 text = os.pread(file.fileno(), length, offset + _HEADER.size)
                 with suppress(ValidationError):  # read while it was being rewritten
-                    images.append(InFlightImage(IMAGE.validate_json(text), since_s))
+                    tracked = _IMAGES.validate_json(text)
+                    images += [InFlightImage(image, since_s) for image in tracked]
     return images
 
 

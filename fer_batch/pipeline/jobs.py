@@ -64,7 +64,6 @@ JOB = TypeAdapter(Job)
 SHARD = TypeAdapter(Shard)
 SHARDS = TypeAdapter(list[Shard])
 RESULT = TypeAdapter(ShardResult)
-IMAGE = TypeAdapter(Image)
 
 
 def dump_json(adapter: TypeAdapter[Any], value: object) -> Any:

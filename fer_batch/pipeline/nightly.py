@@ -1,7 +1,7 @@
 """A run: the steps of the nightly job for selected facilities and days, in order.
 
-Airflow calls the steps one by one through the `fer-batch` command; `fer-batch run` calls all of
-them in one process. Both use `Run`, so each step is implemented once. A step reads its input from
+Airflow calls the steps one by one through the `fer-batch` command; `whole_run` calls all of them in
+one process. Both use `Run`, so each step is implemented once. A step reads its input from
 the tables, writes its result to them, and can be repeated at any time. How a step works is left to
 its module.
 """
@@ -9,12 +9,12 @@ its module.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from fer_batch.errors import (
     ConfigurationError,
@@ -29,24 +29,21 @@ from fer_batch.log import get_logger
 from fer_batch.pipeline.jobs import Job, ShardResult
 from fer_batch.pipeline.selection import Selection
 from fer_batch.records import Batch, ListedImage, Shard
-from fer_batch.settings import Settings, to_environment
+from fer_batch.settings import Settings
 from fer_batch.testing.failpoints import failpoint
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
+    from fer_batch.digests.notify import Preview, Sent
     from fer_batch.model.classifier import Cnn
     from fer_batch.pipeline.listing import BatchListing
 
 log = get_logger(__name__)
 
-Out = TypeVar("Out")
-
 SUMMARY_BATCH = 500
 """Facility days that one transaction summarizes. Each takes a lock, and PostgreSQL has a few
 thousand locks for all sessions together."""
-IMAGE_DEADLINE_S = 60.0
-"""A scoring process that decodes one image for longer than this is killed."""
 
 
 class Run:
@@ -215,6 +212,7 @@ class Run:
         """
         from fer_batch.database import connections, results
         from fer_batch.pipeline import supervisor
+        from fer_batch.pipeline.process_environment import build_environment
 
         job = Job(
             shard,
@@ -226,11 +224,12 @@ class Run:
         limits = supervisor.ProcessLimits(
             deadline_s=self.settings.score_deadline_s,
             memory_mb=self.settings.score_memory_mb,
-            image_s=IMAGE_DEADLINE_S,
             threads=self.settings.threads,
         )
         failpoint("score.before")
-        result = supervisor.score_shard(job, limits, to_environment(self.settings))
+        ids = {key_range.batch.facility_id for key_range in shard.ranges}
+        facilities = [f for name, f in self.registry.facilities.items() if name in ids]
+        result = supervisor.score_shard(job, limits, build_environment(self.settings, facilities))
         failpoint("score.after")
         # The result lacks what processes that died had written.
         with connections.translate_errors(), self.engine.connect() as connection:
@@ -335,7 +334,7 @@ class Run:
             for invalid in self.invalid_facilities.values()
         ]
         return of_registry + checks.check_data(
-            self.engine, self.batches, self.model_version, self.selection.run_id
+            self.engine, self.batches, self.model_version, self.selection.run_id, self.settings
         )
 
     def report(self, findings: Sequence[Mapping[str, Any]] | None = None) -> Path:
@@ -359,84 +358,39 @@ class Run:
         failpoint("report.after")
         return path
 
+    def export(self) -> list[dict[str, Any]]:
+        """Export the published figures of all facilities to the places of the settings.
 
-def score_shards(
-    run: Run, shards: Iterable[Shard]
-) -> tuple[list[tuple[Shard, ShardResult]], RetryableError | PermanentError | None]:
-    """Score the shards one after another.
+        Returns what was done in each place; nothing if no place is set.
+        """
+        from fer_batch.export import places, publishing
 
-    Returns those that succeeded with their results, and the error of the others: the first
-    retryable one, otherwise the first.
-    """
-    done: list[tuple[Shard, ShardResult]] = []
-    failure: RetryableError | PermanentError | None = None
-    for shard in shards:
-        try:
-            done.append((shard, run.score_shard(shard)))
-        except (RetryableError, PermanentError) as error:
-            log.error("shard failed", shard=shard.name, error=str(error))
-            # A retryable error takes precedence: a retry then completes that shard as well.
-            if not isinstance(failure, RetryableError):
-                failure = error if isinstance(error, RetryableError) else failure or error
-    return done, failure
+        opened = places.open_places(self.settings)
+        return [asdict(each) for each in publishing.export(self.engine, opened)] if opened else []
 
+    def notify(
+        self, subscriptions: Sequence[str] = (), *, resend: bool = False
+    ) -> tuple[list[Sent], FerError | None]:
+        """Send the digests that are due after this run; what became of each, and an error.
 
-@dataclass(slots=True)
-class NightResult:
-    """What a whole run returned.
+        `subscriptions` limits them to these names.
+        """
+        from fer_batch.digests import notify
 
-    `summaries`, `findings` and `report`, the path of the report, are None if their step failed.
-    `failure` is the error of a failed step: the first retryable one, otherwise the first; None if
-    no step failed.
-    """
+        night = notify.Night(
+            self.selection.capture_day,
+            self.selection.run_id,
+            datetime.now(UTC),
+            [*self.facilities, *self.invalid_facilities],
+            list(self.registry.facilities),
+            resend,
+        )
+        return notify.send_digests(self.engine, self.settings, night, subscriptions)
 
-    summaries: list[dict[str, Any]] | None = None
-    findings: list[dict[str, Any]] | None = None
-    report: Path | None = None
-    failure: Exception | None = None
+    def preview_digests(self, subscriptions: Sequence[str] = ()) -> list[Preview]:
+        """The digests of the capture day; nothing is sent."""
+        from fer_batch.digests import notify
 
-    def attempt(self, step: Callable[[], Out]) -> Out | None:
-        """The result of a step; None if it failed, and then its error is logged and kept."""
-        try:
-            return step()
-        except Exception as error:
-            if isinstance(error, FerError):
-                log.error("step failed", error=str(error))
-            else:
-                log.exception("step failed")
-            if not isinstance(self.failure, RetryableError):
-                is_retryable = isinstance(error, RetryableError)
-                self.failure = error if is_retryable else self.failure or error
-            return None
-
-
-def run_steps(run: Run) -> NightResult:
-    """Run all steps in this process, scoring in a separate one.
-
-    A step that fails prevents the same steps as in Airflow: without a listing nothing is scored,
-    but summaries, checks and report are always done. Raises what opening the database raises, and
-    ConfigurationError for a day whose rows were deleted.
-    """
-    night = NightResult()
-    if run.engine and run.batches:  # without the database no step would succeed
-        night.attempt(lambda: _score_images(run))
-    night.summaries = night.attempt(run.summarize)
-    night.findings = night.attempt(run.check_data)
-    night.report = night.attempt(lambda: run.report(night.findings))
-    return night
-
-
-def _score_images(run: Run) -> None:
-    run.sync_facilities()
-    run.list_images()
-    _, failure = score_shards(run, run.plan_shards())
-    if failure is not None:
-        raise failure
-
-
-def run_night(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Run all steps as `run_steps`; returns summaries and findings, or raises the failure."""
-    night = run_steps(run)
-    if night.failure is not None:
-        raise night.failure
-    return night.summaries or [], night.findings or []
+        return notify.preview_digests(
+            self.engine, self.settings, self.selection.capture_day, subscriptions
+        )

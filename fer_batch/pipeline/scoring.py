@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import gc
 import itertools
-import signal
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import TypeVar
 
-import cv2
 import numpy as np
 import sqlalchemy as sa
 
@@ -37,8 +35,8 @@ from fer_batch.errors import (
 )
 from fer_batch.facilities.loading import Registry, load_registry
 from fer_batch.facilities.registry import Facility
-from fer_batch.imaging.decoding import ImageLimits
-from fer_batch.imaging.faces import ExtractedFaces, FaceDetector, ImageKind, extract_faces
+from fer_batch.imaging.faces import ExtractedFaces, ImageKind
+from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.log import get_logger
 from fer_batch.model import active_model
 from fer_batch.model.classifier import Classifier, score_faces
@@ -62,9 +60,11 @@ from fer_batch.testing.failpoints import failpoint
 
 log = get_logger(__name__)
 
-MICRO_BATCH_IMAGES, MICRO_BATCH_BYTES = 16, 64_000
-"""Images that a thread decodes per task. Handing over a crop costs more than decoding it; a frame
-is a micro-batch alone."""
+Fetched = TypeVar("Fetched", bound=FetchedImage | ImageScore)
+
+MICRO_BATCH_IMAGES, MICRO_BATCH_BYTES = 64, 64_000
+"""Images that a thread sends to its decoder at once. Handing over a crop costs more than decoding
+it; a frame is a micro-batch alone."""
 MICRO_BATCHES_PER_THREAD = 2
 RETRY_MIN_IMAGES, RETRY_MIN_SHARE = 10, 0.2
 """If at least this many images of a key range of the capture day, and at least this share of it,
@@ -75,7 +75,7 @@ class ShardScorer:
     """Scores shards with two thread pools, for decoding and for writing; `with` ends them.
 
     After an error, waiting images are not decoded any more; a chunk that is being written is
-    finished. `engine`, `classifier` and `in_flight` are not closed here.
+    finished. `engine`, `classifier`, `decoders` and `in_flight` are not closed here.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class ShardScorer:
         settings: Settings,
         registry: Registry,
         classifier: Classifier,
+        decoders: Decoders,
         run_id: str,
         capture_day: date,
         rescore_before: datetime | None,
@@ -93,22 +94,21 @@ class ShardScorer:
         self._settings = settings
         self._registry = registry
         self._classifier = classifier
+        self._decoders = decoders
         self._run_id = run_id
         self._capture_day = capture_day
         self._rescore_before = rescore_before
         self._in_flight = in_flight
-        self._limits = ImageLimits.from_settings(settings)
-        self._detectors = threading.local()
         self._quarantined: set[Image] = set()
-        # The same threads for all ranges: each has its slot of the register and its detector.
-        self._decoders = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
+        # The same threads for all ranges: each has its slot of the register and its decoder.
+        self._threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="decode")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
     def __enter__(self) -> ShardScorer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._decoders.shutdown(cancel_futures=True)
+        self._threads.shutdown(cancel_futures=True)
         self._writer.shutdown()
 
     def quarantine(self, images: Sequence[Image]) -> None:
@@ -152,8 +152,8 @@ class ShardScorer:
         facility = self._get_permitted_facility(key_range.batch)
         with BucketReader(self._settings, facility) as reader:
             extracted = map_in_order(
-                self._decoders,
-                lambda items: [self._extract(item, facility.image_kind) for item in items],
+                self._threads,
+                lambda items: self._extract(items, facility.image_kind),
                 group_micro_batches(
                     reader.fetch_many(
                         self._list_unfinished(key_range),
@@ -222,38 +222,21 @@ class ShardScorer:
             return ledger.sample_images(connection, batch, 2 * ASKED_AFTER_REFUSALS)
 
     def _extract(
-        self, fetched: FetchedImage | ImageScore, kind: ImageKind
-    ) -> ExtractedFaces | ImageScore:
-        """Decode an image and crop its faces. An unexpected error ends the process.
-
-        So such an error costs one image and not the shard: the process dies with the image in the
-        in-flight register, as it does when a decoder crashes.
-        """
-        failpoint("fetch.after")
-        if isinstance(fetched, ImageScore):
-            return fetched
-        failpoint("decode.before")
-        detector = self._get_detector(kind)
-        image = fetched.image
-        with self._in_flight.track(image):
-            failpoint("decode.during")
-            try:
-                extracted = extract_faces(fetched, kind, self._limits, detector)
-            except Exception:
-                log.exception("decoding failed", facility=image.batch.facility_id, key=image.key)
-                signal.raise_signal(signal.SIGABRT)
-                raise
-        failpoint("decode.after")
-        return extracted
-
-    def _get_detector(self, kind: ImageKind) -> FaceDetector | None:
-        """This thread's face detector, as detectors are not thread-safe; None for crops."""
-        if kind == "crops":
-            return None
-        if not hasattr(self._detectors, "detector"):
-            self._detectors.detector = FaceDetector(self._settings)
-        detector: FaceDetector = self._detectors.detector
-        return detector
+        self, items: Sequence[FetchedImage | ImageScore], kind: ImageKind
+    ) -> list[ExtractedFaces | ImageScore]:
+        """Have the images of a micro-batch decoded and their faces cropped."""
+        for _ in items:
+            failpoint("fetch.after")
+        fetched = [item for item in items if isinstance(item, FetchedImage)]
+        for _ in fetched:
+            failpoint("decode.before")
+        with self._in_flight.track(*(item.image for item in fetched)):
+            for _ in fetched:
+                failpoint("decode.during")
+            extracted = iter(self._decoders.extract(fetched, kind))
+        for _ in fetched:
+            failpoint("decode.after")
+        return [item if isinstance(item, ImageScore) else next(extracted) for item in items]
 
     def _classify(self, chunk: list[ExtractedFaces | ImageScore]) -> list[ImageScore]:
         """Classify all faces of a chunk at once; images that already have a score keep it."""
@@ -302,18 +285,21 @@ def run_job(settings: Settings, text: str, register: Path) -> int:
     `register` is the file of the in-flight register. Returns the exit code.
     """
     job = JOB.validate_json(text)
-    cv2.setNumThreads(1)  # decoding has its own threads; OpenCV's would be added to them
-    classifier = Classifier(settings, active_model.load_version(settings, job.model_version))
-    with ShardScorer(
-        connections.create_engine(settings),
-        settings,
-        load_registry(settings.facilities_file, settings),
-        classifier,
-        job.run_id,
-        job.capture_day,
-        job.rescore_before,
-        InFlightRegister(register),
-    ) as scorer:
+    # The decoders first: their process starts while this one loads the CNN.
+    with (
+        Decoders(settings) as decoders,
+        ShardScorer(
+            connections.create_engine(settings),
+            settings,
+            load_registry(settings.facilities_file, settings),
+            Classifier(settings, active_model.load_version(settings, job.model_version)),
+            decoders,
+            job.run_id,
+            job.capture_day,
+            job.rescore_before,
+            InFlightRegister(register),
+        ) as scorer,
+    ):
         gc.freeze()  # what is loaded by now stays loaded: the collector need not visit it
         if job.quarantined:
             scorer.quarantine(job.quarantined)
@@ -324,11 +310,9 @@ def run_job(settings: Settings, text: str, register: Path) -> int:
     return 0
 
 
-def group_micro_batches(
-    items: Iterable[FetchedImage | ImageScore],
-) -> Iterator[list[FetchedImage | ImageScore]]:
+def group_micro_batches(items: Iterable[Fetched]) -> Iterator[list[Fetched]]:
     """Group items into lists of `MICRO_BATCH_IMAGES`, or fewer at `MICRO_BATCH_BYTES`."""
-    micro_batch: list[FetchedImage | ImageScore] = []
+    micro_batch: list[Fetched] = []
     size_bytes = 0
     for item in items:
         micro_batch.append(item)

@@ -19,7 +19,6 @@ of the facility continues.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -39,6 +38,7 @@ from fer_batch.errors import PermanentError, ScoringProcessError
 from fer_batch.log import get_logger
 from fer_batch.pipeline import in_flight
 from fer_batch.pipeline.jobs import JOB, RESULT, Job, ShardResult
+from fer_batch.pipeline.processes import measure_resident_mb
 from fer_batch.records import Image, KeyRange, Shard
 
 log = get_logger(__name__)
@@ -56,7 +56,6 @@ MAX_MESSAGE_CHARACTERS = 2000
 POLL_S = 0.1
 _NAMED_FACILITIES = 5
 _BLAS_LIBRARIES = ("OMP", "OPENBLAS", "MKL")
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +63,11 @@ class ProcessLimits:
     """The limits of the scoring processes of a shard.
 
     `deadline_s` is the time for all of them together, `memory_mb` the memory of each of them,
-    `image_s` the time for one image. `threads` applies to each library with its own threads.
+    without that of its decoders. `threads` applies to each library with its own threads.
     """
 
     deadline_s: float
     memory_mb: int
-    image_s: float
     threads: int
 
 
@@ -81,10 +79,9 @@ def score_shard(
 ) -> ShardResult:
     """Score a shard in scoring processes, one after another, until each facility is done.
 
-    `environment` is added to this process's environment and contains the settings of the scoring
-    process. Raises PermanentError with the message of a scoring process; raises ScoringProcessError
-    if a facility could not be finished because its scoring processes died, once the others are
-    done.
+    `environment` is the whole environment of the scoring process, with its settings. Raises
+    PermanentError with the message of a scoring process; raises ScoringProcessError if a facility
+    could not be finished because its scoring processes died, once the others are done.
     """
     with tempfile.TemporaryFile() as file:  # unnamed, so that a crash leaves no keys on disk
         launcher = _Launcher(limits, environment, command, file.fileno())
@@ -268,7 +265,6 @@ class _Launcher:
             stdout=stdout,
             pass_fds=[self._register_fd],
             env={
-                **os.environ,
                 **self._environment,
                 **build_thread_limits(self.limits.threads),
                 **self._compute_time_left(),
@@ -357,9 +353,6 @@ class _ScoringProcess:
                 return _Exit(None, f"grew to {used_mb} MB, over {limits.memory_mb} MB")
             if os.fstat(stdout.fileno()).st_size > MAX_OUTPUT_BYTES:
                 return _Exit(None, f"wrote more than {MAX_OUTPUT_BYTES / 1e6:.0f} MB to stdout")
-            for tracked in in_flight.read_register(self._launcher.register):
-                if now - tracked.since_s > limits.image_s:
-                    return _Exit(None, f"hung on one image for {limits.image_s:.0f} s")
             index, since = self._find_range(started)
             if self._interruptible[self._positions[index]] and now - since > self._deadline - now:
                 return _Exit(None, "took half of the time while others wait", is_interrupted=True)
@@ -397,21 +390,3 @@ def build_thread_limits(threads: int) -> dict[str, str]:
     """
     blas = {f"{library}_NUM_THREADS": str(threads) for library in _BLAS_LIBRARIES}
     return {**blas, "TOKIO_WORKER_THREADS": str(threads)}
-
-
-def measure_resident_mb(pid: int) -> int:
-    """Resident memory of a process in MB; 0 if it is gone."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (FileNotFoundError, ProcessLookupError, IndexError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE") // 1_000_000
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Make the kernel (Linux) kill this process when its parent ends."""
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before the call
-        os.kill(os.getpid(), signal.SIGKILL)

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 
 from fer_batch.errors import ConfigurationError
-from fer_batch.imaging.decoding import ImageLimits, Pixels, decode_image
+from fer_batch.imaging.decoding import Pixels
+from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.predict.prediction import escape_text, is_multiple
 from fer_batch.records import Box, CalledClass, FaceScore, FetchedImage, ImageScore
-from fer_batch.settings import Settings
 
 LONG_SIDE_PX = 800
 """Smaller images are enlarged to about this, by an integer factor, so that labels are legible."""
@@ -44,10 +44,10 @@ class AnnotationWriter:
     not match the source, and where images of the source could be overwritten.
     """
 
-    def __init__(self, target: Path, source: str, settings: Settings) -> None:
+    def __init__(self, target: Path, source: str, decoders: Decoders) -> None:
         self._target = target
         self._source = source
-        self._settings = settings
+        self._decoders = decoders
         self._is_folder = target.is_dir() or is_multiple(source)
         self._written: set[Path] = set()
         if not self._is_folder and target.suffix.lower() not in {".png", *_JPEG}:
@@ -93,7 +93,7 @@ class AnnotationWriter:
         if self._is_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
         extension = ".jpg" if path.suffix.lower() in _JPEG else ".png"
-        path.write_bytes(annotate(fetched.data, faces, self._settings, extension))
+        path.write_bytes(annotate(self._decoders.decode_pixels(fetched), faces, extension))
         return path
 
     def _choose_path(self, source: str) -> Path:
@@ -122,16 +122,13 @@ class AnnotationWriter:
         return Path(source).name
 
 
-def annotate(
-    data: bytes, faces: Sequence[FaceScore], settings: Settings, extension: str = ".png"
-) -> bytes:
-    """Mark the faces in an image and encode it in the format of the extension; small images are
-    enlarged.
+def annotate(pixels: Pixels, faces: Sequence[FaceScore], extension: str = ".png") -> bytes:
+    """Mark the faces in a copy of H×W×3 blue-green-red pixels and encode it in the format of the
+    extension; small images are enlarged.
 
     Green is happy, blue is sad, gray is neither; the bar under the label shows p_happy, p_sad
-    and p_neither in the same colors. Raises UndecodableImageError as `decode_image` does.
+    and p_neither in the same colors.
     """
-    pixels = decode_image(data, ImageLimits.from_settings(settings))
     zoom = min(max(1, round(LONG_SIDE_PX / max(pixels.shape[:2]))), MAX_ZOOM)
     drawn = np.asarray(
         cv2.resize(pixels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC), np.uint8

@@ -18,13 +18,9 @@ from typing import Any
 import numpy as np
 
 from fer_batch.errors import ConfigurationError
-from fer_batch.imaging.decoding import (
-    ImageLimits,
-    UndecodableImageError,
-    check_bytes,
-    silence_decoders,
-)
-from fer_batch.imaging.faces import ExtractedFaces, FaceDetector, ImageKind, extract_faces
+from fer_batch.imaging.decoding import ImageLimits, UndecodableImageError, check_bytes
+from fer_batch.imaging.faces import ExtractedFaces, ImageKind
+from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.model import active_model
 from fer_batch.model.classifier import Classifier, score_faces
 from fer_batch.predict import downloads
@@ -185,21 +181,18 @@ def _read_objects(source: str, settings: Settings) -> Iterator[FetchedImage | Im
 
 
 class Predictor:
-    """The active CNN and the face detector of the settings. Raises ModelError if either is
-    invalid."""
+    """The active CNN, which gets what `decoders` return. Raises ModelError if it is invalid."""
 
-    def __init__(self, settings: Settings, *, is_crop: bool = False) -> None:
-        self._limits = ImageLimits.from_settings(settings)
+    def __init__(self, settings: Settings, decoders: Decoders, *, is_crop: bool = False) -> None:
         self._classifier = Classifier(settings, active_model.load_active(settings).cnn)
+        self._decoders = decoders
         self._kind: ImageKind = "crops" if is_crop else "frames"
-        self._detector = None if is_crop else FaceDetector(settings)
 
     def predict(self, fetched: FetchedImage | ImageScore) -> Prediction:
         """Score an image; one that could not be fetched or decoded keeps its outcome."""
         if isinstance(fetched, ImageScore):
             return Prediction(fetched)
-        with silence_decoders():
-            extracted, kind, note = self._extract(fetched)
+        extracted, kind, note = self._extract(fetched)
         if isinstance(extracted, ImageScore):
             return Prediction(extracted)
         faces = score_faces(
@@ -218,14 +211,14 @@ class Predictor:
 
     def _extract(self, fetched: FetchedImage) -> tuple[ExtractedFaces | ImageScore, ImageKind, str]:
         """The image's crops, how it was treated, and a note if that differs from the request."""
-        extracted = extract_faces(fetched, self._kind, self._limits, self._detector)
+        (extracted,) = self._decoders.extract([fetched], self._kind)
         if (
             isinstance(extracted, ImageScore)
             or extracted.faces
             or max(extracted.width_px, extracted.height_px) > CROP_LIKE_PX
         ):
             return extracted, self._kind, ""
-        as_crop = extract_faces(fetched, "crops", self._limits, None)
+        (as_crop,) = self._decoders.extract([fetched], "crops")
         note = f"no face was found; at most {CROP_LIKE_PX} px, so the whole image is the face"
         return as_crop, "crops", note
 

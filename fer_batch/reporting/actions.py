@@ -1,7 +1,8 @@
 """What to do next about a facility, one sentence each.
 
-An action follows from a finding of the data checks, from the cameras of the last days, from the
-images that were not scored, from the end of the permission, or from a verdict that is open.
+An action follows from an open finding, from the cameras of the last days, from the images that were
+not scored, from the end of the permission, or from a verdict that is open. An acknowledged finding
+has none: somebody takes care of it already.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ GENERAL = {
     "technical": "The data are not in order. Ask the operator of fer-batch to look at the findings",
     "not scored": "Many images were not scored. Check what the cameras see; the reasons are below",
     "retry": "Images could not be read. The next run tries again; look at the findings below",
+    "below target": "The happy rate is clearly below the target. Find out what is different there",
+    "fell": "The happy rate fell clearly since last week. Find out what changed",
+    "unusual": "A share is unusual for the facility. Look at what its cameras see",
+    "closed day": "Images were taken on a closed day. Check the closed weekdays and the time zone",
     "names": "Keys tell no capture time. Ask the operator of fer-batch to check the name template",
     "findings": "The data checks found something. Look at the findings below",
     "audit": "Audit faces of the facility: more faces alone would not settle the target",
@@ -59,11 +64,24 @@ _BY_CHECK = {
     "images_to_retry": "retry",
     "many_images_not_scored": "not scored",
     "names_without_time": "names",
-    "listing_failed": "technical",
     "no_permission": "permission",
-    "invalid_in_registry": "technical",
-    "thumbnails": "technical",
+    "rate_below_target": "below target",
+    "rate_fell": "fell",
+    "unusual_share": "unusual",
+    "images_on_closed_day": "closed day",
+    **dict.fromkeys(
+        (
+            *("face_count_differs", "images_not_listed", "images_without_outcome"),
+            *("invalid_in_registry", "listing_failed", "outcome_hits_many"),
+            *("probabilities_do_not_sum_to_one", "result_without_image"),
+            *("summary_differs_from_recount", "summary_missing", "thumbnails"),
+            "unknown_model_version",
+        ),
+        "technical",
+    ),
 }
+"""The kind for each check. A test fails if one is missing; findings of other versions of fer-batch,
+whose checks are not known, have the kind `technical` or `findings`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,23 +160,21 @@ def _from_cameras(each: FacilityRows) -> list[Action]:
 
 
 def _from_findings(each: FacilityRows) -> list[Action]:
-    since = each.as_of["capture_day"] if each.as_of is not None else date.min
     actions = []
-    for row in each.findings:
-        if row["capture_day"] < since:
+    for finding in each.open_findings:
+        if finding.state != "open":
             continue
-        other = "technical" if row["severity"] == "error" else "findings"
-        kind = _BY_CHECK.get(row["check_name"], other)
-        day = each.days.get(row["capture_day"])
+        other = "technical" if finding.severity == "error" else "findings"
+        kind = _BY_CHECK.get(finding.check, other)
+        day = each.days.get(finding.last_day)
         if kind == "no images" and day is not None and not day["is_complete"]:
             kind = "findings"  # images may arrive before the day is over
         sentence = f"{GENERAL[kind]}."
-        camera = row["finding"].partition(":")[0]
-        if kind in ("frozen camera", "poster") and camera.startswith("camera "):
+        if kind in ("frozen camera", "poster") and finding.subject:
             what = "repeats the same picture. Restart it."
             if kind == "poster":
                 what = "shows a face that never moves, such as on a poster. Cover it, or turn it."
-            sentence = f"Camera {camera.removeprefix('camera ')} {what}"
+            sentence = f"Camera {finding.subject} {what}"
         actions.append(Action(kind, sentence))
     return actions
 

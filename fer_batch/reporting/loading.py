@@ -1,23 +1,23 @@
-"""Reads from the database what a report shows, and stores the findings of the run that writes it.
+"""Reads from the database what a report shows.
 
 A report is about all facilities of the registry, but a run checks only its own. So the findings of
-each run are kept in the table `finding`, and the report shows those of all.
+each run are stored (package `findings`), and the report shows those of all.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from fer_batch.database import tables
 from fer_batch.database.statements import load_statements
 from fer_batch.facilities.registry import WEEKDAYS
-from fer_batch.records import Batch
+from fer_batch.findings import history
+from fer_batch.findings.history import StoredFinding
 from fer_batch.satisfaction.intervals import Floats
 from fer_batch.satisfaction.revisions import Confusions
 
@@ -40,8 +40,10 @@ class FacilityRows:
     `days` are the newest daily summaries by day, oldest first; `as_of` is the newest complete one
     with customers, with its sums in `totals`. `periods` are the week and the four weeks that ended
     in the last seven days; `weeks` those of the last four weeks by last day, of a facility that
-    publishes by week. `changes` are those of days and weeks, oldest first. The other rows are
-    newest first.
+    publishes by week. `earlier` has, by period (`day`, `week`), the summary with its sums of the
+    same weekday or week before `as_of` and the newest week. `changes` are those of days and weeks,
+    oldest first. `findings` is what each day shows, `open_findings` are the problems that are not
+    closed. The other rows are newest first.
     """
 
     facility: Row
@@ -49,10 +51,12 @@ class FacilityRows:
     as_of: Row | None
     periods: Sequence[Row] = ()
     weeks: Mapping[date, Row] = field(default_factory=dict)
+    earlier: Mapping[str, Row] = field(default_factory=dict)
     changes: Sequence[Row] = ()
     revisions: Sequence[Row] = ()
     findings: Sequence[Row] = ()
     batches: Sequence[Row] = ()
+    open_findings: Sequence[StoredFinding] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +69,6 @@ class ReportRows:
     confusions: Mapping[str, Floats | None] = field(default_factory=dict)
     unknown: Sequence[Row] = ()
     made_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-
-
-def store_findings(
-    connection: sa.Connection, batches: Iterable[Batch], findings: Sequence[Row], run_id: str
-) -> None:
-    """Replace the stored findings of the batches by those of this run, `check_data`'s result."""
-    ordered = sorted(set(batches), key=lambda batch: (batch.facility_id, batch.capture_day))
-    ordered += [Batch(row["facility_id"], row["capture_day"]) for row in findings]
-    params = {
-        "facility_ids": [batch.facility_id for batch in ordered],
-        "days": [batch.capture_day for batch in ordered],
-    }
-    connection.execute(_STATEMENTS["delete_findings"], params)
-    rows = [
-        {name: row[name] for name in ("facility_id", "capture_day", "severity", "meaning")}
-        | {"check_name": row["check"], "finding": row["finding"] or "", "run_id": run_id}
-        for row in findings
-    ]
-    if rows:
-        connection.execute(sa.insert(tables.finding), rows)
 
 
 def load_rows(connection: sa.Connection, capture_day: date) -> ReportRows:
@@ -113,7 +97,12 @@ def load_rows(connection: sa.Connection, capture_day: date) -> ReportRows:
     weeks = load(_STATEMENTS["load_weeks"], month)
     changes = load(_STATEMENTS["load_changes"], loaded)
     revisions = load(_STATEMENTS["load_revisions"], month)
-    findings = load(_STATEMENTS["load_findings"], recent)
+    findings: dict[str, list[Row]] = defaultdict(list)
+    for row in history.load_days(connection, recent["first_day"], recent["last_day"]):
+        findings[row["facility_id"]].append(row)
+    open_findings: dict[str, list[StoredFinding]] = defaultdict(list)
+    for each in history.list_open_findings(connection, until=capture_day):
+        open_findings[each.facility_id].append(each)
     batches = load(_STATEMENTS["load_batches"], recent)
     as_of = {
         facility["facility_id"]: found
@@ -121,6 +110,7 @@ def load_rows(connection: sa.Connection, capture_day: date) -> ReportRows:
         if (found := find_as_of(facility, days[facility["facility_id"]])) is not None
     }
     _add_totals(connection, as_of)
+    earlier = _load_earlier(connection, as_of, periods)
     known = [facility["facility_id"] for facility in facilities]
     confusions = Confusions(connection)
     versions = {row["model_version"] for row in as_of.values()}
@@ -134,10 +124,12 @@ def load_rows(connection: sa.Connection, capture_day: date) -> ReportRows:
                 as_of.get(facility_id),
                 periods[facility_id],
                 {row["last_day"]: row for row in weeks[facility_id]},
+                earlier[facility_id],
                 changes[facility_id],
                 revisions[facility_id],
                 findings[facility_id],
                 batches[facility_id],
+                open_findings[facility_id],
             )
             for facility_id, facility in zip(known, facilities, strict=True)
         ],
@@ -166,3 +158,27 @@ def _add_totals(connection: sa.Connection, as_of: Mapping[str, dict[str, Any]]) 
     }
     for row in connection.execute(_STATEMENTS["load_totals"], params):
         as_of[row.facility_id]["totals"] = row.totals
+
+
+def _load_earlier(
+    connection: sa.Connection,
+    as_of: Mapping[str, Row],
+    periods: Mapping[str, Sequence[Row]],
+) -> dict[str, dict[str, Row]]:
+    """The summaries a week before `as_of` and the newest week, by facility and period."""
+    asked = [(facility_id, "day", row["capture_day"]) for facility_id, row in as_of.items()]
+    asked += [
+        (facility_id, "week", row["last_day"])
+        for facility_id, rows in periods.items()
+        for row in rows
+        if row["period"] == "week"
+    ]
+    params = {
+        "facility_ids": [facility_id for facility_id, _, _ in asked],
+        "periods": [period for _, period, _ in asked],
+        "days": [day - timedelta(weeks=1) for _, _, day in asked],
+    }
+    found: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in connection.execute(_STATEMENTS["load_earlier"], params).mappings():
+        found[row["facility_id"]][row["period"]] = dict(row)
+    return found

@@ -48,6 +48,16 @@ WHERE s.period <> 'day'
     AND facility.is_in_registry
 ORDER BY s.facility_id, s.period DESC, s.capture_day DESC, s.revision DESC;
 
+-- name: load_earlier
+-- The newest summaries of some facilities and periods, for the changes of totals of groups.
+SELECT DISTINCT ON (s.facility_id, s.period)
+    s.facility_id, s.period, s.capture_day AS last_day,
+    s.method, s.model_version, s.session_rule, s.design_effect, s.faces, s.totals
+FROM fer.satisfaction_summary AS s
+JOIN unnest(CAST(:facility_ids AS text[]), CAST(:periods AS text[]), CAST(:days AS date[]))
+    AS asked (facility_id, period, capture_day) USING (facility_id, period, capture_day)
+ORDER BY s.facility_id, s.period, s.revision DESC;
+
 -- name: load_weeks
 -- The newest summary of each week of the facilities that publish no days.
 SELECT DISTINCT ON (s.facility_id, s.capture_day)
@@ -99,15 +109,3 @@ SELECT facility_id, capture_day, status, reason
 FROM fer.batch
 WHERE capture_day BETWEEN :first_day AND :last_day AND status <> 'listed'
 ORDER BY facility_id, capture_day DESC;
-
--- name: load_findings
-SELECT facility_id, capture_day, check_name, severity, meaning, finding
-FROM fer.finding
-WHERE capture_day BETWEEN :first_day AND :last_day
-ORDER BY facility_id, capture_day DESC, severity, check_name, finding;
-
--- name: delete_findings
-DELETE FROM fer.finding AS f
-USING unnest(CAST(:facility_ids AS text[]), CAST(:days AS date[]))
-    AS checked (facility_id, capture_day)
-WHERE f.facility_id = checked.facility_id AND f.capture_day = checked.capture_day;

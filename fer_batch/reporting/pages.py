@@ -1,8 +1,8 @@
 """What a report says of each facility and group, from the rows of `loading`.
 
 Here it is decided which figure is shown, which facilities are above or below their target, and
-which count as changed or not measured. No figure is computed except the totals of groups. What to
-do next is left to actions.py, the charts to charts.py, and the markup to the templates.
+which count as changed or not measured. The totals of groups are left to totals.py, what to do next
+to actions.py, the charts to charts.py, and the markup to the templates.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any, Literal
 from fer_batch.reporting import actions, charts, wording
 from fer_batch.reporting.actions import Action
 from fer_batch.reporting.loading import DAYS, FacilityRows, ReportRows, Row, is_closed
+from fer_batch.reporting.totals import Total, build_totals
+from fer_batch.satisfaction.change import MAX_Q_VALUE
 from fer_batch.satisfaction.figures import is_published
-from fer_batch.satisfaction.group_totals import GroupTotal, estimate_group
 from fer_batch.satisfaction.patterns import Patterns, compute_patterns
 
 Status = Literal["above", "below", "unclear", "no target", "no rate"]
@@ -63,6 +64,7 @@ class FacilityPage:
     main: Row | None
     main_period: str
     status: Status
+    verdict: str
     sentence: str
     change: Change
     missing: str
@@ -71,6 +73,7 @@ class FacilityPage:
     days: Sequence[DayCell]
     heat_map: HeatMap | None
     revisions: Sequence[str]
+    open_findings: Sequence[str]
     findings: Sequence[str]
     not_scored: Sequence[str]
     actions: Sequence[Action]
@@ -82,8 +85,8 @@ class GroupPage:
 
     name: str
     facilities: Sequence[FacilityPage]
-    day: GroupTotal
-    week: GroupTotal
+    day: Total
+    week: Total
 
     def count(self, status: Status) -> int:
         return sum(page.status == status for page in self.facilities)
@@ -127,10 +130,19 @@ def build_report(rows: ReportRows) -> ReportPage:
     for each in rows.facilities:
         by_group.setdefault(each.facility["group_name"] or "", []).append(each)
     names = sorted(by_group, key=lambda name: (not name, name.casefold()))
+    totals = build_totals(by_group, rows)
     versions = {each.as_of["model_version"] for each in rows.facilities if each.as_of is not None}
     return ReportPage(
         rows.capture_day,
-        [_build_group(name, by_group[name], rows, top) for name in names],
+        [
+            GroupPage(
+                name,
+                [build_facility(each, rows, top) for each in by_group[name]],
+                totals[name, "day"],
+                totals[name, "week"],
+            )
+            for name in names
+        ],
         top,
         [
             f"{row['facility_id']}: {row['meaning']}{wording.format_details(row)}"
@@ -138,20 +150,6 @@ def build_report(rows: ReportRows) -> ReportPage:
         ],
         f"{rows.made_at:%Y-%m-%d %H:%M} UTC",
         sorted(version[:12] for version in versions),
-    )
-
-
-def _build_group(
-    name: str, members: Sequence[FacilityRows], rows: ReportRows, top: float
-) -> GroupPage:
-    of_day = [each.as_of for each in members if each.as_of is not None]
-    weeks = [row for each in members for row in each.periods if row["period"] == "week"]
-    newest = max((row["last_day"] for row in weeks), default=None)
-    return GroupPage(
-        name,
-        [build_facility(each, rows, top) for each in members],
-        estimate_group(of_day, rows.confusions),
-        estimate_group([row for row in weeks if row["last_day"] == newest], rows.confusions),
     )
 
 
@@ -174,6 +172,7 @@ def build_facility(each: FacilityRows, rows: ReportRows, top: float) -> Facility
         main=main,
         main_period="" if main is None else wording.name_days(main),
         status=status,
+        verdict=name_verdict(status, main),
         sentence=_describe(rated, main),
         change=find_change(each),
         missing=missing,
@@ -182,6 +181,7 @@ def build_facility(each: FacilityRows, rows: ReportRows, top: float) -> Facility
         days=days,
         heat_map=_build_heat_map(each, rows.capture_day),
         revisions=[wording.describe_revision(row) for row in each.revisions][:SHOWN_REVISIONS],
+        open_findings=[wording.describe_open_finding(found) for found in each.open_findings],
         findings=[wording.describe_finding(row) for row in each.findings],
         not_scored=wording.list_not_scored(as_of) if as_of is not None else [],
         actions=actions.list_actions(each, rows, rated),
@@ -209,6 +209,13 @@ def find_status(rated: Sequence[Row]) -> Status:
     return "unclear" if is_open else "no target"
 
 
+def name_verdict(status: Status, main: Row | None) -> str:
+    """The verdict of a status and of the summary that is shown, in words."""
+    if main is None:
+        return wording.NO_RATE
+    return wording.NOT_CLEAR if status == "unclear" else wording.name_verdict(main)
+
+
 def _describe(rated: Sequence[Row], main: Row | None) -> str:
     if main is None:
         return ""
@@ -230,7 +237,7 @@ def find_change(each: FacilityRows) -> Change:
     ]
     for row in compared:
         q_value = row["happy_q_value"]
-        if q_value is not None and q_value <= wording.MAX_Q_VALUE:
+        if q_value is not None and q_value <= MAX_Q_VALUE:
             kind: Literal["rose", "fell"] = "rose" if row["happy_change"] > 0 else "fell"
             return Change(kind, wording.describe_week_change(row))
     if compared:

@@ -11,7 +11,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,7 @@ def _render_day(
     part: str = "",
 ) -> str:
     facilities = [page for group in groups for page in group.facilities]
+    first_day = report.capture_day - timedelta(days=DAYS - 1)
     ticks = (0.0, report.top / 2, report.top)
     return _render(
         "day.html",
@@ -108,9 +109,10 @@ def _render_day(
         incomparable=[page for page in facilities if page.change.kind == "unknown"],
         missing=[page for page in facilities if page.missing],
         todo=list_all_actions(facilities),
-        with_findings=[page for page in facilities if page.findings],
+        with_findings=[page for page in facilities if page.findings or page.open_findings],
         links=links,
         sections=sections,
+        strip=f"Last {DAYS} days, {wording.format_days(first_day, report.capture_day)}",
         mondays=_list_mondays(report.capture_day),
         heights=[
             (charts.place_rate(rate, report.top), f"{wording.format_percent(rate)}")

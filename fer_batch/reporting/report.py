@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from fer_batch import console
 from fer_batch.database import connections
 from fer_batch.facilities.registry import Facility
+from fer_batch.findings import storing
 from fer_batch.records import Batch
 from fer_batch.reporting import loading, pages, rendering, store, wording
 from fer_batch.settings import Settings
@@ -34,14 +35,15 @@ def write_report(
 ) -> Path:
     """Write the report of a capture day about all facilities; returns the path of its main file.
 
-    `findings` are the findings of pipeline/checks.py for the batches of the run. They replace those
-    that the database has of these batches. The runs of several time zones each write the whole
-    report, one after another: the last one has read what all of them have stored. Raises
-    DatabaseError, StorageError, ConfigurationError and OSError.
+    `findings` are the findings of pipeline/checks.py for the batches of the run. They are stored
+    first, and stay stored if the report cannot be written. The runs of several time zones each
+    write the whole report, one after another: the last one has read what all of them have stored.
+    Raises DatabaseError, StorageError, ConfigurationError and OSError.
     """
     with connections.transaction(engine) as connection:
+        storing.store_findings(connection, batches, findings, run_id, settings)
+    with connections.transaction(engine) as connection:
         connections.lock(connection, "report")
-        loading.store_findings(connection, batches, findings, run_id)
         report = pages.build_report(loading.load_rows(connection, capture_day))
         files = rendering.render_report(report)
         return store.publish(settings, capture_day, files, rendering.render_index)
@@ -65,7 +67,7 @@ def format_cells(summary: Mapping[str, Any]) -> dict[str, str]:
         "faces": f"{summary['faces']:,}",
         "happy": wording.format_rate(summary, "happy_rate"),
         "target": _format_percent(summary["target_rate"]),
-        "verdict": "closed" if summary.get("is_closed") else summary["verdict"],
+        "verdict": wording.name_verdict(summary),
         "sad": wording.format_rate(summary, "sad_rate"),
         "not scored": not_scored or "none",
         "complete": "yes" if summary["is_complete"] else "no",

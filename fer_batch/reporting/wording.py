@@ -12,14 +12,13 @@ from datetime import date
 from typing import Any, Literal
 
 from fer_batch.console import NO_VALUE
+from fer_batch.findings.history import StoredFinding
 
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
 )
-MAX_Q_VALUE = 0.05
-"""Changes with a larger q value are not mentioned: too many of them would be chance."""
 
 COVERED = (
     "The range covers three things: few visits, repeated pictures of one visit, and the known "
@@ -31,6 +30,12 @@ NOT_COVERED = (
     "see. And an expression is not a feeling."
 )
 _CONCLUSIVE = ("satisfied", "not satisfied")
+NOT_CLEAR, NO_RATE = "not clear", "no rate"
+_VERDICTS = {
+    "satisfied": "above target",
+    "not satisfied": "below target",
+    "inconclusive": NOT_CLEAR,
+}
 
 
 def format_rate(summary: Mapping[str, Any], name: str) -> str:
@@ -46,6 +51,19 @@ def format_rate(summary: Mapping[str, Any], name: str) -> str:
 def format_percent(share: float) -> str:
     """A share from 0 to 1 in whole percents, without the sign."""
     return f"{100 * share:.0f}"
+
+
+def name_verdict(summary: Mapping[str, Any]) -> str:
+    """The verdict of a summary in the words of report and console, such as `above target`.
+
+    The summary of a day may have the additional column `is_closed`.
+    """
+    if summary.get("is_closed"):
+        return "closed"
+    if summary["happy_rate"] is None:
+        return NO_RATE
+    verdict: str = summary["verdict"]
+    return _VERDICTS.get(verdict, verdict)
 
 
 def describe_rate(summary: Mapping[str, Any]) -> str:
@@ -210,14 +228,18 @@ def name_days(summary: Mapping[str, Any]) -> str:
 
 def describe_week_change(change: Mapping[str, Any]) -> str:
     """A clear change of the happy rate against last week, such as `fell by about 12 points`."""
-    points, low, high = (
-        abs(round(100 * change[name]))
-        for name in ("happy_change", "happy_change_low", "happy_change_high")
-    )
-    verb = "rose" if change["happy_change"] > 0 else "fell"
     since = "the week before"
     if change["period"] == "day":
         since = f"the {WEEKDAYS[change['capture_day'].weekday()]} before"
+    return describe_change(
+        change["happy_change"], change["happy_change_low"], change["happy_change_high"], since
+    )
+
+
+def describe_change(change: float, lowest: float, highest: float, since: str) -> str:
+    """A clear change (-1 to 1) of a rate with its interval, against the period `since`."""
+    points, low, high = (abs(round(100 * value)) for value in (change, lowest, highest))
+    verb = "rose" if change > 0 else "fell"
     return (
         f"{verb} by about {format_points(points)} against {since} "
         f"(very likely {min(low, high)} to {max(low, high)})"
@@ -320,6 +342,20 @@ def describe_finding(finding: Mapping[str, Any]) -> str:
     """A finding of the data checks with its day."""
     meaning = finding["meaning"][0].upper() + finding["meaning"][1:]
     return f"{format_day(finding['capture_day'])}: {meaning}{format_details(finding)}"
+
+
+def describe_open_finding(finding: StoredFinding) -> str:
+    """A finding that is not closed: since when, what it is, and who takes care of it."""
+    meaning = finding.meaning[0].upper() + finding.meaning[1:]
+    details = format_details({"finding": finding.details})
+    sentence = f"Since {format_day(finding.first_day)}: {meaning}{details}"
+    if finding.acknowledged_at is None:
+        return sentence
+    on = format_day(finding.acknowledged_at.date())
+    return (
+        f"{sentence}. Acknowledged by {finding.acknowledged_by} on {on}: "
+        f"{finding.acknowledged_comment}"
+    )
 
 
 def format_details(finding: Mapping[str, Any]) -> str:

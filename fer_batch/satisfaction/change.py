@@ -24,6 +24,8 @@ from fer_batch.satisfaction.estimator import (
 )
 from fer_batch.satisfaction.intervals import Floats, Z
 
+MAX_Q_VALUE = 0.05
+"""A change with a larger q value is not called clear: too many of them would be chance."""
 _PSEUDO_COUNT = 1 / 3  # added to each entry of the audit table, so that an empty one has a variance
 
 

@@ -26,7 +26,6 @@ from botocore.exceptions import NoCredentialsError
 from obstore.exceptions import BaseError
 
 from fer_batch.errors import ConfigurationError
-from fer_batch.log import get_logger
 from fer_batch.settings import Settings
 from fer_batch.storage.listing_pages import cut_out_entries, drop_malformed_time
 from fer_batch.storage.location import BucketLocation
@@ -34,8 +33,6 @@ from fer_batch.storage.s3_errors import TRUNCATED_BODY, translate_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-
-log = get_logger(__name__)
 
 CONNECT_TIMEOUT_S = 10.0
 MAX_ATTEMPTS = 4
@@ -58,7 +55,7 @@ class Clients:
     """Both clients of one location. Creating them sends no request.
 
     Raises ConfigurationError for a CA bundle that does not exist, an endpoint that is not a URL
-    and keys that are named but not set; StorageError if there are no keys at all.
+    or has no TLS, and keys that are named but not set; StorageError if there are no keys at all.
     """
 
     def __init__(self, settings: Settings, location: BucketLocation) -> None:
@@ -72,8 +69,13 @@ class Clients:
                 f"{location.endpoint_setting} holds a user name",
                 f"Set {location.credentials_setting} instead",
             )
-        if location.is_unencrypted:
-            _warn_about_plain_http(location.endpoint)
+        if location.is_unencrypted and not settings.s3_allow_http:
+            raise ConfigurationError(
+                f"the endpoint {location.endpoint} has no TLS: everybody in the network between "
+                "could read the images",
+                f"Use https:// in {location.endpoint_setting}, or set FER_S3_ALLOW_HTTP=true if "
+                "that network is private",
+            )
         path_style = settings.s3_path_style or not _fits_in_host_name(location)
         with translate_errors(location):
             self._session = _create_session(settings, location)
@@ -132,12 +134,6 @@ def retry_truncated(request: Callable[[], Answer]) -> Answer:
         except TRUNCATED_BODY:
             time.sleep(random.uniform(0, 0.25 * 2**attempt))  # noqa: S311
     return request()
-
-
-@cache
-def _warn_about_plain_http(endpoint: str | None) -> None:
-    """Log a warning, once per process and endpoint."""
-    log.warning("S3 without TLS: others in the network can read the images", endpoint=endpoint)
 
 
 def _fits_in_host_name(location: BucketLocation) -> bool:

@@ -1,11 +1,14 @@
-"""A prefix of a bucket into which text files are published, such as the reports.
+"""A prefix of a bucket into which files are published: the reports, and the exported data.
 
 It has credentials of its own: those that read images need no permission to write anywhere. The
-objects are few and small, so each is written by one request. Images are left to reader.py.
+objects are small, so each is written by one request: a reader sees the former object or the new
+one. Images are left to reader.py.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from fer_batch.errors import ConfigurationError
@@ -14,59 +17,94 @@ from fer_batch.storage.client import Clients
 from fer_batch.storage.location import BucketLocation
 from fer_batch.storage.s3_errors import translate_errors
 
-CREDENTIALS = "report"
-"""The name of the credentials: FER_S3_CREDENTIALS__REPORT__ACCESS_KEY_ID and …__SECRET_ACCESS_KEY,
-or the Airflow Connection `fer_s3_report`."""
+HTML = "text/html; charset=utf-8"
 
 
-class _ReportLocation(BucketLocation):
-    """A location whose errors name the settings of reports."""
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What is published: the name of its credentials, which its settings begin with too.
+
+    The credentials `report` are FER_S3_CREDENTIALS__REPORT__ACCESS_KEY_ID and
+    …__SECRET_ACCESS_KEY, or the Airflow Connection `fer_s3_report`.
+    """
+
+    name: str
 
     @property
-    def bucket_setting(self) -> str:
-        return "FER_REPORT_URL"
+    def url_setting(self) -> str:
+        return f"FER_{self.name.upper()}_URL"
 
     @property
     def endpoint_setting(self) -> str:
-        return "FER_REPORT_ENDPOINT"
+        return f"FER_{self.name.upper()}_ENDPOINT"
+
+
+REPORT = Publication("report")
+EXPORT = Publication("export")
+
+
+class _PublishedLocation(BucketLocation):
+    """A location whose errors name the settings of what is published; its credentials tell it."""
+
+    @property
+    def bucket_setting(self) -> str:
+        return Publication(self.credentials or "").url_setting
+
+    @property
+    def endpoint_setting(self) -> str:
+        return Publication(self.credentials or "").endpoint_setting
 
 
 class ObjectFolder:
     """The objects below a URL such as `s3://bucket/prefix`.
 
-    Raises ConfigurationError if the URL has another form, or if the credentials `report` are not
-    set; the methods raise StorageError and StorageUnavailableError.
+    Raises ConfigurationError if the URL has another form, or if the credentials of the publication
+    are not set; the methods raise StorageError and StorageUnavailableError.
     """
 
-    def __init__(self, settings: Settings, url: str) -> None:
+    def __init__(self, settings: Settings, url: str, publication: Publication = REPORT) -> None:
         parts = urlsplit(url)
         if parts.scheme != "s3" or not parts.hostname or parts.query or parts.fragment:
             raise ConfigurationError(
-                f"FER_REPORT_URL is {url!r}", "Set it to a URL such as s3://reports/fer"
+                f"{publication.url_setting} is {url!r}",
+                f"Set it to a URL such as s3://{publication.name}s/fer",
             )
-        settings.get_credentials(CREDENTIALS)  # never those that read images
-        self._location = _ReportLocation(
-            parts.netloc, settings.report_endpoint or settings.s3_endpoint, CREDENTIALS
+        settings.get_credentials(publication.name)  # never those that read images
+        endpoint: str | None = getattr(settings, f"{publication.name}_endpoint")
+        self._location = _PublishedLocation(
+            parts.netloc, endpoint or settings.s3_endpoint, publication.name
         )
         self._prefix = f"{parts.path.strip('/')}/".lstrip("/")
         self._boto = Clients(settings, self._location).boto
 
-    def write(self, name: str, html: str) -> None:
+    def write(self, name: str, content: str | bytes, content_type: str = HTML) -> None:
         """Write an object whole, or not at all."""
         with translate_errors(self._location):
             self._boto.put_object(
                 Bucket=self._location.bucket,
                 Key=self._prefix + name,
-                Body=html.encode("utf-8"),
-                ContentType="text/html; charset=utf-8",
+                Body=content.encode("utf-8") if isinstance(content, str) else content,
+                ContentType=content_type,
                 CacheControl="no-cache",
             )
 
-    def list(self, beginning: str = "") -> list[str]:
-        """The names of the objects that begin so, sorted, without those in folders below."""
+    def read(self, name: str) -> bytes | None:
+        """The content of an object; None if it does not exist."""
+        with translate_errors(self._location):
+            try:
+                answer = self._boto.get_object(
+                    Bucket=self._location.bucket, Key=self._prefix + name
+                )
+            except self._boto.exceptions.NoSuchKey:
+                return None
+            return answer["Body"].read()
+
+    def list(self, beginning: str = "", *, with_folders: bool = False) -> list[str]:
+        """The names of the objects that begin so, sorted; those in folders below only if asked."""
         # The older request: the entries of the newer one are left unparsed (listing_pages.py).
+        options: Any = {} if with_folders else {"Delimiter": "/"}
         pages = self._boto.get_paginator("list_objects").paginate(
-            Bucket=self._location.bucket, Prefix=self._prefix + beginning, Delimiter="/"
+            Bucket=self._location.bucket, Prefix=self._prefix + beginning, **options
         )
         with translate_errors(self._location):
             keys = [each["Key"] for page in pages for each in page.get("Contents", ())]

@@ -1,4 +1,5 @@
 -- error: an open day has no image although the facility has images on other days; check its prefix and its cameras
+-- closed by: later images
 SELECT
     b.facility_id,
     b.capture_day,

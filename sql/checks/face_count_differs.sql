@@ -1,4 +1,5 @@
 -- error: the number of an image's faces differs from the face_count of its result
+-- closed by: same day
 SELECT r.facility_id, r.capture_day, format('%s images', count(*)) AS finding
 FROM fer.image_result AS r
 LEFT JOIN (

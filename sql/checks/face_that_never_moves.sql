@@ -1,4 +1,5 @@
 -- warning: a face in the same place in most frames of a camera, such as a poster
+-- closed by: same camera
 -- Places are compared on two grids of 32 pixels, the second one shifted by half a cell, because a
 -- detector's box moves by a few pixels. Frames with the same content count once.
 WITH frame AS (
@@ -46,6 +47,7 @@ place AS (
 SELECT
     place.facility_id,
     place.capture_day,
+    place.camera AS subject,
     format('%s: near (%s, %s) in up to %s of %s frames',
         coalesce('camera ' || place.camera, 'unknown camera'),
         (array_agg(place.box_x ORDER BY place.frames DESC))[1],

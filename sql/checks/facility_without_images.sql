@@ -1,4 +1,5 @@
 -- warning: no image of a facility was ever listed; `fer-batch check` says what lies near its prefix
+-- closed by: later images
 SELECT
     b.facility_id,
     max(b.capture_day) AS capture_day,

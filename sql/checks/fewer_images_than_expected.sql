@@ -1,4 +1,5 @@
 -- warning: an open day has fewer images than expected; check the facility's cameras
+-- closed by: later images
 SELECT
     d.facility_id,
     d.capture_day,

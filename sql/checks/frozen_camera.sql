@@ -1,7 +1,9 @@
 -- warning: a camera delivered the same picture at least 10 times; its faces were counted once
+-- closed by: same camera
 SELECT
     facility_id,
     capture_day,
+    camera AS subject,
     format('%s: one picture %s times, first %s',
         coalesce('camera ' || camera, 'unknown camera'), images, first_key) AS finding
 FROM (

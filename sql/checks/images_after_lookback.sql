@@ -1,8 +1,10 @@
 -- warning: images of earlier days arrived after their last listing; run each of these days again
+-- closed by: later day
 -- The findings belong to the newest day of the run, which is the one that is looked at.
 SELECT
     b.facility_id,
     (SELECT max(day) FROM unnest(CAST(:capture_days AS date[])) AS day) AS capture_day,
+    to_char(b.capture_day, 'YYYY-MM-DD') AS subject,
     format('%s images of %s; run this day again with lookback_days 0', b.images_late, b.capture_day)
         AS finding
 FROM fer.batch AS b

@@ -1,4 +1,5 @@
 -- error: no object was found for a day although images of it are stored; check the prefix and the bucket
+-- closed by: same day
 SELECT
     b.facility_id,
     b.capture_day,

@@ -1,7 +1,9 @@
 -- warning: images were taken on a closed weekday; check closed_weekdays, time_zone and day_clock
+-- closed by: same weekday
 SELECT
     i.facility_id,
     i.capture_day,
+    to_char(i.capture_day, 'dy') AS subject,
     format('%s images; %s is in closed_weekdays', count(*), to_char(i.capture_day, 'dy'))
         AS finding
 FROM fer.image AS i

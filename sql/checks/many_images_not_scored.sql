@@ -1,4 +1,5 @@
 -- warning: more than 20 % of a day's images were not scored
+-- closed by: later images
 SELECT
     facility_id,
     capture_day,

@@ -1,4 +1,5 @@
 -- warning: keys from which name_template reads no capture time; the day is divided into blocks
+-- closed by: later images
 SELECT
     i.facility_id,
     i.capture_day,

@@ -1,4 +1,5 @@
 -- warning: a facility was skipped because it has no valid permission
+-- closed by: later day
 SELECT facility_id, capture_day, reason AS finding
 FROM fer.batch
 WHERE facility_id = ANY(:facility_ids)

@@ -1,28 +1,21 @@
 -- error: many images of a day have the same outcome, which has a common cause
+-- closed by: later images
 SELECT
     facility_id,
     capture_day,
+    outcome AS subject,
     format('%s of %s images are %s%s: %s', images, all_images, outcome,
         ' (' || nullif(reason, '') || ')', cause) AS finding
 FROM (
     SELECT
-        i.facility_id,
-        i.capture_day,
-        r.outcome,
+        facility_id,
+        capture_day,
+        outcome,
         count(*) AS images,
-        mode() WITHIN GROUP (ORDER BY r.reason) AS reason,
-        (sum(count(*)) OVER (PARTITION BY i.facility_id, i.capture_day))::bigint AS all_images
-    FROM fer.image AS i
-    LEFT JOIN fer.image_result AS r
-        ON r.facility_id = i.facility_id
-        AND r.capture_day = i.capture_day
-        AND r.capture_day = ANY(:capture_days) -- otherwise the plan has all partitions
-        AND r.image_key = i.image_key
-        AND r.member = i.member
-        AND r.etag = i.etag
-        AND r.model_version = :model_version
-    WHERE i.facility_id = ANY(:facility_ids) AND i.capture_day = ANY(:capture_days)
-    GROUP BY i.facility_id, i.capture_day, r.outcome
+        mode() WITHIN GROUP (ORDER BY reason) AS reason,
+        (sum(count(*)) OVER (PARTITION BY facility_id, capture_day))::bigint AS all_images
+    FROM fer.image_outcome(:facility_ids, :capture_days, :model_version)
+    GROUP BY facility_id, capture_day, outcome
 ) AS counted
 JOIN (VALUES
     ('missing', 'another job or a lifecycle rule deletes them before they are read'),

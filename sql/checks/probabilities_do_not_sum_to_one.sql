@@ -1,4 +1,5 @@
 -- error: the three probabilities of a face do not sum to 1
+-- closed by: same day
 SELECT facility_id, capture_day, format('%s faces', count(*)) AS finding
 FROM fer.face_result
 WHERE facility_id = ANY(:facility_ids)

@@ -1,4 +1,5 @@
 -- error: there are results of images that were never listed, or faces without a result
+-- closed by: same day
 SELECT facility_id, capture_day, format('%s results, %s faces', sum(results), sum(faces)) AS finding
 FROM (
     SELECT r.facility_id, r.capture_day, 1 AS results, 0 AS faces

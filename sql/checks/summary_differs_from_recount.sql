@@ -1,4 +1,5 @@
 -- error: the newest summary differs from a recount of its model version's results
+-- closed by: same day
 WITH this_run AS (
     SELECT began_at FROM fer.run WHERE run_id = :run_id
 ),

@@ -1,4 +1,5 @@
 -- error: a listed day has no summary
+-- closed by: same day
 SELECT b.facility_id, b.capture_day, format('%s images listed', b.images_listed) AS finding
 FROM fer.batch AS b
 WHERE b.facility_id = ANY(:facility_ids)

@@ -1,8 +1,10 @@
 -- warning: more than 10 % of a day's images are named like thumbnails; faces in them count twice
+-- closed by: later images
 -- Only names tell a thumbnail from a photograph. If all images are named so, they are no copies.
 SELECT
     facility_id,
     capture_day,
+    pattern AS subject,
     format('%s of %s images are like %s; if they are copies, add exclude = ["%s"] to the facility',
         images, all_images, first_key, pattern) AS finding
 FROM (

@@ -1,5 +1,9 @@
 -- error: there are results of an unregistered model version
-SELECT r.facility_id, r.capture_day,
+-- closed by: same day
+SELECT
+    r.facility_id,
+    r.capture_day,
+    left(r.model_version, 12) AS subject,
     format('%s results of %s', count(*), left(r.model_version, 12)) AS finding
 FROM fer.image_result AS r
 WHERE r.facility_id = ANY(:facility_ids)

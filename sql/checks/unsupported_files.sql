@@ -1,7 +1,9 @@
 -- warning: more than 10 % of a day's images are files of one kind that is not supported
+-- closed by: later images
 SELECT
     facility_id,
     capture_day,
+    suffix AS subject,
     CASE
         WHEN unsupported < images THEN format(
             '%s of %s *.%s files have another format than JPEG, PNG or WebP, first %s; convert them',
@@ -22,18 +24,10 @@ FROM (
         sum(count(*)) OVER (PARTITION BY facility_id, capture_day) AS all_images
     FROM (
         SELECT
-            i.facility_id, i.capture_day, i.image_key, r.outcome,
-            lower(substring(i.image_key FROM '[.]([A-Za-z0-9]{1,10})$')) AS suffix
-        FROM fer.image AS i
-        JOIN fer.image_result AS r
-            ON r.facility_id = i.facility_id
-            AND r.capture_day = i.capture_day
-            AND r.capture_day = ANY(:capture_days) -- otherwise the plan has all partitions
-            AND r.image_key = i.image_key
-            AND r.member = i.member
-            AND r.etag = i.etag
-            AND r.model_version = :model_version
-        WHERE i.facility_id = ANY(:facility_ids) AND i.capture_day = ANY(:capture_days)
+            facility_id, capture_day, image_key, outcome,
+            lower(substring(image_key FROM '[.]([A-Za-z0-9]{1,10})$')) AS suffix
+        FROM fer.image_outcome(:facility_ids, :capture_days, :model_version)
+        WHERE outcome IS NOT NULL
     ) AS file
     GROUP BY facility_id, capture_day, suffix
 ) AS counted

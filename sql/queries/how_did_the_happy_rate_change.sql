@@ -1,4 +1,6 @@
--- How did the happy rate of each facility change over its last four weeks?
+-- How did the happy rate of each facility change from day to day?
+-- parameter facility: facility, only this one
+-- parameter days: number 1 to 4000, how many days up to the newest complete one; 28 if not given
 SELECT
     d.facility_name,
     d.capture_day,
@@ -13,7 +15,9 @@ SELECT
     left(d.model_version, 12) AS model
 FROM fer.satisfaction_daily AS d
 JOIN fer.newest_complete_day AS newest USING (facility_id)
-WHERE d.capture_day BETWEEN newest.capture_day - 27 AND newest.capture_day
+WHERE d.capture_day > newest.capture_day - coalesce(nullif(current_setting('fer.days', true), '')::integer, 28)
+    AND d.capture_day <= newest.capture_day
+    AND d.facility_id = coalesce(nullif(current_setting('fer.facility', true), ''), d.facility_id)
     -- Rates of different methods must not be compared.
     AND d.method IN ('raw', 'benchmark', 'local', 'suppressed')
 ORDER BY d.facility_name, d.capture_day;

@@ -1,4 +1,5 @@
 -- How wide are the intervals of each facility in its last four weeks, and what are they based on?
+-- parameter facility: facility, only this one
 SELECT
     d.facility_name,
     d.session_rule,
@@ -13,5 +14,6 @@ FROM fer.satisfaction_daily AS d
 JOIN fer.newest_complete_day AS newest USING (facility_id)
 WHERE d.capture_day BETWEEN newest.capture_day - 27 AND newest.capture_day
     AND d.happy_rate IS NOT NULL
+    AND d.facility_id = coalesce(nullif(current_setting('fer.facility', true), ''), d.facility_id)
 GROUP BY d.facility_id, d.facility_name, d.session_rule
 ORDER BY happy_points_wide DESC;

@@ -1,4 +1,7 @@
--- What is the outcome of one image? Replace the facility, day and key.
+-- What is the outcome of one image, and of each of its faces?
+-- required parameter facility: facility, the facility of the image
+-- required parameter day: date, its capture day
+-- required parameter key: text, its key in S3
 SELECT
     r.outcome, r.reason, r.emotion, r.called_class, r.face_count,
     f.face_index, f.p_happy, f.p_sad, f.p_neither, f.emotion AS face_emotion,
@@ -9,7 +12,8 @@ SELECT
 FROM fer.image_result AS r
 LEFT JOIN fer.face_result AS f
     USING (facility_id, capture_day, image_key, member, model_version)
-WHERE r.facility_id = 'north-mall'
-    AND r.capture_day = DATE '2026-03-01'
-    AND r.image_key = 'north-mall/2026-03-01/000001.jpg'
+WHERE r.facility_id = coalesce(nullif(current_setting('fer.facility', true), ''), 'north-mall')
+    AND r.capture_day = coalesce(nullif(current_setting('fer.day', true), ''), '2026-03-01')::date
+    AND r.image_key = coalesce(
+        nullif(current_setting('fer.key', true), ''), 'north-mall/2026-03-01/000001.jpg')
 ORDER BY r.scored_at DESC, f.face_index;

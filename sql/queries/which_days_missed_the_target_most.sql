@@ -1,4 +1,5 @@
 -- Which days were clearly below their target, and by at least how many percentage points?
+-- parameter facility: facility, only this one
 SELECT
     facility_name,
     capture_day,
@@ -10,6 +11,7 @@ SELECT
 FROM fer.satisfaction_daily
 WHERE verdict = 'not satisfied' AND is_complete
     AND capture_day < (now() AT TIME ZONE time_zone)::date
+    AND facility_id = coalesce(nullif(current_setting('fer.facility', true), ''), facility_id)
     -- The verdicts of the method wilson are about another target.
     AND method <> 'wilson'
 ORDER BY points_below_at_least DESC, capture_day DESC

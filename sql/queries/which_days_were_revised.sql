@@ -1,4 +1,5 @@
 -- Which days were revised, and what changed?
+-- parameter facility: facility, only this one
 SELECT
     facility_id,
     capture_day,
@@ -15,6 +16,7 @@ SELECT
 FROM fer.satisfaction_summary
 WHERE period = 'day'
     AND capture_day <= (now() AT TIME ZONE time_zone)::date
+    AND facility_id = coalesce(nullif(current_setting('fer.facility', true), ''), facility_id)
     AND (facility_id, capture_day) IN (
         SELECT facility_id, capture_day FROM fer.satisfaction_daily WHERE revision > 1)
 WINDOW day AS (PARTITION BY facility_id, capture_day ORDER BY revision)

@@ -1,4 +1,5 @@
--- Which facilities have no permission, or one that expires within 60 days?
+-- Which facilities have no permission, or one that expires soon?
+-- parameter days: number 1 to 4000, within how many days; 60 if not given
 SELECT
     name AS facility_name,
     permission_valid_until,
@@ -7,5 +8,5 @@ SELECT
     permission_valid_until - current_date AS days_left
 FROM fer.facility
 WHERE is_in_registry
-    AND (permission_valid_until IS NULL OR permission_valid_until < current_date + 60)
+    AND (permission_valid_until IS NULL OR permission_valid_until < current_date + coalesce(nullif(current_setting('fer.days', true), '')::integer, 60))
 ORDER BY permission_valid_until NULLS FIRST, facility_name;

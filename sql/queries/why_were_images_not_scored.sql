@@ -1,4 +1,5 @@
 -- Why were images of the last week of each facility not scored?
+-- parameter facility: facility, only this one
 SELECT
     n.facility_name,
     n.outcome,
@@ -7,5 +8,6 @@ SELECT
 FROM fer.not_scored_daily AS n
 JOIN fer.newest_complete_day AS newest USING (facility_id)
 WHERE n.capture_day BETWEEN newest.capture_day - 6 AND newest.capture_day
+    AND n.facility_id = coalesce(nullif(current_setting('fer.facility', true), ''), n.facility_id)
 GROUP BY n.facility_id, n.facility_name, n.outcome
 ORDER BY n.facility_name, images DESC;

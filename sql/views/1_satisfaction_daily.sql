@@ -71,7 +71,7 @@ COMMENT ON COLUMN fer.satisfaction_daily.called_sad_rate IS 'Share (0 to 1) of a
 COMMENT ON COLUMN fer.satisfaction_daily.called_sad_rate_low IS 'Lower end of its 95 % interval';
 COMMENT ON COLUMN fer.satisfaction_daily.called_sad_rate_high IS 'Upper end of its 95 % interval';
 COMMENT ON COLUMN fer.satisfaction_daily.method IS 'suppressed: no rate is published, see verdict. raw: not corrected, because the card of the CNN has no confusion matrix. benchmark: corrected by the confusion matrix in the card. local: corrected by audits of the facility too. wilson: of an earlier version, which published happy / (happy + sad); see former_figures in satisfaction_summary';
-COMMENT ON COLUMN fer.satisfaction_daily.is_complete IS 'True: the images were listed after the local day had ended, each has a final outcome, and at most 20 % are missing, archived or refused. False: the numbers may still change';
+COMMENT ON COLUMN fer.satisfaction_daily.is_complete IS 'True: the images were listed after the local day had ended, each has a final outcome, at most 20 % are missing, archived or refused, and the last listing did not lack all stored images while its run found none of another day. False: the numbers may still change';
 COMMENT ON COLUMN fer.satisfaction_daily.is_below_expected IS 'True: an open day with fewer images than expected; check the cameras first';
 COMMENT ON COLUMN fer.satisfaction_daily.images IS 'All known images of the day: scored, not scored and pending';
 COMMENT ON COLUMN fer.satisfaction_daily.images_scored IS 'Images in which faces were scored';

@@ -6,14 +6,13 @@ import base64
 import hashlib
 import http.client
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support.airflow_page import serve_reports
 
 DAY = "2026-11-29.html"
 PART = "2026-11-29.north-mall.html"
@@ -96,24 +95,8 @@ def airflow_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     home = tmp_path_factory.mktemp("airflow")
     folder = home / "reports"
     write_reports(folder)
-    settings = {
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__API_AUTH__JWT_SECRET": "a secret of this test " * 4,
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "false",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
-        "FER_REPORT_DIR": str(folder),
-    }
-    with subprocess.Popen(
-        [sys.executable, str(Path(__file__).with_name("page_server.py"))],
-        env={**os.environ, **settings},
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as server:
-        try:
-            started = next((line for line in server.stdout if line.startswith('{"port"')), "{}")
-            yield Page(**json.loads(started), folder=folder)
-        finally:
-            server.kill()
+    with serve_reports(home, folder) as started:
+        yield Page(**started, folder=folder)
 
 
 class TestWhoMayRead:

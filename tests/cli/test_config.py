@@ -21,6 +21,8 @@ SECRETS = {
     "FER_S3_CREDENTIALS__HARBOUR__ACCESS_KEY_ID": "harbour-key",
     "FER_S3_CREDENTIALS__HARBOUR__SECRET_ACCESS_KEY": CANARY,
     "FER_S3_CREDENTIALS__HARBOUR__SESSION_TOKEN": CANARY,
+    "FER_SMTP_PASSWORD": CANARY,
+    "FER_CHAT_URLS": f'{{"north":"https://chat.example.com/{CANARY}"}}',
 }
 
 
@@ -32,7 +34,7 @@ def test_every_secret_setting_is_among_those_tested() -> None:
         for name, field in model.model_fields.items()
         if SecretStr in (field.annotation, *get_args(field.annotation))
     }
-    assert len(secret) == 5
+    assert len(secret) == 7
     assert secret <= set(SECRETS)
 
 
@@ -97,6 +99,7 @@ def test_the_table_names_every_setting_in_full(fer: Command) -> None:
         ("FER_S3_PATH_STYLE", "perhaps"),
         ("FER_S3_CREDENTIALS__HARBOUR__ACCESS_KEY_ID", "without-a-secret"),
         ("FER_S3_CREDENTIALS", "no-json"),
+        ("FER_CHAT_URLS", "no-json"),
     ],
 )
 @pytest.mark.parametrize("command", ["config", "predict"])

@@ -20,14 +20,14 @@ from fer_batch.storage.location import BucketLocation
 from tests.fixtures.night import Night, format_facility
 from tests.support.faulty_s3 import Fault, running_proxy
 
-PARTS = ["database", "CNN", "face detector", "facility registry"]
+PARTS = ["database", "CNN", "face detector", "decoder sandbox", "facility registry"]
 
 
 def found(settings: Settings, **changes: Any) -> dict[str, Diagnosis]:
     findings = diagnose(settings.model_copy(update=changes))
     by_part = {finding.part: finding for finding in findings}
     assert len(by_part) == len(findings)
-    assert list(by_part)[:4] == PARTS
+    assert list(by_part)[:5] == PARTS
     return by_part
 
 
@@ -71,7 +71,7 @@ def test_a_missing_face_detector(night: Night) -> None:
     night.write_registry(format_facility("a"))
     parts = found(night.settings, detector_file=Path("gone.onnx"))
     failed = [name for name, finding in parts.items() if not finding.is_ok]
-    assert failed == ["CNN", "face detector"]
+    assert failed == ["CNN", "face detector", "decoder sandbox"]
     assert all("FER_DETECTOR_FILE" in parts[name].detail for name in failed)
 
 
@@ -156,7 +156,9 @@ def test_an_endpoint_without_tls_is_told(night: Night, monkeypatch: pytest.Monke
     # The servers of the tests are on this machine, where no TLS is needed.
     monkeypatch.setattr(BucketLocation, "is_unencrypted", True)
     part = found(night.settings)["facility a"]
-    assert (part.is_ok, "it has no TLS: use https://" in part.detail) == (True, True)
+    assert (part.is_ok, "has no TLS" in part.detail) == (False, True)
+    part = found(night.settings, s3_allow_http=True)["facility a"]
+    assert (part.is_ok, "it has no TLS (FER_S3_ALLOW_HTTP)" in part.detail) == (True, True)
 
 
 def test_all_failing_facilities_are_reported(night: Night) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,19 @@ from fer_batch.settings import Settings
 DAGS = Path(__file__).parents[2] / "dags"
 
 PROBE = """
-import json, sys
+import json, os, sys
 import airflow.sdk
+cases = json.loads(sys.argv[2])
+for number, case in enumerate(cases):
+    # Importing Airflow takes seconds: each case is a fork.
+    if (pid := os.fork()) == 0:
+        break
+    if os.waitpid(pid, 0)[1]:
+        sys.exit(f"case {number} failed")
+else:
+    sys.exit()
+os.environ.update(case)
+sys.path += filter(None, case.get("PYTHONPATH", "").split(":"))
 FORBIDDEN = ("socket.connect", "socket.getaddrinfo", "sqlite3.connect")
 def forbid(event, _):
     if event in FORBIDDEN:
@@ -52,7 +62,7 @@ for dag in satisfaction_nightly.DAGS:
         } for t in dag.tasks},
     }
 facts = {"dags": dags, "modules": sorted(set(sys.modules) - before)}
-open(sys.argv[2], "w").write(json.dumps(facts))
+open(f"{sys.argv[3]}{number}", "w").write(json.dumps(facts))
 """
 
 REGISTRY = """
@@ -74,37 +84,56 @@ BERLIN, TOKYO, ANY = (
 
 
 def parse_dag_files(
-    folder: Path, registry: Path | str, *, dags: Path = DAGS, **environment: str
-) -> dict[str, Any]:
-    """Import the DAG files in a separate process, as the DAG processor does."""
-    settings = {"AIRFLOW_HOME": str(folder), "FER_FACILITIES_FILE": str(registry)}
-    output = folder / "parsed.json"
+    folder: Path, *cases: dict[str, str], dags: Path = DAGS
+) -> list[dict[str, Any]]:
+    """Import the DAG files in a separate process, as the DAG processor does.
+
+    Returns what they define, for each of several environments.
+    """
+    output = folder / "parsed."
     process = subprocess.run(
-        [sys.executable, "-c", PROBE, str(dags), str(output)],
+        [sys.executable, "-c", PROBE, str(dags), json.dumps(cases), str(output)],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **settings, **environment},
+        env={**os.environ, "AIRFLOW_HOME": str(folder)},
     )
     assert process.returncode == 0, process.stderr
-    facts: dict[str, Any] = json.loads(output.read_text())
-    return facts
+    return [json.loads(Path(f"{output}{n}").read_text()) for n in range(len(cases))]
 
 
-@pytest.fixture(scope="session")
-def parse_dags() -> Callable[..., dict[str, Any]]:
-    """Import the DAG files with Airflow, for a registry and environment variables."""
-    return parse_dag_files
+ZONES_THAT_DIFFER_IN_A_SIGN = ["Etc/GMT+5", "Etc/GMT-5", "America/Port-au-Prince"]
 
 
 @pytest.fixture(scope="module")
-def parsed(
-    parse_dags: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Any]:
+def parse_dags(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What the DAG files define: usually, with other time zones, and with another deadline."""
     folder = tmp_path_factory.mktemp("airflow")
-    registry = folder / "facilities.toml"
-    registry.write_text(REGISTRY)
-    return parse_dags(folder, registry)
+    usual, signs = folder / "facilities.toml", folder / "signs.toml"
+    usual.write_text(REGISTRY)
+    signs.write_text(
+        "\n".join(
+            f'[facility.f{n}]\ntime_zone = "{zone}"'
+            for n, zone in enumerate(ZONES_THAT_DIFFER_IN_A_SIGN)
+        )
+    )
+    (folder / "our_alerts.py").write_text("def page_somebody(context):\n    pass\n")
+    deadline = {
+        "FER_DEADLINE_CALLBACK": "our_alerts.page_somebody",
+        "FER_DEADLINE_HOURS": "2.5",
+        "PYTHONPATH": str(folder),
+    }
+    return parse_dag_files(
+        folder,
+        {"FER_FACILITIES_FILE": str(usual)},
+        {"FER_FACILITIES_FILE": str(signs)},
+        {"FER_FACILITIES_FILE": str(usual), **deadline},
+    )
+
+
+@pytest.fixture(scope="module")
+def parsed(parse_dags: list[dict[str, Any]]) -> dict[str, Any]:
+    return parse_dags[0]
 
 
 def test_there_is_one_dag_for_each_time_zone_and_one_for_any_day(parsed: dict[str, Any]) -> None:
@@ -116,14 +145,9 @@ def test_there_is_one_dag_for_each_time_zone_and_one_for_any_day(parsed: dict[st
 
 
 def test_time_zones_that_differ_only_in_a_sign_have_different_dags(
-    parse_dags: Callable[..., dict[str, Any]], tmp_path: Path
+    parse_dags: list[dict[str, Any]],
 ) -> None:
-    registry = tmp_path / "facilities.toml"
-    zones = ["Etc/GMT+5", "Etc/GMT-5", "America/Port-au-Prince"]
-    registry.write_text(
-        "\n".join(f'[facility.f{n}]\ntime_zone = "{zone}"' for n, zone in enumerate(zones))
-    )
-    dags = parse_dags(tmp_path, registry)["dags"]
+    dags = parse_dags[1]["dags"]
     assert {name: d["zone"] for name, d in dags.items() if d["zone"]} == {
         "satisfaction_nightly_etc_gmt_plus_5": "Etc/GMT+5",
         "satisfaction_nightly_etc_gmt_minus_5": "Etc/GMT-5",
@@ -226,18 +250,8 @@ def test_the_deadline_of_every_run_is_before_its_timeout(parsed: dict[str, Any])
         assert dag["timeout_s"] == 8 * 3600
 
 
-def test_callback_and_hours_of_the_deadline_are_settings(
-    parse_dags: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
-    (tmp_path / "our_alerts.py").write_text("def page_somebody(context):\n    pass\n")
-    environment = {
-        "FER_DEADLINE_CALLBACK": "our_alerts.page_somebody",
-        "FER_DEADLINE_HOURS": "2.5",
-    }
-    registry = tmp_path / "facilities.toml"
-    registry.write_text(REGISTRY)
-    parsed = parse_dags(tmp_path, registry, PYTHONPATH=str(tmp_path), **environment)
-    assert parsed["dags"]["satisfaction_nightly"]["deadlines"] == [
+def test_callback_and_hours_of_the_deadline_are_settings(parse_dags: list[dict[str, Any]]) -> None:
+    assert parse_dags[2]["dags"]["satisfaction_nightly"]["deadlines"] == [
         ["AverageRuntimeDeadline", 9000, "our_alerts.page_somebody"]
     ]
 
@@ -257,7 +271,7 @@ def test_the_watcher_is_the_only_leaf(parsed: dict[str, Any]) -> None:
 def test_tasks_after_scoring_run_even_if_a_shard_failed(parsed: dict[str, Any]) -> None:
     tasks = parsed["dags"]["satisfaction_nightly"]["tasks"]
     rules = {name: task["rule"] for name, task in tasks.items() if name != "watcher"}
-    late = ("summarize", "check_data", "report")
+    late = ("summarize", "check_data", "report", "export", "notify")
     assert rules == dict.fromkeys(rules, "all_success") | dict.fromkeys(late, "all_done")
 
 
@@ -285,7 +299,7 @@ WITH_FAULTS = {
 
 
 @pytest.fixture(scope="module")
-def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def imported_dags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """DAGs and import errors, as Airflow has them, for each of several registries."""
     folder = tmp_path_factory.mktemp("registries")
     for name, text in WITH_FAULTS.items():
@@ -308,8 +322,8 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return facts
 
 
-def test_a_wrong_time_zone_costs_only_its_dag_and_is_shown(imported: dict[str, Any]) -> None:
-    of_zone = imported["zone.toml"]
+def test_a_wrong_time_zone_costs_only_its_dag_and_is_shown(imported_dags: dict[str, Any]) -> None:
+    of_zone = imported_dags["zone.toml"]
     assert of_zone["dags"] == [ANY, BERLIN]
     ((file, text),) = of_zone["errors"].items()
     # Airflow schedules no DAG of a file that has an error.
@@ -320,9 +334,9 @@ def test_a_wrong_time_zone_costs_only_its_dag_and_is_shown(imported: dict[str, A
 
 @pytest.mark.parametrize("name", ["fields.toml", "mark.toml"])
 def test_other_faults_and_a_byte_order_mark_cost_no_dag(
-    imported: dict[str, Any], name: str
+    imported_dags: dict[str, Any], name: str
 ) -> None:
-    assert imported[name] == {"dags": [ANY, TOKYO, BERLIN], "errors": {}}
+    assert imported_dags[name] == {"dags": [ANY, TOKYO, BERLIN], "errors": {}}
 
 
 @pytest.mark.parametrize(
@@ -333,9 +347,9 @@ def test_other_faults_and_a_byte_order_mark_cost_no_dag(
     ],
 )
 def test_a_registry_that_cannot_be_read_is_one_import_error(
-    imported: dict[str, Any], name: str, problem: str
+    imported_dags: dict[str, Any], name: str, problem: str
 ) -> None:
-    ((file, text),) = imported[name]["errors"].items()
+    ((file, text),) = imported_dags[name]["errors"].items()
     assert file == "satisfaction_nightly.py"
     assert name in text
     assert problem in text

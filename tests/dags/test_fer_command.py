@@ -1,9 +1,7 @@
-"""The adapter of the DAGs: capture days, Connections, exit codes, logs, metrics and timeouts."""
+"""The adapter of the DAGs: capture days, exit codes, logs, metrics and timeouts."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import logging
 import os
 import re
@@ -21,7 +19,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import Connection
 from airflow.sdk.api.datamodels._generated import DagRunType  # what a task gets
 from airflow.sdk.exceptions import AirflowTaskTimeout
 from airflow.sdk.execution_time.context import set_current_context
@@ -29,7 +26,6 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 from airflow.sdk.execution_time.timeout import timeout as airflow_timeout
 from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
-from botocore.credentials import ReadOnlyCredentials
 
 
 def build_context(
@@ -111,7 +107,9 @@ def test_a_registry_with_a_fault_is_left_to_the_command(
     os.utime(registry, (1, 1))
     monkeypatch.setenv("FER_FACILITIES_FILE", str(registry))
     monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
-    assert fer_command.read_connections() == {}
+    monkeypatch.setattr(fer_command, "compute_time_limit", dict)
+    environment = fer_command.build_environment(list(fer_command.Secrets), None)
+    assert environment["FER_FACILITIES_FILE"] == str(registry)
 
 
 def test_stdout_of_the_command_is_the_return_value(fer_command: ModuleType, child: Any) -> None:
@@ -347,89 +345,3 @@ def test_an_interrupted_task_ends_its_child(
     with pytest.raises(KeyboardInterrupt):
         fer_command.run_command("score")
     assert not Path(f"/proc/{pid_file.read_text()}").exists()
-
-
-def test_connections_become_settings(
-    fer_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    registry = tmp_path / "facilities.toml"
-    registry.write_text('[facility.a]\ntime_zone = "UTC"\ncredentials = "north"\n')
-    monkeypatch.setenv("FER_FACILITIES_FILE", str(registry))
-    connections = {
-        "fer_postgres": Connection(
-            conn_id="fer_postgres",
-            conn_type="postgres",
-            host="db",
-            login="fer",
-            password="p@ss/word",
-            schema="fer",
-            port=5433,
-        ),
-        "fer_s3": Connection(
-            conn_id="fer_s3",
-            conn_type="aws",
-            login="key",
-            password="secret",
-            extra='{"endpoint_url": "http://s3:9000", "region_name": "eu-central-1"}',
-        ),
-        "fer_s3_north": Connection(
-            conn_id="fer_s3_north", conn_type="aws", login="k2", password="s2"
-        ),
-    }
-    monkeypatch.setattr(fer_command, "_get_connection", connections.get)
-    assert fer_command.read_connections() == {
-        "FER_DATABASE_URL": "postgresql://fer:p%40ss%2Fword@db:5433/fer",
-        "FER_S3_ACCESS_KEY_ID": "key",
-        "FER_S3_SECRET_ACCESS_KEY": "secret",
-        "FER_S3_ENDPOINT": "http://s3:9000",
-        "FER_S3_REGION": "eu-central-1",
-        "FER_S3_CREDENTIALS__NORTH__ACCESS_KEY_ID": "k2",
-        "FER_S3_CREDENTIALS__NORTH__SECRET_ACCESS_KEY": "s2",
-    }
-
-
-def test_without_connections_there_are_no_settings(
-    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
-    assert fer_command.read_connections() == {}
-
-
-def test_further_fields_of_an_aws_connection_become_settings(
-    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    extra = {"verify": "/etc/ca.pem", "aws_session_token": "token"}
-    connection = Connection(
-        conn_id="fer_s3", conn_type="aws", login="key", password="secret", extra=json.dumps(extra)
-    )
-    monkeypatch.setattr(fer_command, "_get_connection", {"fer_s3": connection}.get)
-    assert fer_command.read_connections() == {
-        "FER_S3_ACCESS_KEY_ID": "key",
-        "FER_S3_SECRET_ACCESS_KEY": "secret",
-        "FER_S3_SESSION_TOKEN": "token",
-        "FER_S3_CA_BUNDLE": "/etc/ca.pem",
-    }
-
-
-def test_each_task_gets_new_keys_of_a_role(
-    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
-
-    role = {"role_arn": "arn:aws:iam::1:role/fer"}
-    connection = Connection(conn_id="fer_s3", conn_type="aws", extra=json.dumps(role))
-    monkeypatch.setattr(fer_command, "_get_connection", {"fer_s3": connection}.get)
-    numbers = itertools.count()
-
-    def get_credentials(hook: AwsBaseHook, **_: object) -> ReadOnlyCredentials:
-        assert hook.aws_conn_id == "fer_s3"
-        number = next(numbers)
-        return ReadOnlyCredentials(f"key-{number}", f"secret-{number}", f"token-{number}", None)
-
-    monkeypatch.setattr(AwsBaseHook, "get_credentials", get_credentials)
-    for number in range(2):
-        assert fer_command.read_connections() == {
-            "FER_S3_ACCESS_KEY_ID": f"key-{number}",
-            "FER_S3_SECRET_ACCESS_KEY": f"secret-{number}",
-            "FER_S3_SESSION_TOKEN": f"token-{number}",
-        }

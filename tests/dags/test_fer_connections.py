@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 from airflow.sdk import Connection
+from botocore.credentials import ReadOnlyCredentials
 from psycopg.conninfo import conninfo_to_dict
 
 from fer_batch.database import connections
@@ -26,7 +29,7 @@ def read(fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
             else Connection(conn_id=conn_id, **fields)
         )
         monkeypatch.setattr(fer_command, "_get_connection", {conn_id: connection}.get)
-        settings: dict[str, str] = fer_command.read_connections()
+        settings: dict[str, str] = fer_command.read_connections(list(fer_command.Secrets))
         assert all(type(value) is str for value in settings.values())
         return settings
 
@@ -93,7 +96,7 @@ def test_a_connection_that_airflow_drops_is_named(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_FER_POSTGRES", "postgresql://u:canary@a:1,b:2/fer")
     with pytest.raises(fer_command.PermanentFailureError, match="as JSON") as refused:
-        fer_command.read_connections()
+        fer_command.read_connections(list(fer_command.Secrets), ["north", "export"])
     assert "AIRFLOW_CONN_FER_POSTGRES" in str(refused.value)
     assert "canary" not in str(refused.value)
 
@@ -152,3 +155,94 @@ def test_the_login_of_an_s3_connection_comes_before_keys_in_its_extra(read: Any)
     extra = {"aws_access_key_id": "other", "aws_secret_access_key": "other"}
     settings = read("fer_s3", conn_type="aws", login="key", password="secret", extra=extra)
     assert settings == {"FER_S3_ACCESS_KEY_ID": "key", "FER_S3_SECRET_ACCESS_KEY": "secret"}
+
+
+def test_connections_become_settings(
+    fer_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = tmp_path / "facilities.toml"
+    registry.write_text('[facility.a]\ntime_zone = "UTC"\ncredentials = "north"\n')
+    monkeypatch.setenv("FER_FACILITIES_FILE", str(registry))
+    connections = {
+        "fer_postgres": Connection(
+            conn_id="fer_postgres",
+            conn_type="postgres",
+            host="db",
+            login="fer",
+            password="p@ss/word",
+            schema="fer",
+            port=5433,
+        ),
+        "fer_s3": Connection(
+            conn_id="fer_s3",
+            conn_type="aws",
+            login="key",
+            password="secret",
+            extra='{"endpoint_url": "http://s3:9000", "region_name": "eu-central-1"}',
+        ),
+        "fer_s3_north": Connection(
+            conn_id="fer_s3_north", conn_type="aws", login="k2", password="s2"
+        ),
+        "fer_s3_export": Connection(
+            conn_id="fer_s3_export", conn_type="aws", login="k3", password="s3"
+        ),
+    }
+    monkeypatch.setattr(fer_command, "_get_connection", connections.get)
+    assert fer_command.read_connections(list(fer_command.Secrets), ["north", "export"]) == {
+        "FER_DATABASE_URL": "postgresql://fer:p%40ss%2Fword@db:5433/fer",
+        "FER_S3_ACCESS_KEY_ID": "key",
+        "FER_S3_SECRET_ACCESS_KEY": "secret",
+        "FER_S3_ENDPOINT": "http://s3:9000",
+        "FER_S3_REGION": "eu-central-1",
+        "FER_S3_CREDENTIALS__NORTH__ACCESS_KEY_ID": "k2",
+        "FER_S3_CREDENTIALS__NORTH__SECRET_ACCESS_KEY": "s2",
+        "FER_S3_CREDENTIALS__EXPORT__ACCESS_KEY_ID": "k3",
+        "FER_S3_CREDENTIALS__EXPORT__SECRET_ACCESS_KEY": "s3",
+    }
+
+
+def test_without_connections_there_are_no_settings(
+    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
+    assert fer_command.read_connections(list(fer_command.Secrets), ["north", "export"]) == {}
+
+
+def test_further_fields_of_an_aws_connection_become_settings(
+    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extra = {"verify": "/etc/ca.pem", "aws_session_token": "token"}
+    connection = Connection(
+        conn_id="fer_s3", conn_type="aws", login="key", password="secret", extra=json.dumps(extra)
+    )
+    monkeypatch.setattr(fer_command, "_get_connection", {"fer_s3": connection}.get)
+    assert fer_command.read_connections(list(fer_command.Secrets), ["north", "export"]) == {
+        "FER_S3_ACCESS_KEY_ID": "key",
+        "FER_S3_SECRET_ACCESS_KEY": "secret",
+        "FER_S3_SESSION_TOKEN": "token",
+        "FER_S3_CA_BUNDLE": "/etc/ca.pem",
+    }
+
+
+def test_each_task_gets_new_keys_of_a_role(
+    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
+
+    role = {"role_arn": "arn:aws:iam::1:role/fer"}
+    connection = Connection(conn_id="fer_s3", conn_type="aws", extra=json.dumps(role))
+    monkeypatch.setattr(fer_command, "_get_connection", {"fer_s3": connection}.get)
+    numbers = itertools.count()
+
+    def get_credentials(hook: AwsBaseHook, **_: object) -> ReadOnlyCredentials:
+        assert hook.aws_conn_id == "fer_s3"
+        number = next(numbers)
+        return ReadOnlyCredentials(f"key-{number}", f"secret-{number}", f"token-{number}", None)
+
+    monkeypatch.setattr(AwsBaseHook, "get_credentials", get_credentials)
+    for number in range(2):
+        assert fer_command.read_connections(list(fer_command.Secrets), ["north", "export"]) == {
+            "FER_S3_ACCESS_KEY_ID": f"key-{number}",
+            "FER_S3_SECRET_ACCESS_KEY": f"secret-{number}",
+            "FER_S3_SESSION_TOKEN": f"token-{number}",
+        }

@@ -18,7 +18,7 @@ from fer_batch import __version__
 from fer_batch.settings import Settings
 from tests.docker.compose_file import DOCKER, find_variables, read_example
 
-FILES = ("compose.yaml", "compose.console.yaml")
+FILES = ("compose.yaml", "compose.console.yaml", "compose.out.yaml")
 ONE_SHOT = {"init", "minio-init", "fer-batch"}
 OWN_IMAGE = {"init", "api-server", "scheduler", "dag-processor", "triggerer", "worker", "fer-batch"}
 SECRET = re.compile(r"PASSWORD|SECRET|KEY|CONN|BROKER|BACKEND|DATABASE_URL")
@@ -143,10 +143,36 @@ def test_only_the_ui_is_published_and_only_on_this_host(stack: dict[str, Any]) -
     assert [port.partition(":")[0] for port in console["minio"]["ports"]] == ["127.0.0.1"]
 
 
-def test_services_that_store_data_have_no_external_network(stack: dict[str, Any]) -> None:
+def test_only_the_ui_has_an_external_network(stack: dict[str, Any]) -> None:
+    """Workers decode files of strangers. A second file lets them out, where a bucket lies there."""
     assert stack["networks"]["data"]["internal"] is True
-    for name, service in stack["services"].items():
-        assert name in OWN_IMAGE or service["networks"] == ["data"]
+    networks = {name: service["networks"] for name, service in stack["services"].items()}
+    assert networks.pop("api-server") == ["data", "out"]
+    assert all(names == ["data"] for names in networks.values()), networks
+    out = yaml.safe_load((DOCKER / "compose.out.yaml").read_text())["services"]
+    assert out == {name: {"networks": ["data", "out"]} for name in ("worker", "fer-batch")}
+
+
+def test_containers_of_our_image_are_read_only_and_bounded(stack: dict[str, Any]) -> None:
+    home = re.search(r"AIRFLOW_HOME=(\S+)", (DOCKER / "Dockerfile").read_text())
+    assert home is not None
+    for name in OWN_IMAGE | {"redis"}:
+        service = stack["services"][name]
+        assert service["read_only"] is True
+        assert service["pids_limit"] <= 512
+    for name in OWN_IMAGE:
+        folders = [each.partition(":")[0] for each in stack["services"][name]["tmpfs"]]
+        assert folders == ["/tmp", home[1]]
+
+
+def test_the_user_of_redis_cannot_administer_it(stack: dict[str, Any]) -> None:
+    words = stack["services"]["redis"]["command"]
+    assert words[words.index("default") + 1] == "off"
+    rules = words[words.index("airflow") + 1 :]
+    assert rules.index("+@all") < rules.index("-@admin") < rules.index("-@dangerous")
+    broker = urlsplit(get_environments(stack)["worker"]["AIRFLOW__CELERY__BROKER_URL"])
+    assert (broker.username, broker.password) == ("airflow", "secret-REDIS_PASSWORD")
+    assert ">secret-REDIS_PASSWORD" in rules
 
 
 def test_workers_can_neither_sign_tokens_nor_read_airflows_database(stack: dict[str, Any]) -> None:
@@ -173,7 +199,8 @@ def test_the_default_sizes_fit_together(stack: dict[str, Any]) -> None:
     assert sizes["FER_WORKER_CPUS"] == tasks * sizes["FER_THREADS"]
     assert sizes["FER_POOL_SLOTS"] == sizes["FER_WORKERS"] * tasks
     memory = stack["services"]["worker"]["deploy"]["resources"]["limits"]["memory"]
-    assert int(memory.removesuffix("g")) * 1024 >= tasks * sizes["FER_SCORE_MEMORY_MB"] + 1000
+    each = sizes["FER_SCORE_MEMORY_MB"] + sizes["FER_DECODE_MEMORY_MB"]
+    assert int(memory.removesuffix("g")) * 1024 >= tasks * each + 1000
 
 
 def test_settings_have_the_names_that_fer_batch_reads(stack: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from tests.docker.compose_file import DOCKER
 
 ROOT = DOCKER.parent
-EXTRAS = ("airflow", "celery")
+EXTRAS = ("airflow", "celery", "export", "notify")
 Pin = tuple[str, str, frozenset[str]]
 
 

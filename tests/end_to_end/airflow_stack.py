@@ -6,25 +6,35 @@ capture day, so that no run sees the rows of another.
 
 from __future__ import annotations
 
+import json
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
+from urllib.parse import quote
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 
 from fer_batch.local.stack import Stack
-from fer_batch.local.stack.airflow import DATABASE
-from fer_batch.local.stack.airflow_api import AirflowApi, RunState, TaskState
+from fer_batch.local.stack.airflow import DATABASE, AirflowStack
+from fer_batch.local.stack.airflow_api import (
+    AirflowApi,
+    AirflowUnavailableError,
+    RunState,
+    TaskState,
+)
 from fer_batch.local.stack.stack import BUCKET
+from fer_batch.resources import find_dags_dir
 from fer_batch.storage.writer import upload_many
 from tests.fixtures.night import encode_crop, format_facility, spread
 from tests.support.models import write_tiny_cnn
+from tests.support.repository import REPO_ROOT
 
 DAG_ID = "satisfaction_nightly"
 BERLIN_DAG_ID = "satisfaction_nightly_europe_berlin"
@@ -35,6 +45,17 @@ DENIED = "denied-mall"
 NOWHERE, TYPO = "nowhere-mall", "typo-mall"
 LOST_BUCKET = "not-made-yet"
 DEADLINE_S = 900
+EXAMPLE_DAG_ID = "after_satisfaction"
+LOCAL_BUNDLE = "airflow.dag_processing.bundles.local.LocalDagBundle"
+BUNDLES = [
+    {"name": "dags-folder", "classpath": LOCAL_BUNDLE, "kwargs": {}},
+    {
+        "name": "examples",
+        "classpath": LOCAL_BUNDLE,
+        "kwargs": {"path": str(REPO_ROOT / "docs" / "examples")},
+    },
+]
+"""The DAGs of fer-batch, and the example in the docs."""
 
 
 def format_facility_in(name: str, time_zone: str, more: str = "") -> str:
@@ -61,6 +82,21 @@ REGISTRY = "\n".join(
 
 class SmallStack(Stack):
     """A stack whose tasks use the tiny CNN and split a day of the tests into several shards."""
+
+    def __init__(self, stack_dir: Path) -> None:
+        super().__init__(stack_dir)
+        self.airflow = AirflowStack(
+            self.folder / "airflow",
+            self.postgres,
+            self.seaweed,
+            find_dags_dir(),
+            config={
+                "dag_processor": {
+                    "dag_bundle_config_list": json.dumps(BUNDLES),
+                    "min_file_process_interval": 600,  # the files do not change
+                }
+            },
+        )
 
     def build_env(self) -> dict[str, str]:
         return {
@@ -115,7 +151,62 @@ class Airflow:
         self.api.call("POST", f"dags/{DAG_ID}/clearTaskInstances", body)
 
     def wait(self, run_id: str, dag_id: str = DAG_ID) -> RunState:
+        self._wait_until_none_is_open("dag_id = %s and run_id = %s", dag_id, run_id)
         return self.api.wait_for_run(dag_id, run_id, lambda _: None, DEADLINE_S)
+
+    def wait_for_all(self) -> None:
+        """Wait until no run of fer-batch's DAGs is queued or running."""
+        self._wait_until_none_is_open("dag_id = any(%s)", [DAG_ID, BERLIN_DAG_ID])
+
+    def _wait_until_none_is_open(self, condition: LiteralString, *parameters: Any) -> None:
+        """Ask Airflow's database, as a request to its API takes much longer."""
+        end = time.monotonic() + DEADLINE_S
+        query = f"select 1 from dag_run where state in ('queued', 'running') and {condition}"  # noqa: S608
+        with psycopg.connect(self.metadata_url, autocommit=True) as connection:
+            while connection.execute(query, parameters).fetchone() and time.monotonic() < end:
+                time.sleep(0.3)
+
+    def stop_at(self, run_id: str, task_id: str, state: str) -> RunState:
+        """Wait until a task has this state, return the run as it is then, and end the run.
+
+        The tasks that would run after a failed one take longer than a test of the failure.
+        """
+        query = "select 1 from task_instance where run_id = %s and task_id = %s and state = %s"
+        end = time.monotonic() + DEADLINE_S
+        with psycopg.connect(self.metadata_url, autocommit=True) as connection:
+            while connection.execute(query, [run_id, task_id, state]).fetchone() is None:
+                if time.monotonic() > end:
+                    pytest.fail(f"{task_id} of {run_id} is not {state}: {self._get_run(run_id)}")
+                time.sleep(0.3)
+        run = self._get_run(run_id)
+        self._end(DAG_ID, run_id)
+        return run
+
+    def skip_scheduled_run(self, dag_id: str) -> None:
+        """End the run of the last night, which Airflow starts when a DAG is unpaused."""
+        query = "select run_id from dag_run where dag_id = %s and run_type = 'scheduled'"
+        end = time.monotonic() + DEADLINE_S
+        with psycopg.connect(self.metadata_url, autocommit=True) as connection:
+            while (row := connection.execute(query, [dag_id]).fetchone()) is None:
+                if time.monotonic() > end:
+                    pytest.fail(f"no scheduled run of {dag_id}")
+                time.sleep(0.3)
+        self._end(dag_id, row[0])
+
+    def _get_run(self, run_id: str) -> RunState:
+        return self.api.get_run_state(DAG_ID, run_id)
+
+    def _end(self, dag_id: str, run_id: str) -> None:
+        path = f"dags/{dag_id}/dagRuns/{quote(run_id)}"
+        try:
+            self.api.call("PATCH", path, {"state": "failed"})
+        except AirflowUnavailableError:  # it answers its first requests slowly
+            self.api.call("PATCH", path, {"state": "failed"})
+
+    def has_successful_run(self) -> bool:
+        query = "select 1 from dag_run where dag_id = %s and state = 'success' limit 1"
+        with psycopg.connect(self.metadata_url) as connection:
+            return connection.execute(query, [DAG_ID]).fetchone() is not None
 
     def wait_for_success(self, run_id: str, dag_id: str = DAG_ID) -> RunState:
         run = self.wait(run_id, dag_id)
@@ -123,6 +214,24 @@ class Airflow:
             failed = [task for task in run.tasks if task.state == "failed"]
             pytest.fail("\n".join(self.api.get_task_log(dag_id, run_id, task) for task in failed))
         return run
+
+    def wait_for_example(self, facility_day: str) -> list[str]:
+        """Wait for a run of the example DAG that an event with this facility day has started.
+
+        Returns what its task returned.
+        """
+        end = time.monotonic() + DEADLINE_S
+        seen: set[str] = set()
+        while time.monotonic() < end:
+            runs = self.api.call("GET", f"dags/{EXAMPLE_DAG_ID}/dagRuns?limit=100")["dag_runs"]
+            for run_id in sorted({run["dag_run_id"] for run in runs} - seen):
+                seen.add(run_id)
+                self.wait_for_success(run_id, EXAMPLE_DAG_ID)
+                result = self.api.get_result(EXAMPLE_DAG_ID, run_id, "list_complete_days")
+                if facility_day in result:
+                    return list(result)
+            time.sleep(0.5)
+        pytest.fail(f"no run of {EXAMPLE_DAG_ID} got {facility_day}")
 
     def read_log(self, run: RunState, task_id: str) -> str:
         """The logs of all map indices of a task."""
@@ -165,9 +274,23 @@ def airflow_running(folder: Path) -> Iterator[Airflow]:
     with stack.running(with_airflow=True):
         api = stack.airflow.create_client()
         for dag_id in (DAG_ID, BERLIN_DAG_ID):
-            api.unpause(dag_id, DEADLINE_S)
-        yield Airflow(stack, api)
+            unpause(api, dag_id)
+        running = Airflow(stack, api)
+        running.skip_scheduled_run(BERLIN_DAG_ID)
+        yield running
     shutil.rmtree(stack.folder)
+
+
+def unpause(api: AirflowApi, dag_id: str) -> None:
+    """Unpause a DAG, also if the first requests take longer than the client waits."""
+    end = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            api.unpause(dag_id, DEADLINE_S)
+            return
+        except AirflowUnavailableError:
+            if time.monotonic() > end:
+                raise
 
 
 def find_tasks(run: RunState, task_id: str) -> list[TaskState]:

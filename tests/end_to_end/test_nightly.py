@@ -11,7 +11,7 @@ from botocore.credentials import Credentials
 
 from fer_batch.errors import ConfigurationError, ModelError, PermanentError, RetryableError
 from fer_batch.pipeline import nightly
-from fer_batch.pipeline.nightly import score_shards
+from fer_batch.pipeline.whole_run import run_night, score_shards
 from fer_batch.records import Batch, KeyRange, Shard
 from fer_batch.satisfaction.figures import RATES
 from tests.fixtures.night import DAY, PERMISSION, Night, encode_crop, format_facility
@@ -271,7 +271,7 @@ def test_summaries_are_written_in_batches(night: Night, monkeypatch: pytest.Monk
     night.write_registry(*map(format_facility, names))
     for name in names:
         night.fill(name, happy=1, sad=0)
-    summaries, _ = nightly.run_night(night.open())
+    summaries, _ = run_night(night.open())
     assert [summary["facility_id"] for summary in summaries] == names
     written = night.query("select facility_id from fer.satisfaction_summary order by 1")
     assert [row["facility_id"] for row in written] == names

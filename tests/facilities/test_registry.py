@@ -1,67 +1,15 @@
 """The facility registry: accepted and rejected files, and the error messages."""
 
-import os
 import re
-import time
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fer_batch.errors import ConfigurationError, FormerTargetError
-from fer_batch.facilities import registry_file
-from fer_batch.facilities.loading import load_registry
 from fer_batch.facilities.registry import Facility, Permission
-from fer_batch.settings import Settings
-
-GOOD = """
-[facility.mall]
-name = "Mall"
-time_zone = "Europe/Berlin"
-image_kind = "crops"
-"""
-PERMISSION = """
-[facility.mall.permission]
-purpose = "Satisfaction"
-lawful_basis = "Art. 6(1)(a) GDPR"
-approved_by = "The data protection officer"
-valid_until = 2026-06-30
-"""
-
-
-@pytest.fixture
-def load(load_all):
-    def load_text(text, **settings):
-        registry = load_all(text, **settings)
-        registry.check()
-        return registry.facilities
-
-    return load_text
-
-
-@pytest.fixture
-def load_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry_file, "RETRY_S", 0.0)  # a file that was just written may change
-
-    def load_text(text, **settings):
-        file = tmp_path / "facilities.toml"
-        file.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return load_registry(file, Settings(_env_file=None, **settings))
-
-    return load_text
-
-
-@pytest.fixture
-def rejected(load, tmp_path):
-    def get_message(text, **settings):
-        with pytest.raises(ConfigurationError) as caught:
-            load(text, **settings)
-        assert str(tmp_path / "facilities.toml") in str(caught.value)
-        return str(caught.value)
-
-    return get_message
+from tests.facilities.conftest import GOOD, PERMISSION
 
 
 def build_facility(name):
@@ -230,21 +178,6 @@ def test_all_problems_are_reported_at_once(rejected):
     assert "facility shop: bucket" in message
 
 
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("", "contains no facility"),
-        ("[facility]", "contains no facility"),
-        ("facility = 3", "contains no facility"),
-        ("[facilities.mall]", "unknown table or key 'facilities'"),
-        ("[facility]\nname = 'x'", "facility name: must be a table"),
-        ("[facility.mall", "is not valid TOML"),
-    ],
-)
-def test_an_invalid_file_is_rejected(rejected, text, problem):
-    assert problem in rejected(text)
-
-
 def test_a_former_target_is_rejected_with_its_facilities(load):
     text = GOOD + "target_share = 0.8" + GOOD.replace("mall", "shop") + "bucket = 'B'"
 
@@ -255,45 +188,6 @@ def test_a_former_target_is_rejected_with_its_facilities(load):
 
     assert caught.value.facility_ids == ("mall",)
     assert "facility shop: bucket" in str(caught.value)
-
-
-def test_a_missing_file_has_a_hint(tmp_path):
-    with pytest.raises(
-        ConfigurationError, match=r"nowhere\.toml cannot be read.*FER_FACILITIES_FILE"
-    ):
-        load_registry(tmp_path / "nowhere.toml")
-
-
-@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to(path)])
-def test_a_path_that_cannot_be_read_has_a_hint(tmp_path, make):
-    path = tmp_path / "facilities.toml"
-    make(path)
-
-    with pytest.raises(ConfigurationError, match=r"cannot be read: .*FER_FACILITIES_FILE"):
-        load_registry(path)
-
-
-@pytest.mark.parametrize(
-    ("encoding", "problem"),
-    [
-        ("latin-1", "is not UTF-8: byte 0xdf in line 3. Save it with the encoding UTF-8"),
-        ("utf-16", "is not UTF-8: it looks like UTF-16"),  # Notepad writes a byte-order mark
-        ("utf-16-le", "is not UTF-8"),
-        ("utf-32", "is not UTF-8"),
-    ],
-)
-def test_a_file_that_is_not_utf8_is_rejected(rejected, encoding, problem):
-    assert problem in rejected(GOOD.replace("Mall", "Maß").encode(encoding))
-
-
-def test_utf16_without_a_mark_is_recognized_by_its_null_bytes(rejected):
-    assert "it looks like UTF-16" in rejected(GOOD.encode("utf-16-le"))
-
-
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_marks_and_line_ends_of_editors_are_accepted(load, encoding, newline):
-    assert load(GOOD.replace("\n", newline).encode(encoding)) == load(GOOD)
 
 
 def test_overlapping_prefixes_are_rejected(rejected):
@@ -451,53 +345,6 @@ def test_a_misplaced_table_makes_its_facility_invalid(load_all, misplaced):
 
     assert list(registry.facilities) == ["shop"]
     assert list(registry.invalid) == ["mall"]
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("[facility.mall", "(at line 1, the last one). Correct the syntax"),
-        (GOOD + "x =\n", "Invalid value (at line 6, column 4). Correct the syntax"),
-        (GOOD + GOOD, "twice (at line 7, column 15). Two tables have the same name: each facility"),
-        (GOOD + "name = 'x'\n", "Cannot overwrite a value (at line 6, column 11). A field is"),
-        ("# nothing yet\n", "contains no facility"),
-        ("x = " + "[" * 5000, "is not valid TOML"),
-        ("valid_until = 2026-11-31", "That day does not exist"),
-        ("x = " + "9" * 5000, "is not valid TOML"),
-    ],
-)
-def test_an_error_of_syntax_names_the_line_and_the_remedy(rejected, text, problem):
-    assert problem in rejected(text)
-
-
-@pytest.mark.parametrize("moment", [b"", GOOD.encode()[:25], None])
-def test_a_file_that_is_being_replaced_is_read_again(tmp_path, monkeypatch, moment):
-    file = tmp_path / "facilities.toml"
-    if moment is not None:
-        file.write_bytes(moment)
-    monkeypatch.setattr(time, "sleep", lambda _: file.write_text(GOOD))
-
-    assert list(load_registry(file).facilities) == ["mall"]
-
-
-def test_an_old_file_with_an_error_is_not_read_again(tmp_path, monkeypatch):
-    file = tmp_path / "facilities.toml"
-    file.write_text("[facility.mall")
-    os.utime(file, (1, 1))
-    monkeypatch.setattr(time, "sleep", lambda _: pytest.fail("waited"))
-
-    with pytest.raises(ConfigurationError):
-        load_registry(file)
-
-
-def test_the_shipped_registry_permits_no_reading(repo_root):
-    registry = load_registry(repo_root / "config" / "facilities.toml")
-    registry.check()
-    facilities = registry.facilities
-
-    assert len({f.time_zone for f in facilities.values()}) >= 3
-    for facility in facilities.values():
-        assert facility.find_permission_problem(date(2026, 1, 1)) is not None
 
 
 def render_field_table(model):

@@ -11,12 +11,12 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -47,7 +47,7 @@ class Process:
             self.lines.append(_parse_line(line))
             if self.lines[-1]["event"] == event:
                 if self.lines[-1].get("signal") == "SIGSTOP":
-                    _wait_until_stopped(self.lines[-1]["pid"])
+                    wait_until_stopped(self.lines[-1]["pid"])
                 return
         pytest.fail(f"the run ended before {event!r}: {self.lines}")
 
@@ -74,7 +74,7 @@ class Process:
         return any(line["event"] == "failpoint" and line["point"] == point for line in self.lines)
 
 
-def _wait_until_stopped(pid: int) -> None:
+def wait_until_stopped(pid: int) -> None:
     """Wait until the process is stopped. It logs before it stops, and a SIGCONT that comes between
     the two would be lost."""
     while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
@@ -154,13 +154,20 @@ class Job:
         return int(row[0])
 
 
+_FINAL: Mapping[str, LiteralString] = {
+    "satisfaction_summary": "where is_complete",
+    "finding": "where state <> 'closed'",
+}
+"""The rows that count: not what a disturbed run published or found and the next one completed."""
+
+
 def read_tables(url: str) -> Tables:
     """Every row of every table and of the daily view as text, without times, run ids and revision
     numbers.
 
     Incomplete summaries are left out: a disturbed run publishes them as preliminary figures, and
-    the next run adds a complete one. Of partitions only the names are listed; their rows are part
-    of their parent tables.
+    the next run adds a complete one. So are closed findings. Of partitions only the names are
+    listed; their rows are part of their parent tables.
     """
     with psycopg.connect(url) as connection:
         contents: Tables = {
@@ -186,7 +193,7 @@ def read_tables(url: str) -> Tables:
                 sql.SQL("distinct" if table == "run" else ""),
                 row,
                 sql.Identifier("fer", table),
-                sql.SQL("where is_complete" if table == "satisfaction_summary" else ""),
+                sql.SQL(_FINAL.get(table, "")),
             )
             contents[table] = _read_texts(connection, query)
     return contents

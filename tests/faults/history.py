@@ -14,9 +14,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -30,6 +28,7 @@ from psycopg.rows import namedtuple_row
 from fer_batch.database import connections
 from fer_batch.deletion import erasure, retention
 from fer_batch.errors import ConfigurationError
+from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.model import active_model, model_registry
 from fer_batch.model.classifier import Classifier, Cnn
 from fer_batch.pipeline import in_flight
@@ -41,30 +40,15 @@ from fer_batch.settings import Settings, to_environment
 from fer_batch.testing import failpoints
 from tests.faults import truth
 from tests.faults.death import Death, DiedError
+from tests.faults.environment import Environment
 from tests.faults.truth import ALL, DAYS, Day, Rows, build_key, select_day
 from tests.fixtures.night import format_facility
 from tests.fixtures.servers import build_settings, fresh_database
 from tests.support.command import run_command
-from tests.support.fork_server import ForkServer
 
 days = st.sampled_from(ALL)
 points = st.sampled_from(failpoints.NAMES)
 numbers = st.integers(0, 10_000)
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What all histories share: the servers, a folder and two CNNs."""
-
-    server: Any
-    template: str
-    s3: Any
-    s3_server: Any
-    folder: Path
-    fork_server: ForkServer
-    cnns: tuple[Cnn, Cnn]
-    """The first classifies bright crops as Happy, the second dark ones."""
-    event_counts: Counter[str]
 
 
 class Machine(RuleBasedStateMachine):
@@ -265,7 +249,10 @@ class Machine(RuleBasedStateMachine):
             run.sync_facilities()
             run.list_images()
             for shard in run.plan_shards():
-                with self._make_scorer(run) as scorer:
+                with (
+                    Decoders(run.settings) as decoders,
+                    self._make_scorer(run, decoders) as scorer,
+                ):
                     result = scorer.score(shard)
                 assert result.failures == {}
             run.summarize()
@@ -273,7 +260,7 @@ class Machine(RuleBasedStateMachine):
         finally:
             run.engine.dispose()
 
-    def _make_scorer(self, run: Run) -> ShardScorer:
+    def _make_scorer(self, run: Run, decoders: Decoders) -> ShardScorer:
         """Build the scorer as `fer-batch worker` does for a job."""
         register = self.folder / "in-flight"
         in_flight.create_register(register, run.settings.threads)
@@ -282,6 +269,7 @@ class Machine(RuleBasedStateMachine):
             run.settings,
             run.registry,
             Classifier(run.settings, active_model.load_version(run.settings, run.model_version)),
+            decoders,
             run.selection.run_id,
             run.selection.capture_day,
             run.begin(),

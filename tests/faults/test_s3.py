@@ -8,7 +8,6 @@ requests of each facility. After a rerun the tables must equal those of an undis
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,15 +20,23 @@ from fer_batch.errors import RetryableError, StorageUnavailableError
 from fer_batch.pipeline import listing
 from fer_batch.settings import Settings
 from fer_batch.storage import client as s3_module
-from fer_batch.storage.writer import upload_many
 from tests.faults.conftest import Tables, read_tables
-from tests.fixtures.night import DAY, Night, encode_crop, format_facility
+from tests.faults.s3_night import (
+    IMAGES,
+    RETRIED,
+    build_key,
+    check_nothing_is_lost,
+    check_rerun_repairs,
+    fill,
+    read_errors,
+    read_night_tables,
+    read_statuses,
+    run,
+)
+from tests.fixtures.night import Night, encode_crop
 from tests.fixtures.servers import fresh_database
 from tests.support.faulty_s3 import PAGE, Fault, FaultyS3, running_proxy
 from tests.support.models import write_tiny_cnn
-
-IMAGES = 2 * PAGE + 5
-"""Per facility: three pages of a listing."""
 
 
 @pytest.fixture
@@ -74,77 +81,6 @@ def undisturbed(night: Night, s3: Any, postgres_server: Any, migrated_template: 
     return read_undisturbed
 
 
-def fill(night: Night, *names: str) -> None:
-    """Upload a day of each facility, and register them."""
-    night.write_registry(*(format_facility(name) for name in names))
-    direct = night.settings.model_copy(update={"s3_endpoint": night.s3.endpoint})
-    items = [
-        (f"{name}/{DAY}/{n:03}.png", encode_crop(n % 3 > 0, number=n))
-        for name in names
-        for n in range(IMAGES)
-    ]
-    upload_many(direct, night.s3.bucket, items)
-
-
-def build_key(name: str, number: int) -> str:
-    return f"{name}/{DAY}/{number:03}.png"
-
-
-def run(night: Night, run_id: str = "night") -> list[dict[str, Any]]:
-    return list(night.run(run_id))
-
-
-def read_night_tables(night: Night) -> Tables:
-    url = night.settings.database_url
-    assert url is not None
-    return read_tables(url.get_secret_value())
-
-
-def read_statuses(night: Night) -> dict[str, tuple[str, str]]:
-    rows = night.query("select facility_id, status, reason from fer.batch")
-    return {row["facility_id"]: (row["status"], row["reason"]) for row in rows}
-
-
-def check_nothing_is_lost(night: Night) -> None:
-    """Each object in the bucket has a final outcome for its ETag, or its day is incomplete."""
-    pages = night.s3.client.get_paginator("list_objects_v2").paginate(Bucket=night.s3.bucket)
-    stored = {o["Key"]: o["ETag"].strip('"') for page in pages for o in page.get("Contents", ())}
-    listed = night.query("select facility_id, image_key, etag from fer.image")
-    listed_etags = {row["image_key"]: row["etag"] for row in listed}
-    rows = night.query("select image_key, etag, outcome from fer.image_result")
-    results = {row["image_key"]: row for row in rows}
-    complete = {
-        row["facility_id"]: row["is_complete"]
-        for row in night.query("select facility_id, is_complete from fer.satisfaction_daily")
-    }
-    for image_key, etag in (stored | listed_etags).items():
-        name = image_key.partition("/")[0]
-        result = results.get(image_key)
-        is_final = (
-            result is not None and result["etag"] == etag and result["outcome"] not in RETRIED
-        )
-        assert is_final or not complete.get(name, False), (image_key, result)
-    unscored = Counter(
-        row["facility_id"]
-        for row in listed
-        if results.get(row["image_key"], {}).get("etag") != row["etag"]
-    )
-    reported = {
-        f["facility_id"] for f in night.open("night").check_data() if f["severity"] == "error"
-    }
-    assert set(unscored) <= reported
-
-
-def check_rerun_repairs(night: Night, proxy: FaultyS3, expected: Tables) -> None:
-    """An undisturbed rerun leaves the tables of an undisturbed run."""
-    check_nothing_is_lost(night)
-    print(f"faults injected: {dict(proxy.injected)}")  # noqa: T201  (for the report of `make test-faults`)
-    proxy.faults = []
-    run(night)
-    assert read_night_tables(night) == expected
-    assert all(row["is_complete"] for row in night.query("select * from fer.satisfaction_daily"))
-
-
 TRANSIENT = ["slow", "reset", "500", "503", "cut"]
 
 
@@ -178,7 +114,6 @@ PERSISTENT = {
     "403": ("refused", "S3 answers 403 AccessDenied"),
     "archived": ("archived", "restore the object, or exclude it"),
 }
-RETRIED = ("fetch_failed", "changed")
 
 
 def test_a_persistent_failure_is_an_outcome_of_its_image_only(
@@ -200,16 +135,6 @@ def test_a_persistent_failure_is_an_outcome_of_its_image_only(
     pending = sum(outcome in RETRIED for outcome, _ in PERSISTENT.values())
     assert (summary["images_pending"], summary["is_complete"]) == (pending, False)
     check_rerun_repairs(night, proxy, expected)
-
-
-def read_errors(night: Night, name: str) -> dict[str, str]:
-    """The findings about a facility that are errors."""
-    findings = night.open("night").check_data()
-    return {
-        f["check"]: f["finding"]
-        for f in findings
-        if (f["facility_id"], f["severity"]) == (name, "error")
-    }
 
 
 @pytest.mark.parametrize(

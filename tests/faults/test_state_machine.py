@@ -25,7 +25,8 @@ from hypothesis.internal.conjecture.providers import HypothesisProvider
 from hypothesis.stateful import run_state_machine_as_test
 
 from fer_batch.model.classifier import load_artifact
-from tests.faults.history import Environment, Machine, ProcessMachine
+from tests.faults.environment import Environment
+from tests.faults.history import Machine, ProcessMachine
 from tests.support.fork_server import ForkServer
 from tests.support.models import build_tiny_onnx, write_tiny_cnn
 
@@ -40,6 +41,7 @@ def environment(
     seaweed_server: Any,
     tmp_path: Path,
     fork_server: ForkServer,
+    forked_scoring: None,  # for the decoders
 ) -> Environment:
     cnns = []
     for name, is_inverted in (("upright", False), ("inverted", True)):

@@ -15,6 +15,7 @@ import pytest
 from fer_batch.errors import ConfigurationError
 from fer_batch.facilities.loading import load_registry
 from fer_batch.pipeline import listing
+from fer_batch.pipeline.selection import Selection
 from fer_batch.settings import Settings
 from fer_batch.storage.listing_pages import ListedObject
 from fer_batch.storage.reader import BucketReader
@@ -306,6 +307,28 @@ def test_the_registry_rejects_hostile_facility_ids(tmp_path: Path, name: str) ->
         load_registry(path, Settings(_env_file=None)).check()
 
 
+ON_THE_COMMAND_LINE = [
+    IDS[0],
+    "$(touch awkward)",
+    "../mall",
+    "mall\n",
+    "\u212aelvin",
+    "--rescore",
+    "",
+]
+
+
+def test_a_run_selects_no_facility_by_a_hostile_id(tmp_path: Path) -> None:
+    path = tmp_path / "facilities.toml"
+    facilities = (format_facility(name) for name in ("mall", "kelvin", "imall"))
+    path.write_text("\n".join(facilities))
+    registry = load_registry(path, Settings(_env_file=None))
+    for name in IDS:
+        selection = Selection(run_id="r", capture_day=DAY, facility_ids=(name,))
+        with pytest.raises(ConfigurationError, match="no facility"):
+            selection.select_facilities(registry)
+
+
 def test_the_command_line_rejects_hostile_facility_ids(night: Night, nightly: Any) -> None:
     night.write_registry(
         format_facility("mall"), format_facility("kelvin"), format_facility("imall")
@@ -314,15 +337,19 @@ def test_the_command_line_rejects_hostile_facility_ids(night: Night, nightly: An
     assert nightly("list-images", "--capture-day", str(DAY)).code == 0
     before = night.read_snapshot()
 
-    for name in IDS:
+    for name in ON_THE_COMMAND_LINE:
         result = nightly("list-images", "--capture-day", str(DAY), f"--facility={name}")
         assert result.code == 2, (name, result)
         assert "no facility" in result.err, (name, result)
 
-    for option in ("--time-zone", "--model-version"):
-        for value in (IDS[0], "../../etc/passwd", "Europe/Berl\u0456n"):
-            result = nightly("score", "--capture-day", str(DAY), f"{option}={value}")
-            assert result.code == 2, (option, value, result)
+    for option, value in (
+        ("--time-zone", IDS[0]),
+        ("--time-zone", "Europe/Berl\u0456n"),
+        ("--model-version", IDS[0]),
+        ("--model-version", "../../etc/passwd"),
+    ):
+        result = nightly("score", "--capture-day", str(DAY), f"{option}={value}")
+        assert result.code == 2, (option, value, result)
     assert night.read_snapshot() == before
     assert [path.name for path in nightly.folder.iterdir()] == []
 

@@ -6,7 +6,6 @@ import itertools
 import json
 import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 
 import cv2
@@ -17,10 +16,10 @@ from hypothesis import strategies as st
 
 from fer_batch.errors import ModelError
 from fer_batch.imaging import faces
-from fer_batch.imaging.decoding import ImageLimits, Pixels
+from fer_batch.imaging.decoding import ImageLimits, Pixels, UndecodableImageError
 from fer_batch.imaging.faces import (
+    DecodedImage,
     DetectedFace,
-    ExtractedFaces,
     FaceDetector,
     ImageKind,
     crop_face,
@@ -28,7 +27,7 @@ from fer_batch.imaging.faces import (
     extract_faces,
     find_shipped_detector,
 )
-from fer_batch.records import Batch, Box, FetchedImage, Image, ImageScore, Outcome
+from fer_batch.records import Box, Outcome
 from fer_batch.settings import Settings
 from tests.support import pictures
 
@@ -255,15 +254,8 @@ def test_a_file_that_is_not_a_detector_is_an_error_with_a_hint(
 # ---------------------------------------------------------------- from bytes to crops
 
 
-def fetched(data: bytes) -> FetchedImage:
-    image = Image(Batch("mall", date(2026, 3, 9)), "a.jpg", "etag", len(data))
-    return FetchedImage(image, data)
-
-
-def extract(data: bytes, kind: ImageKind, detector: FaceDetector | None) -> ExtractedFaces:
-    extracted = extract_faces(fetched(data), kind, LIMITS, detector)
-    assert isinstance(extracted, ExtractedFaces)
-    return extracted
+def extract(data: bytes, kind: ImageKind, detector: FaceDetector | None) -> DecodedImage:
+    return extract_faces(data, kind, LIMITS, detector)
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".webp"])
@@ -303,7 +295,7 @@ def test_a_frame_without_a_face_has_no_crop(detector: FaceDetector) -> None:
 
 
 def test_an_image_that_cannot_be_decoded_has_an_outcome(detector: FaceDetector) -> None:
-    score = extract_faces(fetched(b"<html>"), "frames", LIMITS, detector)
-    assert isinstance(score, ImageScore)
-    assert score.outcome is Outcome.UNSUPPORTED
-    assert score.reason
+    with pytest.raises(UndecodableImageError) as raised:
+        extract(b"<html>", "frames", detector)
+    assert raised.value.outcome is Outcome.UNSUPPORTED
+    assert raised.value.reason

@@ -9,8 +9,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -18,12 +16,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from fer_batch.errors import PermanentError, ScoringProcessError
-from fer_batch.pipeline import in_flight, supervisor
+from fer_batch.pipeline import supervisor
 from fer_batch.pipeline.jobs import Job
-from fer_batch.records import Batch, Image, KeyRange, Shard
+from fer_batch.records import Batch, KeyRange, Shard
 
 BATCH = Batch("north-mall", date(2026, 11, 21))
-LIMITS = supervisor.ProcessLimits(deadline_s=30, memory_mb=600, image_s=20, threads=2)
+LIMITS = supervisor.ProcessLimits(deadline_s=30, memory_mb=600, threads=2)
 
 PROLOGUE = """
 import json, os, sys, time
@@ -138,29 +136,15 @@ def test_of_two_suspects_only_the_one_that_crashes_is_quarantined(tmp_path: Path
     assert '"quarantined": ["crasher"]' in read_jobs(tmp_path)[-1]
 
 
-def test_an_image_that_hangs_is_killed_and_quarantined(tmp_path: Path) -> None:
-    body = """
-    if job.quarantined:
-        done(scored=2)
-    else:
-        with in_flight.track(image("endless")):
-            time.sleep(60)
-    """
-    limits = supervisor.ProcessLimits(deadline_s=30, memory_mb=600, image_s=0.3, threads=1)
-    assert supervisor.score_shard(job(), limits, {}, child(tmp_path, body)).outcomes == {
-        "scored": 2
-    }
-
-
 def test_a_child_that_passes_its_deadline_is_killed_and_retryable(tmp_path: Path) -> None:
-    limits = supervisor.ProcessLimits(deadline_s=1.5, memory_mb=600, image_s=20, threads=1)
+    limits = supervisor.ProcessLimits(deadline_s=1.5, memory_mb=600, threads=1)
     with pytest.raises(ScoringProcessError, match="deadline"):
         supervisor.score_shard(job(), limits, {}, child(tmp_path, "time.sleep(60)"))
 
 
 def test_the_deadline_holds_for_a_child_that_does_not_read_its_job(tmp_path: Path) -> None:
     large = job(*(f"facility-{n:04}" for n in range(1500)))  # more than a pipe holds
-    limits = supervisor.ProcessLimits(deadline_s=0.5, memory_mb=600, image_s=20, threads=1)
+    limits = supervisor.ProcessLimits(deadline_s=0.5, memory_mb=600, threads=1)
     sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
     with pytest.raises(ScoringProcessError, match="and 1495 more passed its deadline"):
         supervisor.score_shard(large, limits, {}, sleeping)
@@ -227,7 +211,7 @@ def test_other_facilities_are_done_before_the_one_whose_process_died(
             file.write(name)
     done(scored=len(batches))
     """
-    limits = supervisor.ProcessLimits(deadline_s=60, memory_mb=300, image_s=20, threads=1)
+    limits = supervisor.ProcessLimits(deadline_s=60, memory_mb=300, threads=1)
     reason = reason.replace("25", "3")
     with pytest.raises(ScoringProcessError, match=f"the scoring process of a {reason}"):
         supervisor.score_shard(job("a", "b", "c"), limits, {}, child(tmp_path, body))
@@ -246,7 +230,7 @@ def test_a_facility_that_takes_half_of_the_time_gives_way_to_the_others(tmp_path
             time.sleep(60)
     done(scored=len(batches))
     """
-    limits = supervisor.ProcessLimits(deadline_s=100, memory_mb=600, image_s=100, threads=1)
+    limits = supervisor.ProcessLimits(deadline_s=100, memory_mb=600, threads=1)
     result = supervisor.score_shard(job("slow", "other"), limits, {}, child(tmp_path, body))
     assert result.outcomes == {"scored": 2}
     assert read_facilities(tmp_path) == [["slow", "other"], ["other"], ["slow"]]
@@ -296,13 +280,13 @@ def test_the_error_names_the_deadline_of_the_shard(tmp_path: Path) -> None:
     with in_flight.track(image("crasher")):
         os.kill(os.getpid(), 9)
     """
-    limits = supervisor.ProcessLimits(deadline_s=3, memory_mb=600, image_s=20, threads=1)
+    limits = supervisor.ProcessLimits(deadline_s=3, memory_mb=600, threads=1)
     with pytest.raises(ScoringProcessError, match="passed its deadline of 3 s"):
         supervisor.score_shard(job(), limits, {}, child(tmp_path, body))
 
 
 def test_a_child_that_exceeds_its_memory_is_killed(tmp_path: Path) -> None:
-    limits = supervisor.ProcessLimits(deadline_s=30, memory_mb=300, image_s=20, threads=1)
+    limits = supervisor.ProcessLimits(deadline_s=30, memory_mb=300, threads=1)
     body = "hoard = b'x' * 500_000_000\ntime.sleep(60)"
     with pytest.raises(ScoringProcessError, match="over 300 MB"):
         supervisor.score_shard(job(), limits, {}, child(tmp_path, body))
@@ -321,7 +305,7 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
         textwrap.dedent(
             """
             import os, subprocess, sys, time
-            code = ("import sys, time; from fer_batch.pipeline.supervisor import die_with_parent;"
+            code = ("import sys, time; from fer_batch.pipeline.processes import die_with_parent;"
                     "die_with_parent(int(sys.argv[1])); print('ready', flush=True); time.sleep(60)")
             child = subprocess.Popen([sys.executable, "-c", code, str(os.getpid())],
                                      stdout=subprocess.PIPE, text=True)
@@ -347,7 +331,7 @@ def test_a_killed_parent_leaves_no_keys_on_disk(tmp_path: Path) -> None:
     command = child(
         tmp_path,
         """
-        from fer_batch.pipeline.supervisor import die_with_parent
+        from fer_batch.pipeline.processes import die_with_parent
         die_with_parent(int(sys.argv[sys.argv.index("--parent") + 1]))
         with in_flight.track(image("a")):
             print("decoding", file=sys.stderr, flush=True)
@@ -376,41 +360,3 @@ def _state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except FileNotFoundError:
         return "Z"
-
-
-@pytest.mark.parametrize(
-    ("key", "etag", "expected_etag"),
-    [
-        ('\x01é\\"' * 250, '"etag"', '"etag"'),
-        ("a.jpg", "e" * 100_000, "e" * 100_000),
-        ("a.jpg", "e" * 200_000, ""),  # longer than its slot
-        ("a.jpg", '"' * 100_000, ""),  # longer as JSON
-        ("k" * 200_000, "etag", None),
-    ],
-)
-def test_the_register_holds_any_image_beside_its_neighbor(
-    tmp_path: Path, key: str, etag: str, expected_etag: str | None
-) -> None:
-    path = tmp_path / "in-flight"
-    in_flight.create_register(path, 2)
-    register = in_flight.InFlightRegister(path)
-    image, neighbor = Image(BATCH, key, etag, 5), Image(BATCH, "neighbor", "etag", 5)
-    with ThreadPoolExecutor(1) as other_thread, register.track(image):
-        tracked_neighbor = register.track(neighbor)
-        other_thread.submit(tracked_neighbor.__enter__).result()
-        with register.track(image):
-            found = [tracked.image for tracked in in_flight.read_register(path)]
-    expected = [] if expected_etag is None else [replace(image, etag=expected_etag)]
-    assert found == [*expected, neighbor]
-    assert [tracked.image for tracked in in_flight.read_register(path)] == [neighbor]
-
-
-def test_a_slot_that_is_being_rewritten_is_skipped(tmp_path: Path) -> None:
-    path = tmp_path / "in-flight"
-    in_flight.create_register(path, 2)
-    register = in_flight.InFlightRegister(path)
-    image = Image(BATCH, "a.jpg", "etag", 5)
-    with register.track(image):
-        half = path.read_bytes().replace(b'"a.jpg"', b'"a.j{"x')
-        path.write_bytes(half)
-        assert in_flight.read_register(path) == []

@@ -23,8 +23,11 @@ FIXTURES = {
     "moto": "server",
     "scripted": "server",
     "scripted_tls": "server",
+    "chat_server": "server",
+    "smtp_server": "server",
     "airflow": "airflow",
     "parse_dags": "airflow",
+    "imported_dags": "airflow",
     "airflow_page": "airflow",
     "run_airflow": "airflow",
     "installed": "wheel",
@@ -35,6 +38,7 @@ FIXTURES = {
 PACKAGES = {
     "airflow": "airflow",
     "keras": "training",
+    "playwright": "browser",
     "tensorflow": "training",
     "tf2onnx": "training",
     "tests.support.hostile_images": "fuzz",
@@ -47,6 +51,7 @@ KINDS = {
     "airflow": "imports or runs Airflow",
     "training": "imports TensorFlow",
     "fuzz": "decodes many damaged images",
+    "browser": "opens pages in Chromium; run by `make test-browser` only",
     "wheel": "builds and installs the wheel",
     "demo": "draws the whole day of the demo",
 }

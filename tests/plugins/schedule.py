@@ -53,9 +53,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_rank)
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """As many as cores, up to four, and one more: the tests of timeouts and of Airflow wait."""
-    return min(len(os.sched_getaffinity(0)), 4) + 1
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """As many as cores, up to four, and more, because tests of timeouts wait.
+
+    The tests of Airflow wait most: with them there is one worker more.
+    """
+    return min(len(os.sched_getaffinity(0)), 4) + (1 if config.getoption("markexpr") else 2)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

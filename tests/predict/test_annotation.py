@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import numpy as np
 import pytest
 
 from fer_batch.errors import ConfigurationError
+from fer_batch.imaging.decoding import Pixels
+from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.predict.annotation import AnnotationWriter, annotate
 from fer_batch.records import Batch, Box, CallingRule, FaceScore, FetchedImage, Image
 from fer_batch.settings import Settings
@@ -28,13 +31,18 @@ HAPPY = build_face(Box(1, 2, 30, 40), 0.9, 0.05)
 SAD = build_face(Box(300, 200, 100, 120), 0.1, 0.85)
 
 
-@pytest.fixture
-def settings() -> Settings:
-    return Settings(_env_file=None)
+@pytest.fixture(scope="module")
+def decoders() -> Iterator[Decoders]:
+    with Decoders(Settings(_env_file=None)) as started:
+        yield started
 
 
-def flat(width: int = 640, height: int = 480) -> bytes:
-    return drawn.encode(np.full((height, width, 3), GRAY, np.uint8), ".png")
+def draw_flat(width: int = 640, height: int = 480) -> Pixels:
+    return np.full((height, width, 3), GRAY, np.uint8)
+
+
+def flat() -> bytes:
+    return drawn.encode(draw_flat(), ".png")
 
 
 def fetched(source: str) -> FetchedImage:
@@ -45,8 +53,8 @@ def read(data: bytes) -> Any:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
 
 
-def test_marks_are_drawn_where_the_faces_are(settings: Settings) -> None:
-    marked = read(annotate(flat(), [HAPPY, SAD], settings))
+def test_marks_are_drawn_where_the_faces_are() -> None:
+    marked = read(annotate(draw_flat(), [HAPPY, SAD]))
     assert marked.shape == (480, 640, 3)
     changed = (marked != GRAY).any(axis=2)
     assert changed[200, 300:400].all()
@@ -55,9 +63,9 @@ def test_marks_are_drawn_where_the_faces_are(settings: Settings) -> None:
     assert not changed[400:].any()
 
 
-def test_the_colors_show_the_called_class(settings: Settings) -> None:
+def test_the_colors_show_the_called_class() -> None:
     colors = [
-        tuple(read(annotate(flat(), [build_face(SAD.box, *pair)], settings))[200, 350].tolist())
+        tuple(read(annotate(draw_flat(), [build_face(SAD.box, *pair)]))[200, 350].tolist())
         for pair in ((0.9, 0.05), (0.1, 0.85), (0.1, 0.2))
     ]
     assert colors == [(90, 210, 90), (245, 170, 90), (205, 205, 205)]
@@ -74,108 +82,106 @@ def test_the_colors_show_the_called_class(settings: Settings) -> None:
         (Box(0, 0, 16, 16), (16, 16)),
     ],
 )
-def test_a_face_at_any_edge_has_its_label_inside_the_image(
-    settings: Settings, box: Box, size: tuple[int, int]
-) -> None:
-    marked = read(annotate(flat(*size), [build_face(box, 0, 1)], settings))
+def test_a_face_at_any_edge_has_its_label_inside_the_image(box: Box, size: tuple[int, int]) -> None:
+    marked = read(annotate(draw_flat(*size), [build_face(box, 0, 1)]))
     filled = (marked == (245, 170, 90)).all(axis=2)
     assert filled.sum() > 100  # more than a line: the label
 
 
-def test_labels_of_adjacent_faces_are_all_visible(settings: Settings) -> None:
+def test_labels_of_adjacent_faces_are_all_visible() -> None:
     faces = [build_face(Box(100 + 34 * n, 200, 30, 36), 0.9, 0.1) for n in range(2)]
-    one = (read(annotate(flat(), faces[:1], settings)) == (90, 210, 90)).all(axis=2)
-    two = (read(annotate(flat(), faces, settings)) == (90, 210, 90)).all(axis=2)
+    one = (read(annotate(draw_flat(), faces[:1])) == (90, 210, 90)).all(axis=2)
+    two = (read(annotate(draw_flat(), faces)) == (90, 210, 90)).all(axis=2)
     assert two.sum() > 1.9 * one.sum()
 
 
-def test_a_small_image_is_enlarged_so_that_its_label_is_legible(settings: Settings) -> None:
+def test_a_small_image_is_enlarged_so_that_its_label_is_legible() -> None:
     face = build_face(Box(0, 0, 48, 48), 0.9, 0.05)
-    assert read(annotate(flat(48, 48), [face], settings)).shape == (480, 480, 3)
-    assert read(annotate(flat(480, 270), [face], settings)).shape == (540, 960, 3)
+    assert read(annotate(draw_flat(48, 48), [face])).shape == (480, 480, 3)
+    assert read(annotate(draw_flat(480, 270), [face])).shape == (540, 960, 3)
 
 
 # ---------------------------------------------------------------- files
 
 
-def write(target: Path, source: str, names: list[str], settings: Settings) -> list[Path | None]:
-    writer = AnnotationWriter(target, source, settings)
+def write(target: Path, source: str, names: list[str], decoders: Decoders) -> list[Path | None]:
+    writer = AnnotationWriter(target, source, decoders)
     return [writer.write(fetched(name), [HAPPY]) for name in names]
 
 
-def test_one_image_is_written_to_the_named_file(tmp_path: Path, settings: Settings) -> None:
+def test_one_image_is_written_to_the_named_file(tmp_path: Path, decoders: Decoders) -> None:
     for name, signature in (("a.png", b"\x89PNG"), ("a.JPG", b"\xff\xd8\xff")):
-        assert write(tmp_path / name, "b.jpg", ["b.jpg"], settings) == [tmp_path / name]
+        assert write(tmp_path / name, "b.jpg", ["b.jpg"], decoders) == [tmp_path / name]
         assert (tmp_path / name).read_bytes().startswith(signature)
 
 
 @pytest.mark.parametrize("name", ["a", "a.webp", "missing/a.png"])
 def test_an_invalid_target_is_rejected_before_anything_is_read(
-    tmp_path: Path, settings: Settings, name: str
+    tmp_path: Path, decoders: Decoders, name: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"neither a folder|no folder"):
-        AnnotationWriter(tmp_path / name, "b.jpg", settings)
+        AnnotationWriter(tmp_path / name, "b.jpg", decoders)
 
 
 def test_a_folder_is_written_with_the_same_relative_paths(
-    tmp_path: Path, settings: Settings
+    tmp_path: Path, decoders: Decoders
 ) -> None:
     source = tmp_path / "day"
     source.mkdir()
     names = ["a.jpg", "a.png", "sub/a.webp", "without"]
-    written = write(tmp_path / "marked", str(source), [f"{source}/{n}" for n in names], settings)
+    written = write(tmp_path / "marked", str(source), [f"{source}/{n}" for n in names], decoders)
     expected = ["a.png", "a.png.png", "sub/a.png", "without.png"]
     assert written == [tmp_path / "marked" / name for name in expected]
     assert all(path.is_file() for path in written if path)
 
 
-def test_one_image_is_written_into_an_existing_folder(tmp_path: Path, settings: Settings) -> None:
+def test_one_image_is_written_into_an_existing_folder(tmp_path: Path, decoders: Decoders) -> None:
     for source, name in (
         ("x/b.jpg", "b.png"),
         ("https://host.example/p/c%20d.webp?size=1", "c d.png"),
         ("https://host.example", "image.png"),
         ("s3://bucket/day/e.jpg", "e.png"),
     ):
-        assert write(tmp_path, source, [source], settings) == [tmp_path / name]
+        assert write(tmp_path, source, [source], decoders) == [tmp_path / name]
 
 
-def test_no_key_leads_out_of_the_folder(tmp_path: Path, settings: Settings) -> None:
+def test_no_key_leads_out_of_the_folder(tmp_path: Path, decoders: Decoders) -> None:
     target = tmp_path / "in" / "marked"
     keys = ["../../a.jpg", "//b.jpg", "./c.jpg", "x/../../../../d.jpg", ".."]
-    written = write(target, "s3://bucket/day/", [f"s3://bucket/day/{k}" for k in keys], settings)
+    written = write(target, "s3://bucket/day/", [f"s3://bucket/day/{k}" for k in keys], decoders)
     assert all(path is not None and path.resolve().is_relative_to(target) for path in written)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in"]
 
 
-def test_an_image_without_a_face_is_not_written(tmp_path: Path, settings: Settings) -> None:
-    writer = AnnotationWriter(tmp_path / "a.png", "b.jpg", settings)
+def test_an_image_without_a_face_is_not_written(tmp_path: Path, decoders: Decoders) -> None:
+    writer = AnnotationWriter(tmp_path / "a.png", "b.jpg", decoders)
     assert writer.write(fetched("b.jpg"), []) is None
     assert not (tmp_path / "a.png").exists()
 
 
-def test_no_image_is_overwritten(tmp_path: Path, settings: Settings) -> None:
+def test_no_image_is_overwritten(tmp_path: Path, decoders: Decoders) -> None:
     (tmp_path / "day" / "sub").mkdir(parents=True)
     image = tmp_path / "day" / "a.png"
     image.write_bytes(flat())
     with pytest.raises(ConfigurationError, match="the image itself"):
-        write(image, str(image), [str(image)], settings)
+        write(image, str(image), [str(image)], decoders)
     with pytest.raises(ConfigurationError, match="the image itself"):
-        write(image.parent, str(image), [str(image)], settings)
+        write(image.parent, str(image), [str(image)], decoders)
     (tmp_path / "day" / "b.png").write_bytes(b"another image")
     with pytest.raises(ConfigurationError, match="already exists"):
-        write(image.parent, "b.jpg", ["b.jpg"], settings)
+        write(image.parent, "b.jpg", ["b.jpg"], decoders)
     assert (tmp_path / "day" / "b.png").read_bytes() == b"another image"
     for target in (image.parent, image.parent / "sub", image.parent / "new"):
         with pytest.raises(ConfigurationError, match="in the folder that is read"):
-            write(target, str(image.parent), [], settings)
+            write(target, str(image.parent), [], decoders)
     assert image.read_bytes() == flat()
 
 
 @pytest.mark.parametrize("name", ["marked.png", "marked.jpg", "there"])
-def test_several_images_need_a_folder(tmp_path: Path, settings: Settings, name: str) -> None:
+def test_several_images_need_a_folder(tmp_path: Path, decoders: Decoders, name: str) -> None:
     (tmp_path / "day").mkdir()
     (tmp_path / "there").touch()
     for source in (str(tmp_path / "day"), "s3://bucket/day/", "s3://bucket"):
         with pytest.raises(ConfigurationError, match="several images") as caught:
-            write(tmp_path / name, source, [], settings)
+            write(tmp_path / name, source, [], decoders)
         assert "folder" in caught.value.hint

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import pytest
 
 from fer_batch.errors import ConfigurationError
+from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.local.demo.drawing import draw_face
 from fer_batch.local.demo.heads import Mouth
 from fer_batch.predict.prediction import (
@@ -55,8 +58,28 @@ def photos(shared_dir: Path) -> Path:
     return shared_dir / "data" / "photos"
 
 
+_started: dict[str, Any] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def started_decoders() -> Iterator[None]:
+    """The decoders of the tests of this module, by settings."""
+    with ExitStack() as stack:
+        _started["stack"] = stack
+        yield
+    _started.clear()
+
+
+def start_decoders(settings: Settings) -> Decoders:
+    name = settings.model_dump_json()
+    if name not in _started:
+        _started[name] = _started["stack"].enter_context(Decoders(settings))
+    started: Decoders = _started[name]
+    return started
+
+
 def predict(source: str | Path, settings: Settings, *, is_crop: bool = False) -> list[Prediction]:
-    predictor = Predictor(settings, is_crop=is_crop)
+    predictor = Predictor(settings, start_decoders(settings), is_crop=is_crop)
     return [predictor.predict(image) for image in read_images(str(source), settings)]
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 
+from fer_batch.findings.history import StoredFinding
 from fer_batch.reporting import loading, pages, rendering
 
 DAY = date(2026, 11, 29)  # a Sunday
@@ -89,6 +90,37 @@ def build_finding(check: str, finding: str = "details", **changes: Any) -> dict[
         "meaning": "something is odd",
         "finding": finding,
     } | changes
+
+
+def build_open_finding(check: str, details: str = "details", **changes: Any) -> StoredFinding:
+    values: dict[str, Any] = dict.fromkeys(
+        f"{what}_{name}" for what in ("acknowledged", "closed") for name in ("at", "by", "comment")
+    )
+    values |= {
+        "finding_id": 1,
+        "facility_id": "north-mall",
+        "check": check,
+        "subject": "",
+        "severity": "warning",
+        "meaning": "something is odd",
+        "details": details,
+        "state": "open",
+        "first_day": DAY - timedelta(2),
+        "last_day": DAY,
+        "days": 2,
+        "opened_at": datetime(2026, 11, 28, 3, tzinfo=UTC),
+    }
+    return StoredFinding(**(values | changes))
+
+
+def build_acknowledged_finding(check: str, **changes: Any) -> StoredFinding:
+    acknowledged: dict[str, Any] = {
+        "state": "acknowledged",
+        "acknowledged_at": datetime(2026, 11, 29, 9, tzinfo=UTC),
+        "acknowledged_by": "Ada",
+        "acknowledged_comment": "a new one is ordered",
+    }
+    return build_open_finding(check, **(acknowledged | changes))
 
 
 def build_rows(

@@ -12,8 +12,10 @@ from fer_batch.reporting import actions
 from tests.reporting.builders import (
     DAY,
     NO_RATE,
+    build_acknowledged_finding,
     build_facility,
     build_finding,
+    build_open_finding,
     build_page,
     build_rows,
     build_summary,
@@ -57,33 +59,40 @@ def test_dead_cameras(delivered: dict[int, str], dead: dict[str, date]) -> None:
 @pytest.mark.parametrize(
     ("finding", "sentence"),
     [
-        (build_finding("frozen_camera", "camera till: one picture 40 times, first a/b.jpg"),
+        (build_open_finding("frozen_camera", "one picture 40 times, first a/b.jpg", subject="till"),
          "Camera till repeats the same picture. Restart it."),
-        (build_finding("face_that_never_moves", "unknown camera: near (1, 2)"),
+        (build_open_finding("face_that_never_moves", "unknown camera: near (1, 2)"),
          "A face never moves, such as on a poster. Cover it, or turn the camera."),
-        (build_finding("facility_without_images", "no image begins with x/"),
+        (build_open_finding("facility_without_images", "no image begins with x/"),
          "No image arrived. Check the cameras, their upload and the prefix of the keys."),
-        (build_finding("a_new_check", severity="error"),
+        (build_open_finding("a_new_check", severity="error"),
          "The data are not in order. Ask the operator of fer-batch to look at the findings."),
-        (build_finding("a_new_check"),
+        (build_open_finding("a_new_check"),
          "The data checks found something. Look at the findings below."),
-        (build_finding("many_images_not_scored", "50 % of 8 images were not scored: 4 no_face"),
+        (build_open_finding("many_images_not_scored", "50 % of 8 images were not scored"),
          "Many images were not scored. Check what the cameras see; the reasons are below."),
-        (build_finding("frozen_camera", capture_day=DAY - timedelta(1)), None),
+        (build_open_finding("rate_fell", subject="week"),
+         "The happy rate fell clearly since last week. Find out what changed."),
+        (build_open_finding("frozen_camera", last_day=DAY - timedelta(1), subject="till"),
+         "Camera till repeats the same picture. Restart it."),  # not closed yet
+        (build_acknowledged_finding("frozen_camera"), None),
     ],
 )  # fmt: skip
 def test_actions_of_findings(finding: Any, sentence: str | None) -> None:
-    found = list_sentences(build_summary(), findings=[finding])
+    found = list_sentences(build_summary(), open_findings=[finding])
     assert found == ([] if sentence is None else [sentence])
     assert not any("a/b.jpg" in each for each in found)
 
 
 def test_the_report_does_not_say_nothing_while_there_are_findings() -> None:
-    """Neither for findings of a check without an action of its own, nor for older ones."""
+    """Neither for acknowledged findings, nor for what earlier days show."""
     nothing = "Nothing: no camera, permission or figure needs attention"
-    for day in (DAY, DAY - timedelta(1)):
-        finding = build_finding("a_new_check", capture_day=day)
-        text = get_text(render(build_rows(build_summary(), findings=[finding])))
+    for others in (
+        {"open_findings": [build_open_finding("a_new_check")]},
+        {"open_findings": [build_acknowledged_finding("a_new_check")]},
+        {"findings": [build_finding("a_new_check", capture_day=DAY - timedelta(1))]},
+    ):
+        text = get_text(render(build_rows(build_summary(), **others)))
         assert nothing not in text
         assert "ook at the findings below" in text
     unknown = render(build_rows(build_summary()), unknown=[build_finding("invalid_in_registry")])
@@ -91,15 +100,32 @@ def test_the_report_does_not_say_nothing_while_there_are_findings() -> None:
     assert "Findings about facilities that are not in the registry" in get_text(unknown)
 
 
+def test_open_findings_say_since_when_and_who_takes_care_of_them() -> None:
+    rows = build_rows(
+        build_summary(),
+        open_findings=[
+            build_open_finding("frozen_camera", "camera till: one picture"),
+            build_acknowledged_finding("a_new_check"),
+        ],
+    )
+    text = get_text(render(rows))
+    assert "Open findings" in text
+    assert "Since Fri 27 Nov: Something is odd (camera till: one picture)" in text
+    assert (
+        "Since Fri 27 Nov: Something is odd (details). Acknowledged by Ada on Sun 29 Nov: "
+        "a new one is ordered" in text
+    )
+
+
 def test_every_check_has_an_action() -> None:
-    for check in checks.load_checks():
-        finding = build_finding(check.name, severity=check.severity)
-        assert list_sentences(build_summary(), findings=[finding])
+    names = {check.name for check in checks.load_checks()} | {"invalid_in_registry"}
+    assert set(actions._BY_CHECK) == names
+    assert set(actions._BY_CHECK.values()) <= set(actions.GENERAL)
 
 
 def test_cameras_are_not_blamed_before_the_day_is_over() -> None:
     today = build_summary(images=0, faces=0, is_complete=False, **NO_RATE)
-    found = list_sentences(today, findings=[build_finding("facility_without_images")])
+    found = list_sentences(today, open_findings=[build_open_finding("facility_without_images")])
     assert found == ["The data checks found something. Look at the findings below."]
 
 

@@ -172,9 +172,10 @@ def test_groups_have_totals_of_what_is_published() -> None:
     report = build_report(alone, *north, small)
     assert [group.name for group in report.groups] == ["North", ""]
     total = report.groups[0].day
-    assert (total.facilities, total.faces) == (3, 900)
-    assert total.rate is not None
-    assert report.groups[1].day.rate is None
+    assert (total.figure.facilities, total.figure.faces) == (3, 900)
+    assert total.figure.rate is not None
+    assert total.change == ""
+    assert report.groups[1].day.figure.rate is None
     assert report.groups[0].count("above") == 3
 
 

@@ -16,9 +16,11 @@ from tests.reporting.builders import (
     DAY,
     NO_RATE,
     Tags,
+    build_acknowledged_finding,
     build_change,
     build_facility,
     build_finding,
+    build_open_finding,
     build_report,
     build_rows,
     build_summary,
@@ -49,14 +51,14 @@ def test_the_first_screen_answers_the_four_questions() -> None:
             build_rows(
                 build_summary(**NO_RATE | {"faces": 12}),
                 facility=build_facility("tiny"),
-                findings=[build_finding("frozen_camera", "camera till: one picture")],
+                open_findings=[build_open_finding("frozen_camera", subject="till")],
             ),
         )
     )
     first = text[: text.index("All facilities All faces")]
     for expected in (
         "Happy expressions, Sunday, 29 November 2026",
-        "1 above target 1 below target 0 not clearly above or below 1 without rate",
+        "1 above target 1 below target 0 not clear 1 without rate",
         "Below target: Kiosk",
         "North Mall fell by about 20 points against the week before (very likely 9 to 31).",
         "No comparable figures of last week: Kiosk, Tiny.",
@@ -64,6 +66,21 @@ def test_the_first_screen_answers_the_four_questions() -> None:
         "What to do next Tiny: Camera till repeats the same picture. Restart it.",
     ):
         assert expected in first
+
+
+def test_without_any_rate_no_empty_chart_is_drawn() -> None:
+    html = render(build_rows(build_summary(**NO_RATE), facility=build_facility("tiny")))
+    assert "<svg" not in html
+    assert "No day or week of them has a rate." in get_text(html)
+
+
+def test_a_phone_has_labels_in_place_of_the_header() -> None:
+    row = render(build_month()).partition("<tbody>")[2].partition("</tr>")[0]
+    assert re.findall(r'class="label">([^<]+)<', row) == [
+        "Happy, of 100 faces",
+        "Since last week",
+        "Last 28 days, Mon 2 to Sun 29 Nov",
+    ]
 
 
 def test_a_section_has_the_figures_of_each_day() -> None:
@@ -129,6 +146,15 @@ def test_names_and_findings_are_escaped(name: str) -> None:
             build_summary(),
             facility=facility,
             findings=[build_finding("x", name, meaning=name)],
+            open_findings=[
+                build_acknowledged_finding(
+                    "x",
+                    details=name,
+                    meaning=name,
+                    acknowledged_by=name,
+                    acknowledged_comment=name,
+                )
+            ],
             batches=[{"capture_day": DAY, "status": "failed", "reason": name}],
         ),
         unknown=[build_finding("invalid_in_registry", name, facility_id="b")],

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fer_batch.database import connections, schema
-from fer_batch.deletion import erasure, retention
+from fer_batch.database import schema
 from fer_batch.records import Batch
-from fer_batch.reporting import loading, report
+from fer_batch.reporting import report
 from fer_batch.settings import Settings
 from tests.fixtures.tables import Tables
 from tests.reporting.builders import get_text
 from tests.satisfaction.conftest import Calendar, draw_clusters
 
 DAY = date(2026, 11, 20)  # a Friday
+SUNDAY = date(2026, 11, 22)
 NOTHING = {f"{name}_rate{end}": None for name in ("happy", "sad") for end in ("", "_low", "_high")}
 
 
@@ -59,17 +59,23 @@ def build_suppressed(facility_id: str = "quiet-shop") -> dict[str, Any]:
     )
 
 
-def write(calendar: Calendar, folder: Path, *findings: Mapping[str, Any], **others: Any) -> str:
-    """Write the report of DAY, as a run of some facilities does; returns its text."""
+def write(
+    calendar: Calendar,
+    folder: Path,
+    *findings: Mapping[str, Any],
+    day: date = DAY,
+    **others: Any,
+) -> str:
+    """Write the report of a day, as a run of some facilities does; returns its text."""
     path = report.write_report(
         calendar.tables.engine,
         Settings(_env_file=None, report_dir=folder),
         [Batch(each["facility_id"], DAY) for each in findings] + others.get("batches", []),
         findings,
-        DAY,
+        day,
         "run-1",
     )
-    assert path == folder / "2026-11-20.html"
+    assert path == folder / f"{day}.html"
     return get_text(path.read_text())
 
 
@@ -81,6 +87,8 @@ def find(facility_id: str, finding: str) -> dict[str, Any]:
         "capture_day": DAY,
         "meaning": "a camera is frozen",
         "finding": finding,
+        "subject": finding.removeprefix("camera ").partition(":")[0],
+        "closing_rule": "same camera",
     }
 
 
@@ -125,6 +133,16 @@ def test_concurrent_runs_leave_the_report_of_both(
     text = get_text((tmp_path / "2026-11-20.html").read_text())
     for name in names:
         assert f"camera {name}: x" in text
+
+
+def test_findings_are_stored_even_if_the_report_cannot_be_written(
+    calendar: Calendar, tmp_path: Path
+) -> None:
+    calendar.write_day(draw_clusters(1, 200), DAY)
+    (folder := tmp_path / "reports").write_text("a file where the folder should be")
+    with pytest.raises(OSError, match="reports"):
+        write(calendar, folder, find("north-mall", "camera a: one picture"))
+    assert calendar.tables.query("SELECT state FROM fer.finding") == [("open",)]
 
 
 def test_a_report_of_an_earlier_day_shows_nothing_newer(
@@ -214,27 +232,23 @@ def test_the_group_of_the_registry_has_a_section_and_a_total(
     assert "of 600 faces" not in write(calendar, tmp_path)
 
 
-def test_retention_deletes_the_findings_of_its_days(tables: Tables) -> None:
-    with connections.transaction(tables.engine) as connection:
-        schema.ensure_partitions(connection, [DAY, DAY + timedelta(1)])
-        found = [find("north-mall", "x") | {"capture_day": DAY + timedelta(n)} for n in range(2)]
-        loading.store_findings(connection, [], found, "run-1")
-    retention.retain(tables.url, DAY + timedelta(1))
-    assert tables.query("SELECT capture_day FROM fer.finding") == [(DAY + timedelta(1),)]
-
-
-def test_an_erased_day_has_no_findings(tables: Tables) -> None:
-    """They may name keys of images."""
-    tables.fill(1, 1)
-    tables.summarize()
-    found = find("north-mall", "first 000000.jpg") | {"capture_day": tables.batch.capture_day}
-    with connections.transaction(tables.engine) as connection:
-        loading.store_findings(connection, [], [found], "run-1")
-    assert tables.query("SELECT count(*) FROM fer.finding")[0][0] == 1
-    erasure.erase(
-        tables.engine, erasure.Target("north-mall", tables.batch.capture_day, "000000.jpg")
-    )
-    assert tables.query("SELECT count(*) FROM fer.finding")[0][0] == 0
+def test_a_total_says_how_it_changed_since_last_week(calendar: Calendar, tmp_path: Path) -> None:
+    for name in ("mall", "kiosk", "new"):
+        calendar.tables.add(name, group="Coast")
+        for age in range(14):
+            if name != "new" or age < 7:
+                mix = (0.2, 0.1, 0.7) if age < 7 else (0.6, 0.1, 0.3)
+                called = draw_clusters(age, 400, mix)
+                calendar.write_day(called, SUNDAY - timedelta(age), name)
+    calendar.summarize(*[(n, SUNDAY - timedelta(a)) for n in ("mall", "kiosk") for a in (0, 7)])
+    calendar.summarize(("new", SUNDAY))
+    text = write(calendar, tmp_path, day=SUNDAY)
+    for since in ("the same weekday a week before", "the week before"):
+        assert re.search(
+            rf"in 3 facilities. It fell by about \d+ points against {since} \(very likely \d+ to "
+            r"\d+\) in the 2 facilities with figures of both\.",
+            text,
+        ), text
 
 
 def test_a_closed_day_is_not_called_suppressed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,12 +281,12 @@ def test_the_console_table_shows_the_drawn_rate(
         "drawn happy": "45 %",
         "happy": "43 % (31 to 55)",
         "target": "30 %",
-        "verdict": "satisfied",
+        "verdict": "above target",
         "sad": "7 % (0 to 18)",
         "not scored": "2 empty, 1 unreadable",
         "complete": "yes",
     }
-    assert lines[3][5:7] == ["30 %", "suppressed"]
+    assert lines[3][5:7] == ["30 %", "no rate"]
     assert "North-Mall: About 43 of 100 faces showed a happy expression" in out
     assert "Quiet-Shop: Too few faces or visits on Fri 20 Nov (23 faces) to publish" in out
 

@@ -10,8 +10,8 @@ from scipy import stats
 
 from fer_batch.database import results
 from fer_batch.records import Batch
-from fer_batch.reporting.wording import MAX_Q_VALUE
 from fer_batch.satisfaction import comparisons
+from fer_batch.satisfaction.change import MAX_Q_VALUE
 from tests.fixtures.tables import CARD, VERSION
 from tests.satisfaction.conftest import MONDAY, Calendar, draw_clusters, list_days
 

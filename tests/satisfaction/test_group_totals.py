@@ -7,8 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fer_batch.satisfaction.change import compute_change
 from fer_batch.satisfaction.estimator import ClusterTotals, estimate
-from fer_batch.satisfaction.group_totals import compute_labels_needed, estimate_group
+from fer_batch.satisfaction.group_totals import (
+    compare_group,
+    compute_labels_needed,
+    estimate_group,
+)
 
 CONFUSION = np.array([[784, 11, 84], [14, 364, 216], [93, 344, 1679]], dtype=np.float64)
 CONFUSIONS: dict[str, Any] = {"a": CONFUSION, "b": CONFUSION}
@@ -78,6 +83,48 @@ def test_other_clusters_count_with_the_largest_design_effect() -> None:
     total = estimate_group([build_summary(1), unordered], CONFUSIONS)
     both = build_totals(1) + build_totals(2)
     assert total.rate == estimate([both], CONFUSION, design_effect=6.0).happy
+
+
+def test_most_of_the_error_of_the_card_cancels_in_a_change() -> None:
+    """The facilities share it, and so do the two weeks: very many faces leave none of it."""
+    counts = {"gap": ClusterTotals.from_counts([300_000, 100_000, 600_000]).to_json()}
+    row = build_summary(1, totals=counts, faces=1_000_000, session_rule="design effect")
+    total = estimate_group([row, row], CONFUSIONS).rate
+    change = compare_group([(row, row), (row, row)], CONFUSIONS)
+    assert total is not None
+    assert change is not None
+    assert change.happy.difference == 0
+    assert change.happy.high - change.happy.low < 0.1 * (total.high - total.low)
+
+
+def test_a_change_of_all_faces_is_that_of_their_sums() -> None:
+    pairs = [(build_summary(1), build_summary(2)), (build_summary(3), build_summary(4))]
+    earlier, later = ([build_totals(a) + build_totals(b)] for a, b in ((1, 3), (2, 4)))
+    change = compare_group(pairs, CONFUSIONS)
+    assert change is not None
+    assert (change.facilities, change.happy) == (
+        2,
+        compute_change(earlier, later, CONFUSION).happy,
+    )
+
+
+def test_only_facilities_that_published_both_periods_are_compared() -> None:
+    """Otherwise a facility that is new or suppressed would look like a change of the others."""
+    pairs = [(build_summary(n), build_summary(n + 9)) for n in range(2)]
+    hidden = build_summary(30, method="suppressed")
+    for pair in ((hidden, build_summary(31)), (build_summary(31), hidden)):
+        assert compare_group([*pairs, pair], CONFUSIONS) == compare_group(pairs, CONFUSIONS)
+        assert compare_group([pairs[0], pair], CONFUSIONS) is None
+    other = build_summary(1, model_version="b")
+    assert compare_group([*pairs, (build_summary(0), other)], CONFUSIONS) is None
+
+
+def test_a_change_of_other_clusters_counts_with_the_largest_design_effect() -> None:
+    unordered = build_summary(2, session_rule="design effect", design_effect=6.0)
+    change = compare_group([(build_summary(1), unordered)] * 2, CONFUSIONS)
+    assert change is not None
+    earlier, later = ([ClusterTotals.from_counts(2 * build_totals(n).counts)] for n in (1, 2))
+    assert change.happy == compute_change(earlier, later, CONFUSION, design_effect=6.0).happy
 
 
 def test_labels_that_would_settle_a_verdict() -> None:

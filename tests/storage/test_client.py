@@ -268,14 +268,16 @@ def test_a_missing_ca_bundle_is_reported(tmp_path, build_s3_settings):
         ("http://localhost:9000", False),
     ],
 )
-def test_an_endpoint_without_tls_is_told(build_s3_settings, capsys, endpoint, is_unencrypted):
+def test_an_endpoint_without_tls_must_be_allowed(build_s3_settings, endpoint, is_unencrypted):
     location = BucketLocation("bucket", endpoint)
-    for _ in range(2):
-        Clients(build_s3_settings(endpoint, "bucket"), location)
-
     assert location.is_unencrypted is is_unencrypted
-    output = capsys.readouterr()
-    assert (output.out + output.err).count("S3 without TLS") == int(is_unencrypted)
+    Clients(build_s3_settings(endpoint, "bucket", s3_allow_http=True), location)
+    if not is_unencrypted:
+        Clients(build_s3_settings(endpoint, "bucket"), location)
+        return
+    with pytest.raises(ConfigurationError, match="has no TLS") as refused:
+        Clients(build_s3_settings(endpoint, "bucket"), location)
+    assert "FER_S3_ALLOW_HTTP=true" in refused.value.hint
 
 
 @pytest.mark.parametrize("path_style", [True, False])
@@ -286,7 +288,11 @@ def test_an_endpoint_without_tls_is_told(build_s3_settings, capsys, endpoint, is
 )
 def test_both_clients_use_the_same_address(build_s3_settings, path_style, bucket, endpoint):
     settings = build_s3_settings(
-        endpoint, bucket, s3_path_style=path_style, s3_region="eu-central-1"
+        endpoint,
+        bucket,
+        s3_path_style=path_style,
+        s3_region="eu-central-1",
+        s3_allow_http=True,
     )
     clients = Clients(settings, BucketLocation(bucket, endpoint))
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.fork_server import ForkedPopen, ForkServer
+from tests.support.fork_server import COVERAGE, ForkedPopen, ForkServer
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def _reject_constant(constant: str) -> None:
 def build_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """A complete environment: what every process needs, and the given variables."""
     kept = ("PATH", "HOME", "LANG", "TMPDIR", "SETUPTOOLS_USE_DISTUTILS",
-            "COVERAGE_PROCESS_CONFIG")  # fmt: skip
+            COVERAGE)  # fmt: skip
     base = {name: os.environ[name] for name in kept if name in os.environ}
     isolated = {"AWS_EC2_METADATA_DISABLED": "true", "COLUMNS": "80",
              "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,

@@ -6,8 +6,9 @@ and then does what `python -m fer_batch` does, including the exit code. It is a 
 that asked for it, which can wait for it and kill it. Its memory is that of a process that has done
 nothing but import: the server starts no thread and runs no command itself.
 
-A command that scores starts a scoring process. It gets a server of its own, forked before the
-command begins, so that the scoring process starts from the same state.
+A command that scores starts a scoring process, and one that decodes the server of the decoders. It
+gets a fork server of its own, forked before the command begins, so that these start from the same
+state.
 """
 
 from __future__ import annotations
@@ -36,15 +37,23 @@ IMPORTED = (
     "fer_batch.cli",
     "fer_batch.cli.doctor",
     "fer_batch.database.results",
+    "fer_batch.imaging.sandbox.decoders",
+    "fer_batch.imaging.sandbox.server",
     "fer_batch.pipeline.checks",
     "fer_batch.pipeline.listing",
     "fer_batch.pipeline.nightly",
     "fer_batch.pipeline.planning",
     "fer_batch.pipeline.scoring",
+    "fer_batch.pipeline.whole_run",
     "fer_batch.predict.prediction",
     "fer_batch.reporting.report",
 )
 SCORING_COMMANDS = ("run", "score")
+DECODING_COMMANDS = ("check", "models", "predict", "worker")
+DECODERS = "the server of the decoders"
+"""The first argument of a call that starts it, in place of a command."""
+COVERAGE = "COVERAGE_PROCESS_CONFIG"
+"""Environment variable by which coverage.py measures a process that a measured process starts."""
 LARGEST_MESSAGE = 200_000  # bytes; Linux sends one of this size at once
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -109,14 +118,18 @@ class ForkedPopen(subprocess.Popen[Any]):
 
 @contextlib.contextmanager
 def fork_server_running(environment: Mapping[str, str]) -> Iterator[ForkServer]:
-    """A server in a new process, which imports with these environment variables."""
+    """A server in a new process, which imports with these environment variables.
+
+    Its own coverage is not measured. That of a command is, if the command's environment says so.
+    """
+    imported = {name: value for name, value in environment.items() if name != COVERAGE}
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     process = subprocess.Popen(
         # -P: do not import the files next to this one as modules
         [sys.executable, "-P", __file__, str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
         stdin=subprocess.DEVNULL,
-        env={**environment, "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"},
+        env={**imported, "OPENBLAS_NUM_THREADS": "1", "ORT_DISABLE_TELEMETRY": "1"},
     )
     theirs.close()
     with ours:  # the process ends when this is closed
@@ -125,15 +138,23 @@ def fork_server_running(environment: Mapping[str, str]) -> Iterator[ForkServer]:
 
 
 def build_subprocess_module(server: ForkServer) -> Any:
-    """A replacement for the module `subprocess` in supervisor.py: scoring processes are forks."""
+    """A replacement for the module `subprocess` in supervisor.py and decoders.py.
+
+    Scoring processes and servers of decoders are forks.
+    """
 
     def popen(arguments: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         if list(arguments[:3]) == [sys.executable, "-m", "fer_batch"]:
             return ForkedPopen(server, arguments[3:], **options)
+        if "fer_batch.imaging.sandbox.server" in arguments:
+            return ForkedPopen(server, [DECODERS, arguments[-1]], **options)
         return subprocess.Popen(arguments, **options)  # the scoring process of a test
 
     return SimpleNamespace(
-        Popen=popen, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired
+        Popen=popen,
+        PIPE=subprocess.PIPE,
+        DEVNULL=subprocess.DEVNULL,
+        TimeoutExpired=subprocess.TimeoutExpired,
     )
 
 
@@ -170,6 +191,8 @@ def _become(call: dict[str, Any], descriptors: Sequence[int]) -> NoReturn:
     os.environ.clear()
     os.environ.update(call["env"])
     os.chdir(call["folder"])
+    if call["arguments"][0] == DECODERS:
+        _serve_decoders(int(call["arguments"][1]))
     sys.argv = ["fer-batch", *call["arguments"]]
     # A forked server inherits these objects, whose end must not close the files of its forks.
     sys.stdin, sys.stdout = os.fdopen(0, closefd=False), os.fdopen(1, "w", closefd=False)
@@ -178,6 +201,15 @@ def _become(call: dict[str, Any], descriptors: Sequence[int]) -> NoReturn:
         from fer_batch.pipeline import supervisor
 
         vars(supervisor)["subprocess"] = build_subprocess_module(_fork_server())
+    elif call["arguments"][:1] in ([name] for name in DECODING_COMMANDS):
+        from fer_batch.imaging.sandbox import decoders
+
+        vars(decoders)["subprocess"] = build_subprocess_module(_fork_server())
+    # After the fork of a server, whose processes it would trace too.
+    if COVERAGE in os.environ:
+        import coverage
+
+        coverage.process_startup(force=True)
     code = 1
     try:
         from fer_batch.cli import main
@@ -192,6 +224,15 @@ def _become(call: dict[str, Any], descriptors: Sequence[int]) -> NoReturn:
         sys.stderr.flush()
     finally:
         os._exit(code)  # without the slow cleanup of all imported modules
+
+
+def _serve_decoders(descriptor: int) -> NoReturn:
+    from fer_batch.imaging.sandbox import server
+
+    try:
+        server.main(descriptor)
+    finally:
+        os._exit(0)
 
 
 def _replace_descriptors(descriptors: Mapping[int, int]) -> None:
@@ -221,8 +262,10 @@ def _fork_server() -> ForkServer:
 
 def main() -> None:
     """Import the modules, and serve the calls that come through the socket of the given number."""
+    sys.modules["pyarrow"] = None  # type: ignore[assignment]  # pandas imports it: it starts threads
     for name in IMPORTED:
         importlib.import_module(name)
+    del sys.modules["pyarrow"]
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "threads do not survive a fork"
     gc.freeze()  # the garbage collector of a fork then writes into no page that it shares
     _serve(socket.socket(fileno=int(sys.argv[1])))

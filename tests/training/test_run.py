@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 from fer_batch.errors import ConfigurationError
 from fer_batch.model import classifier, evaluation, fer2013
 from fer_batch.training import recipe as recipes
+from fer_batch.training import run
 from fer_batch.training.recipe import FineTuning, Recipe, Stage
 from fer_batch.training.run import describe_scoring, train
 from tests.support import kaggle
@@ -48,17 +51,38 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     )
 
 
+@dataclass(frozen=True)
+class Trained:
+    """An uninterrupted run: its folder, the card that `train` returned, and a copy of the folder as
+    it was when the second checkpoint had been written and had not replaced the first."""
+
+    out: Path
+    card: dict[str, Any]
+    interrupted: Path
+
+
 @pytest.fixture(scope="module")
-def trained(
-    files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
-    """The folder of an uninterrupted run, and the card that `train` returned."""
-    out = tmp_path_factory.mktemp("out") / "new"
-    return out, train(*files, out, "tiny", TINY)
+def trained(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("out")
+    out, interrupted = folder / "new", folder / "interrupted"
+    saved = 0
+
+    def copy_at_second(source: Path, target: Path) -> None:
+        nonlocal saved
+        saved += ".checkpoint." in str(target)
+        if saved == 2 and not interrupted.exists():
+            shutil.copytree(out, interrupted)
+        replace(source, target)
+
+    replace = os.replace
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", copy_at_second)
+        card = train(*files, out, "tiny", TINY)
+    return Trained(out, card, interrupted)
 
 
-def test_the_card_describes_the_artifact(trained: tuple[Path, dict[str, Any]]) -> None:
-    out, card = trained
+def test_the_card_describes_the_artifact(trained: Trained) -> None:
+    out, card = trained.out, trained.card
     assert json.loads((out / "tiny.json").read_text()) == card
     assert classifier.load_artifact(out / "tiny.json").card.name == "tiny"
     assert card["artefact_bytes"] == (out / "tiny.onnx").stat().st_size
@@ -82,9 +106,9 @@ def test_the_card_describes_the_artifact(trained: tuple[Path, dict[str, Any]]) -
 
 
 def test_evaluation_reproduces_the_metrics_of_the_card(
-    trained: tuple[Path, dict[str, Any]], files: tuple[Path, Path]
+    trained: Trained, files: tuple[Path, Path]
 ) -> None:
-    out, card = trained
+    out, card = trained.out, trained.card
     for usage in ("PublicTest", "PrivateTest"):
         cnn = classifier.load_artifact(out / "tiny.json")
         metrics = evaluation.evaluate(cnn, evaluation.load_split(*files, usage))
@@ -94,15 +118,17 @@ def test_evaluation_reproduces_the_metrics_of_the_card(
 
 
 def test_what_is_fitted_depends_only_on_public_test(
-    files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Trained, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same run with other PrivateTest labels: only the metrics of PrivateTest differ."""
-    monkeypatch.setattr("fer_batch.training.run._hash_file", lambda _: "same")
-    recipe = TINY.model_copy(update={"epochs": 1, "finish": None})
-    first = train(*files, tmp_path, "tiny", recipe)
+    """The same network with other PrivateTest labels: only the metrics of PrivateTest differ."""
     swapped = [(3 if u == "PrivateTest" else label, p, u) for label, p, u in ROWS]
     other = kaggle.write_csv(tmp_path / "fer2013.csv", swapped)
-    second = train(other, files[1], tmp_path, "tiny", recipe, resume=True)
+    for file in trained.out.glob("*.checkpoint*.npz"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    hash_file = run._hash_file
+    monkeypatch.setattr(run, "_hash_file", lambda p: hash_file(files[0] if p == other else p))
+    first, second = trained.card, train(other, files[1], tmp_path, "tiny", TINY, resume=True)
+    assert second["training"]["seconds"] == first["training"]["seconds"]  # not trained again
     assert first["metrics"]["PrivateTest"] != second["metrics"]["PrivateTest"]
     assert _list_choices(first) == pytest.approx(_list_choices(second), abs=1e-3)
     assert first["confusions"]["PublicTest"] == second["confusions"]["PublicTest"]
@@ -142,27 +168,30 @@ run.train(pathlib.Path(data), pathlib.Path(votes), pathlib.Path(out), "tiny",
 
 
 @pytest.mark.parametrize(
-    ("killed_at", "kept", "done_again"),
-    [(2, ["1/3"], ["2/3", "3/3", "1/2", "2/2"]), (5, ["1/3", "2/3", "3/3", "1/2"], ["2/2"])],
+    ("is_killed", "kept", "done_again"),
+    [
+        (False, ["1/3"], ["2/3", "3/3", "1/2", "2/2"]),
+        (True, ["1/3", "2/3", "3/3", "1/2"], ["2/2"]),
+    ],
     ids=["before fine-tuning", "during fine-tuning"],
 )
 def test_a_resumed_run_gives_the_same_network(
-    trained: tuple[Path, dict[str, Any]],
+    trained: Trained,
     files: tuple[Path, Path],
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
-    killed_at: int,
+    is_killed: bool,
     kept: list[str],
     done_again: list[str],
 ) -> None:
-    # A leftover checkpoint of an earlier run with the same name must not be used.
-    old_checkpoint = (trained[0] / FINE_TUNING_CHECKPOINT).read_bytes()
-    (tmp_path / FINE_TUNING_CHECKPOINT).write_bytes(old_checkpoint)
-    arguments = [*map(str, files), str(tmp_path), TINY.model_dump_json(), str(killed_at)]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_WHILE_SAVING, *arguments], check=False, capture_output=True
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    if is_killed:
+        kill_while_saving(files, tmp_path)
+    else:
+        shutil.copytree(trained.interrupted, tmp_path, dirs_exist_ok=True)
+        # A checkpoint that another run with this name has left must not be used.
+        old_checkpoint = (trained.out / FINE_TUNING_CHECKPOINT).read_bytes()
+        (tmp_path / FINE_TUNING_CHECKPOINT).write_bytes(old_checkpoint)
+    assert list(tmp_path.glob("*.partial")) != []
     assert not (tmp_path / "tiny.json").exists()
     capfd.readouterr()
 
@@ -174,17 +203,26 @@ def test_a_resumed_run_gives_the_same_network(
     assert [epoch for epoch in done_again if epoch not in log] == []
     pixels = fer2013.read(files[0])["PublicTest"].pixels
     uninterrupted = classifier.open_artifact(
-        (trained[0] / "tiny.onnx").read_bytes(), "artifact", 2
+        (trained.out / "tiny.onnx").read_bytes(), "artifact", 2
     )(pixels)
     resumed = classifier.open_artifact((tmp_path / "tiny.onnx").read_bytes(), "artifact", 2)(pixels)
     assert np.abs(resumed - uninterrupted).max() < 1e-4
-    assert card["recipe"] == trained[1]["recipe"]
+    assert card["recipe"] == trained.card["recipe"]
+
+
+def kill_while_saving(files: tuple[Path, Path], out: Path) -> None:
+    """Train in a process that is killed during fine-tuning, while it replaces a checkpoint."""
+    arguments = [*map(str, files), str(out), TINY.model_dump_json(), "5"]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED_WHILE_SAVING, *arguments], check=False, capture_output=True
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
 
 
 def test_a_finished_run_is_exported_again_without_training(
-    trained: tuple[Path, dict[str, Any]], files: tuple[Path, Path]
+    trained: Trained, files: tuple[Path, Path]
 ) -> None:
-    out, card = trained
+    out, card = trained.out, trained.card
     again = train(*files, out, "tiny", TINY, resume=True)
     assert again["artefact_sha256"] == card["artefact_sha256"]
     assert again["training"]["seconds"] == card["training"]["seconds"]
@@ -192,7 +230,7 @@ def test_a_finished_run_is_exported_again_without_training(
 
 @pytest.mark.parametrize(("max_degradation", "is_taken"), [(1.0, True), (-1.0, False)])
 def test_a_finished_run_is_quantized_without_training(
-    trained: tuple[Path, dict[str, Any]],
+    trained: Trained,
     files: tuple[Path, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -200,17 +238,17 @@ def test_a_finished_run_is_quantized_without_training(
     is_taken: bool,
 ) -> None:
     monkeypatch.setattr("fer_batch.training.quantization.MAX_DEGRADATION", max_degradation)
-    for file in trained[0].glob("*.checkpoint*.npz"):
+    for file in trained.out.glob("*.checkpoint*.npz"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     recipe = TINY.model_copy(update={"is_quantised": True})
 
     card = train(*files, tmp_path, "tiny", recipe, resume=True)
 
-    assert card["training"]["seconds"] == trained[1]["training"]["seconds"]
+    assert card["training"]["seconds"] == trained.card["training"]["seconds"]
     assert card["eight_bits"]["is_taken"] == is_taken
     weights = onnx.load(tmp_path / "tiny.onnx").graph.initializer
     assert any(weight.data_type == onnx.TensorProto.INT8 for weight in weights) == is_taken
-    assert (card["artefact_sha256"] == trained[1]["artefact_sha256"]) != is_taken
+    assert (card["artefact_sha256"] == trained.card["artefact_sha256"]) != is_taken
     # Metrics and threshold are those of the quantized file.
     cnn = classifier.load_artifact(tmp_path / "tiny.json")
     metrics = evaluation.evaluate(cnn, evaluation.load_split(*files, "PublicTest"))
@@ -241,51 +279,27 @@ def test_a_run_shorter_than_the_averaging_interval_exports_trained_weights(
 
 
 def test_fine_tuning_is_averaged_with_its_weight(
-    trained: tuple[Path, dict[str, Any]], files: tuple[Path, Path], tmp_path: Path
+    trained: Trained, files: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """One training with fine-tuning weights of 0, 0.5 and 1, and without fine-tuning."""
-    for file in trained[0].glob("*.checkpoint*.npz"):
+    """One training with fine-tuning weights of 0, 0.5 (`TINY`) and 1, and without fine-tuning."""
+    for file in trained.out.glob("*.checkpoint*.npz"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     hashes = {}
     for name, finish in {
         "none": None,
         "nothing": FineTuning(epochs=2, weight=0),
-        "half": FineTuning(epochs=2),
         "all": FineTuning(epochs=2, weight=1),
     }.items():
         recipe = TINY.model_copy(update={"finish": finish})
         hashes[name] = train(*files, tmp_path, "tiny", recipe, resume=True)["artefact_sha256"]
     assert hashes["nothing"] == hashes["none"]
-    assert hashes["half"] == trained[1]["artefact_sha256"]
-    assert len({hashes["nothing"], hashes["half"], hashes["all"]}) == 3
-
-
-def test_a_fine_tuning_checkpoint_of_another_run_is_ignored(
-    trained: tuple[Path, dict[str, Any]],
-    files: tuple[Path, Path],
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    import tensorflow
-
-    """Only the fine-tuning checkpoint of an earlier run exists."""
-    name = FINE_TUNING_CHECKPOINT
-    (tmp_path / name).write_bytes((trained[0] / name).read_bytes())
-    capfd.readouterr()
-    tensorflow.config.run_functions_eagerly(True)  # what is trained counts, not how fast
-    try:
-        train(*files, tmp_path, "tiny", TINY, resume=True)
-    finally:
-        tensorflow.config.run_functions_eagerly(False)
-    log = "".join(capfd.readouterr())
-    assert "resumed" not in log
-    assert log.count("epoch trained") == 5
+    assert len({hashes["nothing"], trained.card["artefact_sha256"], hashes["all"]}) == 3
 
 
 def test_a_checkpoint_of_another_recipe_or_data_is_rejected(
-    trained: tuple[Path, dict[str, Any]], files: tuple[Path, Path], tmp_path: Path
+    trained: Trained, files: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    checkpoint = trained[0] / "tiny.checkpoint.npz"
+    checkpoint = trained.out / "tiny.checkpoint.npz"
     copy = tmp_path / checkpoint.name
     copy.write_bytes(checkpoint.read_bytes())
     other = TINY.model_copy(update={"seed": 7})

@@ -78,31 +78,33 @@ def match_periods(
 ) -> list[Case]:
     """Pair the published summaries of longer periods with the truth.
 
-    A period consists of the published days; of a facility that publishes by week, of all days.
+    A period consists of the published days; of a facility that publishes by week, of all days. The
+    shop's rates in a period are the mean of those of its days, weighted by their faces.
     """
     published = {
         (summary["facility_id"], summary["capture_day"])
         for summary in daily
         if summary["happy_rate"] is not None
     }
-    faces: dict[tuple[str, date], Counter[CalledClass]] = {}
-    mixes: dict[str, Mix] = {}
+    used: dict[tuple[str, date], tuple[Counter[CalledClass], Mix]] = {}
     for day, of_day in days.items():
         for facility in of_day:
             is_used = facility.publish_period == "week" or (facility.facility_id, day) in published
-            if is_used and facility.faces is not None and facility.mix is not None:
-                faces[facility.facility_id, day] = facility.faces
-                mixes[facility.facility_id] = facility.mix
+            if is_used and facility.faces and facility.mix is not None:
+                used[facility.facility_id, day] = (facility.faces, facility.mix)
     cases = []
     for summary in periods:
         facility_id, first, last = (
             summary[name] for name in ("facility_id", "first_day", "last_day")
         )
-        total: Counter[CalledClass] = Counter()
-        for number in range((last - first).days + 1):
-            total.update(faces.get((facility_id, first + timedelta(days=number)), Counter()))
-        if summary["happy_rate"] is not None and total:
-            cases.append(Case(compute_rates(total), mixes[facility_id], summary))
+        of_period = [
+            used[facility_id, day]
+            for number in range((last - first).days + 1)
+            if (facility_id, day := first + timedelta(days=number)) in used
+        ]
+        if summary["happy_rate"] is not None and of_period:
+            faces = sum((of_day for of_day, _ in of_period), Counter())
+            cases.append(Case(compute_rates(faces), _average(of_period), summary))
     return cases
 
 
@@ -137,7 +139,7 @@ def print_periods(cases: Sequence[Case]) -> None:
                 "drawn happy": f"{wording.format_percent(case.faces.happy)} %",
                 "happy": wording.format_rate(summary, "happy_rate"),
                 "target": None if target is None else f"{wording.format_percent(target)} %",
-                "verdict": summary["verdict"],
+                "verdict": wording.name_verdict(summary),
             }
         )
     print_table("Weeks, and four weeks", rows)
@@ -156,6 +158,15 @@ def print_coverage(title: str, coverages: Sequence[Coverage]) -> None:
         for row in coverages
     ]
     print_table(title, rows)
+
+
+def _average(days: Sequence[tuple[Counter[CalledClass], Mix]]) -> Mix:
+    """The mean of the rates of some days, weighted by their faces."""
+    faces = sum(of_day.total() for of_day, _ in days)
+    return Mix(
+        sum(of_day.total() * mix.happy for of_day, mix in days) / faces,
+        sum(of_day.total() * mix.sad for of_day, mix in days) / faces,
+    )
 
 
 def _measure(figure: str, column: str, name: str, cases: Sequence[Case]) -> Coverage:

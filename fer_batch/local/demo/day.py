@@ -6,6 +6,7 @@ Here is what they have in common: objects, the registry and the comparison with 
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,7 +52,7 @@ class DemoFacility:
 
     `faces` counts the faces of different images by what they show, and `mix` is the shop that they
     come from; both are None if they are unknown. With `has_times` the names of the images carry
-    camera and local time.
+    camera and local time. A closed day has no images.
     """
 
     facility_id: str
@@ -62,8 +63,10 @@ class DemoFacility:
     faces: Counter[CalledClass] | None = None
     mix: Mix | None = None
     has_times: bool = False
+    group: str | None = None
     target_rate: float | None = None
     publish_period: Literal["day", "week"] = "day"
+    closed_weekdays: Sequence[str] = ()
 
     @property
     def outcomes(self) -> Counter[str] | None:
@@ -74,8 +77,8 @@ class DemoFacility:
 
     @property
     def true_rates(self) -> Mix | None:
-        """The shares of all faces of the day that are happy and sad, if known."""
-        return None if self.faces is None else compute_rates(self.faces)
+        """The shares of all faces of the day that are happy and sad, if there are any."""
+        return compute_rates(self.faces) if self.faces else None
 
 
 def compute_rates(faces: Counter[CalledClass]) -> Mix:
@@ -126,6 +129,10 @@ def format_registry(facilities: Sequence[DemoFacility]) -> str:
 
 def _format_facility(facility: DemoFacility) -> str:
     optional = ""
+    if facility.group is not None:
+        optional += f'group = "{facility.group}"\n'
+    if facility.closed_weekdays:
+        optional += f"closed_weekdays = {json.dumps(list(facility.closed_weekdays))}\n"
     if facility.has_times:
         optional += f'name_template = "{NAME_TEMPLATE}"\n'
     if facility.target_rate is not None:

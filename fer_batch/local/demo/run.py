@@ -100,9 +100,7 @@ def run_demo(
     with _open_source(images, fer2013, is_shop=shop, days=days) as source:
         stack.write_registry(format_registry(source.facilities))
         # A demo has no deadline; the triggerer would take a fifth of its CPU time.
-        with stack.running(
-            with_airflow=True, with_triggerer=False, on_progress=print_progress
-        ):
+        with stack.running(with_airflow=True, with_triggerer=False, on_progress=print_progress):
             problems = _run(stack, source, images, is_judged_together=shop or days > 1)
     print_progress(f"done in {time.monotonic() - began:.0f} s")
     for problem in problems:
@@ -280,9 +278,13 @@ class _Demo:
 
     def print_findings(self) -> None:
         """Print what the data checks of the run found on the last day."""
+        names = {facility.facility_id: facility.name for facility in self._days[self._last_day]}
         for finding in self._findings:
             if finding["capture_day"] == self._last_day.isoformat():
-                print_text("{severity} of {facility_id}: {meaning}: {finding}".format(**finding))
+                name = names.get(finding["facility_id"], finding["facility_id"])
+                print_text(
+                    "{severity} of {name}: {meaning}: {finding}".format(**{**finding, "name": name})
+                )
 
     def compare_coverage(self) -> list[str]:
         """Print how many intervals contain the truth; return an error if too few do."""

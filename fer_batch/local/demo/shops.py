@@ -3,6 +3,11 @@
 Most faces are neutral, as in real shops, and not all expressions are clear: the CNN calls some of
 them wrong, about as many as its card says. The drawing depends only on its seed, so every machine
 draws the same days.
+
+Over several days there is something to find out: the rate of Harbour Café, which is closed on
+Mondays, is lower in the last week than before; a camera of Maple Clinic stops delivering; Pier
+Kiosk is so small that it publishes by week. Days are counted by their age, the number of days
+before the last one. The last day is a Sunday.
 """
 
 from __future__ import annotations
@@ -21,6 +26,7 @@ import cv2
 import numpy as np
 
 from fer_batch.concurrency import count_cpus
+from fer_batch.facilities.registry import WEEKDAYS
 from fer_batch.imaging.decoding import Pixels
 from fer_batch.imaging.faces import ImageKind
 from fer_batch.local.demo.day import (
@@ -47,12 +53,20 @@ EARLIER_DAY_SHARE = 0.5
 DROOPS_AT_REST, SMILES_AT_REST = 0.12, 0.05
 """The shares of visitors whose level mouth looks a little like a droop or a smile."""
 FROZEN_COPIES, FROZEN_EVERY_S = 40, 30
+DEAD_DAYS = 3
+"""A dead camera has delivered nothing on so many days, the last one included."""
+WEEK = 7
 NICENESS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """A facility to draw. `frozen_camera` delivers the same frame from some time on."""
+    """A facility to draw.
+
+    Before the last week its visitors have the rates `earlier_mix`, if they are others than `mix`.
+    From some time on the last day `frozen_camera` delivers the same frame. `dead_camera` delivers
+    nothing on the last `DEAD_DAYS` days; it must not be the first camera.
+    """
 
     facility_id: str
     name: str
@@ -60,10 +74,22 @@ class Shop:
     image_kind: ImageKind
     traffic: Traffic
     mix: Mix
+    group: str
+    earlier_mix: Mix | None = None
     target_rate: float | None = None
     publish_period: Literal["day", "week"] = "day"
+    closed_weekdays: tuple[str, ...] = ()
     empty_frames: int = 0
     frozen_camera: str | None = None
+    dead_camera: str | None = None
+
+    def find_mix(self, age: int) -> Mix:
+        """The rates of the visitors of a day."""
+        return self.mix if self.earlier_mix is None or age < WEEK else self.earlier_mix
+
+    def is_closed(self, age: int) -> bool:
+        """Whether nobody comes on a day."""
+        return WEEKDAYS[(len(WEEKDAYS) - 1 - age) % WEEK] in self.closed_weekdays
 
 
 SHOPS = (
@@ -74,16 +100,21 @@ SHOPS = (
         "crops",
         Traffic(62, ("till", "terrace"), 8, 20),
         Mix(happy=0.36, sad=0.05),
+        group="Europe",
+        earlier_mix=Mix(happy=0.54, sad=0.03),
         target_rate=0.15,
+        closed_weekdays=("mon",),
     ),
     Shop(
         "maple-clinic",
         "Maple Clinic",
         "America/Toronto",
         "crops",
-        Traffic(55, ("desk", "exit"), 7, 19),
+        Traffic(80, ("desk", "hall", "exit"), 7, 19),
         Mix(happy=0.13, sad=0.14),
+        group="Overseas",
         target_rate=0.5,
+        dead_camera="exit",
     ),
     Shop(
         "lotus-mall",
@@ -92,6 +123,7 @@ SHOPS = (
         "frames",
         Traffic(32, ("north", "south", "food-court"), 10, 21, most_people=3),
         Mix(happy=0.30, sad=0.06),
+        group="Overseas",
         target_rate=0.3,
         empty_frames=6,
         frozen_camera="food-court",
@@ -103,6 +135,7 @@ SHOPS = (
         "crops",
         Traffic(7, ("window",), 10, 18),
         Mix(happy=0.35, sad=0.05),
+        group="Europe",
         publish_period="week",
     ),
 )
@@ -146,18 +179,24 @@ def _describe_facility(shop: Shop) -> DemoFacility:
         images=(),
         mix=shop.mix,
         has_times=True,
+        group=shop.group,
         target_rate=shop.target_rate,
         publish_period=shop.publish_period,
+        closed_weekdays=shop.closed_weekdays,
     )
 
 
 def draw_facility(shop: Shop, age: int) -> DemoFacility:
     """Draw the images of a shop on the day that is `age` days before the last one."""
+    if shop.is_closed(age):
+        return replace(_describe_facility(shop), mix=shop.find_mix(age))
     cv2.setNumThreads(1)
     rng = np.random.default_rng((SEED, age, *shop.facility_id.encode()))
     is_small = shop.publish_period == "week"
     traffic = shop.traffic.shrink(1 if age == 0 or is_small else EARLIER_DAY_SHARE)
-    visits = list(draw_visits(rng, traffic, shop.mix))
+    visits = list(draw_visits(rng, traffic, shop.find_mix(age)))
+    if age < DEAD_DAYS:
+        visits = [visit for visit in visits if visit[0].camera != shop.dead_camera]
     if shop.image_kind == "crops":
         images = list(_draw_crops(rng, visits))
     else:
@@ -169,6 +208,7 @@ def draw_facility(shop: Shop, age: int) -> DemoFacility:
         _describe_facility(shop),
         images=[*images, *(broken[:1] if is_small else broken)],
         faces=count_faces(itertools.chain.from_iterable(visits)),
+        mix=shop.find_mix(age),
     )
 
 

@@ -73,7 +73,7 @@ LOCAL_SETTINGS = """\
 import os
 import sys
 
-from fer_batch.pipeline.supervisor import die_with_parent
+from fer_batch.pipeline.processes import die_with_parent
 
 __all__ = []
 

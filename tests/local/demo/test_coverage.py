@@ -77,6 +77,21 @@ def test_the_truth_of_a_week_is_that_of_its_published_days() -> None:
     assert kiosk.faces == Mix(happy=0.6, sad=0.05)
 
 
+def test_the_rate_of_the_shop_in_a_period_is_the_mean_of_its_days() -> None:
+    """Weighted by faces: a shop whose rate fell had another rate in four weeks than in the last."""
+    days = {
+        SUNDAY: [CAFE],
+        SUNDAY - timedelta(days=1): [
+            replace(CAFE, faces=Counter({CalledClass.HAPPY: 300}), mix=Mix(0.7, 0.0))
+        ],
+        SUNDAY - timedelta(days=2): [replace(CAFE, faces=None)],  # closed
+    }
+    daily = [summary("cafe", day, 0.1, 0.3) for day in days]
+    (case,) = coverage.match_periods(days, daily, [summary("cafe", SUNDAY, 0.1, 0.3)])
+    assert case.shop.happy == pytest.approx((100 * 0.3 + 300 * 0.7) / 400)
+    assert case.shop.sad == pytest.approx((100 * 0.1 + 300 * 0.0) / 400)
+
+
 def test_the_table_names_each_figure(capsys: pytest.CaptureFixture[str]) -> None:
     cases = coverage.match_days({SUNDAY: [CAFE]}, [summary("cafe", SUNDAY, 0.1, 0.3)])
     coverage.print_coverage("Intervals of days", coverage.measure_coverage(cases))
@@ -92,11 +107,11 @@ def test_the_table_of_periods_has_the_drawn_rate(capsys: pytest.CaptureFixture[s
         "facility_name": "Pier Kiosk",
         "faces": 1234,
         "target_rate": None,
-        "verdict": "no target",
+        "verdict": "inconclusive",
     }
     coverage.print_periods(coverage.match_periods({SUNDAY: [KIOSK]}, [], [week]))
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "Pier Kiosk" in line]
     assert re.split(r" {2,}", row) == [
         *("week", "2026-11-22", "Pier Kiosk", "1,234"),
-        *("20 %", "10 % (10 to 30)", "–", "no target"),
+        *("20 %", "10 % (10 to 30)", "–", "not clear"),
     ]

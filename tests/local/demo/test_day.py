@@ -15,12 +15,12 @@ import pytest
 
 from fer_batch.errors import ConfigurationError
 from fer_batch.facilities.loading import load_registry
-from fer_batch.imaging.decoding import ImageLimits
+from fer_batch.imaging.decoding import ImageLimits, UndecodableImageError
 from fer_batch.imaging.faces import FaceDetector, extract_faces
 from fer_batch.local.demo import day as days
 from fer_batch.local.demo import fer2013_day, photographs, shops
 from fer_batch.local.demo.visits import Mix
-from fer_batch.records import Batch, CalledClass, Emotion, FetchedImage, Image, ImageScore, Outcome
+from fer_batch.records import CalledClass, Emotion, Outcome
 from fer_batch.settings import Settings
 from tests.support import pictures
 
@@ -35,12 +35,11 @@ def demo_day() -> list[days.DemoFacility]:
 def outcome(
     image: days.DemoImage, kind: Any, settings: Settings, detector: FaceDetector
 ) -> Outcome:
-    listed = Image(Batch("demo", date(2026, 11, 26)), image.name, "etag", len(image.data))
-    extracted = extract_faces(
-        FetchedImage(listed, image.data), kind, ImageLimits.from_settings(settings), detector
-    )
-    if isinstance(extracted, ImageScore):
-        return extracted.outcome
+    limits = ImageLimits.from_settings(settings)
+    try:
+        extracted = extract_faces(image.data, kind, limits, detector)
+    except UndecodableImageError as error:
+        return error.outcome
     return Outcome.SCORED if extracted.faces else Outcome.NO_FACE
 
 

@@ -1,0 +1,85 @@
+"""The results of `benchmarks.coverage` as tables, and whether they meet the thresholds."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks.simulated_faces import Size
+from fer_batch.satisfaction.intervals import Floats
+
+MIN_COVERAGE = 0.93
+GOOD_COVERAGE, MAX_BELOW_GOOD = 0.94, 0.05
+MIN_DIFFERENCE, MIN_DIFFERENCE_MEDIAN = 0.90, 0.94
+MAX_FALSE_DISCOVERIES = 0.07
+
+
+def get_coverages(cells: Iterable[Mapping[str, Any]], figure: str) -> Floats:
+    return np.array([cell["figures"][figure]["coverage"] for cell in cells])
+
+
+def judge(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[tuple[str, bool]]:
+    """Each threshold as a sentence, and whether it is met."""
+    judged = [cell for cell in results["cells"] if cell["is_judged"]]
+    for figure in ("happy_rate", "sad_rate"):
+        coverages = get_coverages(judged, figure)
+        lowest, below = coverages.min(), (coverages < GOOD_COVERAGE).mean()
+        yield (
+            f"{figure}: at least {MIN_COVERAGE} in every cell (lowest {lowest:.3f}, "
+            f"median {np.median(coverages):.3f})",
+            bool(lowest >= MIN_COVERAGE),
+        )
+        yield (
+            f"{figure}: below {GOOD_COVERAGE} in at most {MAX_BELOW_GOOD:.0%} of the cells "
+            f"({below:.1%})",
+            bool(below <= MAX_BELOW_GOOD),
+        )
+    raw = get_coverages(judged, "raw happy")
+    yield (
+        f"the uncorrected happy rate fails somewhere (lowest {raw.min():.3f}, "
+        f"median {np.median(raw):.3f})",
+        bool(raw.min() < MIN_COVERAGE),
+    )
+    for figure in ("happy change", "sad change"):
+        coverages = np.concatenate(
+            [get_coverages(judged, f"{figure}, {kind}") for kind in ("equal", "larger")]
+        )
+        lowest, median = coverages.min(), np.median(coverages)
+        yield (
+            f"{figure}: at least {MIN_DIFFERENCE} in every cell, with a median of at least "
+            f"{MIN_DIFFERENCE_MEDIAN} (lowest {lowest:.3f}, median {median:.3f})",
+            bool(lowest >= MIN_DIFFERENCE and median >= MIN_DIFFERENCE_MEDIAN),
+        )
+    highest = max(night["false_discovery_rate"] for night in results["false_discoveries"])
+    yield (
+        f"false discovery rate of changes: at most {MAX_FALSE_DISCOVERIES} (highest {highest:.3f})",
+        bool(highest <= MAX_FALSE_DISCOVERIES),
+    )
+
+
+def print_tables(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Coverage as lowest / median (median width) over the six mixes, by situation and size."""
+    figures = ("happy_rate", "sad_rate", "raw happy", "raw sad")
+    for situation, cells in itertools.groupby(results["cells"], lambda cell: cell["situation"]):
+        print(f"\n{situation}: coverage, lowest / median (width)")
+        print(f"  {'faces / sessions / ρ':<22}" + "".join(f"{name:<22}" for name in figures))
+        for (faces, sessions, correlation), group in itertools.groupby(
+            cells, lambda cell: (cell["faces"], cell["sessions"], cell["correlation"])
+        ):
+            rows, texts = list(group), []
+            for name in figures:
+                coverages = get_coverages(rows, name)
+                width = np.median([row["figures"][name]["width"] for row in rows])
+                texts.append(f"{coverages.min():.3f} / {np.median(coverages):.3f} ({width:.2f})")
+            size = str(Size(faces, sessions, correlation))
+            print(f"  {size:<22}" + "".join(f"{text:<22}" for text in texts))
+    print("\nfalse discovery rate over nights of 50 facilities; share of real changes found")
+    for night in results["false_discoveries"]:
+        print(f"  {night['situation']:<38} changed {night['changed_share']:<4} "
+              f"{night['false_discovery_rate']:.3f}  {night['found_of_changed']:.2f}")  # fmt: skip
+    print("\ncoverage of the called happy rate by sessions and blocks; mean sessions")
+    for shop in results["shops"]:
+        print(f"  {shop['shop']:<66} {shop['coverage']:.3f}  {shop['sessions']:.0f}")

@@ -321,7 +321,7 @@ def build_environment(
     secrets: Collection[Secrets], facilities: Collection[str] | None
 ) -> dict[str, str]:
     """Return the whole environment of a command that needs these secrets."""
-    credentials = [name for name in (Secrets.REPORT, Secrets.EXPORT) if name in secrets]
+    credentials = [str(name) for name in (Secrets.REPORT, Secrets.EXPORT) if name in secrets]
     if Secrets.IMAGES in secrets:
         credentials += _list_credentials(facilities)
     return {

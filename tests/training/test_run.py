@@ -185,12 +185,12 @@ def test_a_resumed_run_gives_the_same_network(
     done_again: list[str],
 ) -> None:
     if is_killed:
+        # A checkpoint that an earlier run with this name has left must not be used.
+        old_checkpoint = (trained.out / FINE_TUNING_CHECKPOINT).read_bytes()
+        (tmp_path / FINE_TUNING_CHECKPOINT).write_bytes(old_checkpoint)
         kill_while_saving(files, tmp_path)
     else:
         shutil.copytree(trained.interrupted, tmp_path, dirs_exist_ok=True)
-        # A checkpoint that another run with this name has left must not be used.
-        old_checkpoint = (trained.out / FINE_TUNING_CHECKPOINT).read_bytes()
-        (tmp_path / FINE_TUNING_CHECKPOINT).write_bytes(old_checkpoint)
     assert list(tmp_path.glob("*.partial")) != []
     assert not (tmp_path / "tiny.json").exists()
     capfd.readouterr()
@@ -294,6 +294,28 @@ def test_fine_tuning_is_averaged_with_its_weight(
         hashes[name] = train(*files, tmp_path, "tiny", recipe, resume=True)["artefact_sha256"]
     assert hashes["nothing"] == hashes["none"]
     assert len({hashes["nothing"], trained.card["artefact_sha256"], hashes["all"]}) == 3
+
+
+def test_a_fine_tuning_checkpoint_of_another_run_is_ignored(
+    trained: Trained,
+    files: tuple[Path, Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    import tensorflow
+
+    """Only the fine-tuning checkpoint of an earlier run exists."""
+    name = FINE_TUNING_CHECKPOINT
+    (tmp_path / name).write_bytes((trained.out / name).read_bytes())
+    capfd.readouterr()
+    tensorflow.config.run_functions_eagerly(True)  # what is trained counts, not how fast
+    try:
+        train(*files, tmp_path, "tiny", TINY, resume=True)
+    finally:
+        tensorflow.config.run_functions_eagerly(False)
+    log = "".join(capfd.readouterr())
+    assert "resumed" not in log
+    assert log.count("epoch trained") == 5
 
 
 def test_a_checkpoint_of_another_recipe_or_data_is_rejected(

@@ -118,7 +118,7 @@ def acknowledge(
             f"finding {_join(closed)} is closed and cannot be acknowledged",
             "If the problem returns, it is a new finding: see `fer-batch findings list`",
         )
-    return _change(connection, "acknowledge", finding_ids, by, comment)
+    return _change(connection, _STATEMENTS["acknowledge"], finding_ids, by, comment)
 
 
 def close(
@@ -130,7 +130,7 @@ def close(
     for an unknown finding, and then changes nothing.
     """
     _load_to_change(connection, finding_ids, by, comment)
-    return _change(connection, "close_by_person", finding_ids, by, comment)
+    return _change(connection, _STATEMENTS["close_by_person"], finding_ids, by, comment)
 
 
 def _load_to_change(
@@ -165,13 +165,13 @@ def _join(numbers: Iterable[int]) -> str:
 
 def _change(
     connection: sa.Connection,
-    statement: str,
+    statement: sa.TextClause,
     finding_ids: Collection[int],
     by: str,
     comment: str,
 ) -> list[StoredFinding]:
     params = {"finding_ids": sorted(finding_ids), "by": by.strip(), "comment": comment.strip()}
-    connection.execute(_STATEMENTS[statement], params)
+    connection.execute(statement, params)
     return list_findings(connection, None, (*NOT_CLOSED, "closed"), finding_ids=finding_ids)
 
 
@@ -195,8 +195,8 @@ def forget_keys(connection: sa.Connection, batch: Batch, image_key: str | None) 
     """
     connections.lock(connection, "findings")
     params = asdict(batch) | {"image_key": image_key}
-    for name in ("clear_details", "clear_comments"):
-        connection.execute(_STATEMENTS[name], params)
+    connection.execute(_STATEMENTS["clear_details"], params)
+    connection.execute(_STATEMENTS["clear_comments"], params)
 
 
 def forget_day(connection: sa.Connection, capture_day: date, facility_id: str | None) -> None:
@@ -206,5 +206,5 @@ def forget_day(connection: sa.Connection, capture_day: date, facility_id: str | 
     """
     connections.lock(connection, "findings")
     params = {"capture_day": capture_day, "facility_id": facility_id}
-    for name in ("forget_days", "close_without_days"):
-        connection.execute(_STATEMENTS[name], params)
+    connection.execute(_STATEMENTS["forget_days"], params)
+    connection.execute(_STATEMENTS["close_without_days"], params)

@@ -125,9 +125,10 @@ class _Store:
             self._write(problem, episodes[problem], days, decision)
             opened += bool(decision.opened)
             closed += bool(decision.closed)
-        for name, rows in (("store_day", self._days), ("extend_finding", self._extended)):
-            if rows:
-                self._connection.execute(_STATEMENTS[name], rows)
+        if self._days:
+            self._connection.execute(_STATEMENTS["store_day"], self._days)
+        if self._extended:
+            self._connection.execute(_STATEMENTS["extend_finding"], self._extended)
         log.info("findings stored", opened=opened, closed=closed)
 
     def _load(

@@ -52,6 +52,7 @@ def test_a_file_that_differs_is_replaced_only_with_force(fer: Command, dags: Pat
         "fer_command.py": "replaced",
         "fer_connections.py": "unchanged",
         "fer_deadline.py": "written",
+        "fer_environment.py": "unchanged",
         "fer_registry.py": "unchanged",
         "invalid_facilities.py": "unchanged",
         "satisfaction_nightly.py": "unchanged",

@@ -365,12 +365,16 @@ def test_dag_parameters_with_hostile_facility_ids_are_rejected(
     monkeypatch.setattr(fer_command, "compute_time_limit", dict)
     monkeypatch.chdir(nightly.folder)
     day = f"--capture-day={DAY}"
+    secrets = [fer_command.Secrets.IMAGES]
 
     fer_command.run_command("facilities", "sync", "--json")
     for name in (IDS[0], "--rescore --facility=mall", "m\u0430ll", "$(touch awkward)"):
         with pytest.raises(fer_command.PermanentFailureError, match="no facility"):
-            fer_command.run_command("list-images", day, f"--facility={name}", "--json")
-    assert (
-        fer_command.run_command("list-images", day, "--facility=mall", "--json")[0]["images"] == 1
+            fer_command.run_command(
+                "list-images", day, f"--facility={name}", "--json", secrets=secrets
+            )
+    [listed] = fer_command.run_command(
+        "list-images", day, "--facility=mall", "--json", secrets=secrets
     )
+    assert listed["images"] == 1
     assert [path.name for path in nightly.folder.iterdir()] == []

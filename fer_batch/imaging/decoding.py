@@ -103,6 +103,8 @@ def estimate_memory(header: Header) -> int:
     of the one that is scaled for the detector or decoded again to find what was cut off.
     """
     per_pixel = header.pixel_bytes + header.extra_pixel_bytes + 2 * 3
+    if header.has_alpha and header.pixel_bytes > 4:
+        per_pixel += 4  # 16-bit channels are first reduced to 8 bits
     return header.width_px * header.height_px * per_pixel
 
 

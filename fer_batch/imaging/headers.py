@@ -248,7 +248,8 @@ def _read_png(data: bytes) -> Header:
     # Other chunks are not passed on: libpng warns on stderr about many harmless ones (mostly color
     # profiles), and later frames of an animation are not needed.
     pixels = data[:position] if kept is None else bytes(kept)
-    pixel_bytes = _PNG_CHANNELS.get(color_type, 4) * max(bits // 8, 1)
+    channels = 4 if has_alpha else _PNG_CHANNELS.get(color_type, 4)  # OpenCV adds them
+    pixel_bytes = channels * max(bits // 8, 1)
     return Header("PNG", width, height, orientation, has_alpha, pixels, pixel_bytes=pixel_bytes)
 
 

@@ -84,8 +84,8 @@ class _NoAnswerError(DeliveryUnavailableError):
 class MailServer:
     """The SMTP server of the settings. It connects with the first mail; `close` ends that.
 
-    If it cannot be reached, refuses the login or stops answering, it is not asked again for each of
-    the other mails, which would wait for it as long.
+    After a failed connection, a refused login or a timeout, the remaining mails fail at once, so
+    that each does not wait for the same timeout.
     """
 
     def __init__(self, settings: Settings) -> None:

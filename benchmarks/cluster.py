@@ -100,8 +100,9 @@ class ClusterStack(Stack):
             },
         )
 
-    def build_env(self) -> dict[str, str]:
-        return {**super().build_env(), "FER_SHARD_IMAGES": str(self._shard_images)}
+    def build_env(self, *, as_admin: bool = False) -> dict[str, str]:
+        env = super().build_env(as_admin=as_admin)
+        return {**env, "FER_SHARD_IMAGES": str(self._shard_images)}
 
 
 def _create_worker(name: str) -> Component:

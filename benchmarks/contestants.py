@@ -7,6 +7,7 @@ from its card; their weights are random, which does not change the cost.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from fer_batch.settings import Settings
 
 TABLES = ("bench_naive", "bench_careful", "bench_loop")
+ADMIN_URL = "BENCH_ADMIN_URL"
+"""Environment variable: the database, with a login that may create and empty tables."""
 CAREFUL_THREADS = 16
 CAREFUL_BATCH = 256
 
@@ -42,7 +45,6 @@ class _Tools:
         settings = _load_settings()
         keys = settings.get_credentials(None)
         assert keys is not None  # noqa: S101  (the stack's own)
-        assert settings.database_url is not None  # noqa: S101
         self._bucket = settings.s3_bucket
         self._prefix = f"{facility_id}/{DAY}/"
         self._limit = limit
@@ -54,7 +56,7 @@ class _Tools:
             aws_secret_access_key=keys.secret_access_key.get_secret_value(),
             config=Config(max_pool_connections=CAREFUL_THREADS),
         )
-        url = settings.database_url.get_secret_value()
+        url = os.environ[ADMIN_URL]  # they create tables of their own
         self.engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
         card = active_model.load_active(settings.model_copy(update={"database_url": None})).cnn.card
         recipe = Recipe.model_validate((card.model_extra or {})["recipe"])
@@ -165,14 +167,19 @@ def make_loop(facility_id: str, limit: int) -> Work:
     return work
 
 
-def make_fer_batch(facility_id: str) -> Work:
-    """fer-batch's own code in a loaded process: list, plan, score."""
+def make_fer_batch(facility_id: str, is_sandboxed: bool = True) -> Work:
+    """fer-batch's own code in a loaded process: list, plan, score.
+
+    Without the sandbox, the process decodes the images itself.
+    """
+    from benchmarks.in_process import InProcessDecoders
     from fer_batch.imaging.sandbox.decoders import Decoders
     from fer_batch.model.classifier import Classifier
     from fer_batch.pipeline import in_flight, scoring
 
     settings = _load_settings()
-    decoders = Decoders(settings)  # they end with this process
+    # They end with this process.
+    decoders = Decoders(settings) if is_sandboxed else InProcessDecoders(settings)
     classifier = Classifier(settings, open_run(settings, facility_id).cnn)
     folder = tempfile.TemporaryDirectory(prefix="fer-batch-bench-")
 

@@ -31,6 +31,7 @@ from fer_batch import log
 
 OURS = "fer-batch"
 COLD = "fer-batch, process start included"
+IN_PROCESS = "fer-batch without the sandbox"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,11 +179,13 @@ def list_makers(sizes: Sizes) -> dict[str, dict[str, Any]]:
             "careful": (contestants.make_careful, (CROPS, sizes.crops)),
             OURS: (contestants.make_fer_batch, (CROPS,)),
             COLD: (contestants.make_fer_batch_cold, (CROPS,)),
+            IN_PROCESS: (contestants.make_fer_batch, (CROPS, False)),
         },
         FRAMES: {
             "loop": (contestants.make_loop, (FRAMES, sizes.loop)),
             OURS: (contestants.make_fer_batch, (FRAMES,)),
             COLD: (contestants.make_fer_batch_cold, (FRAMES,)),
+            IN_PROCESS: (contestants.make_fer_batch, (FRAMES, False)),
         },
     }
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+import psutil
+
 Work = Callable[[], int]
 """Does the work of one round and returns the number of items."""
 Maker = Callable[..., Work]
@@ -128,8 +130,12 @@ def _serve(
 
 
 def _measure_core_s() -> float:
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    """The processor time of this process and its children, those that still run included."""
+    own = psutil.Process()
+    return sum(
+        times.user + times.system + times.children_user + times.children_system
+        for times in (each.cpu_times() for each in [own, *own.children(recursive=True)])
+    )
 
 
 def _measure_peak_mb() -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import sqlalchemy as sa
 
-from benchmarks.contestants import TABLES
+from benchmarks.contestants import ADMIN_URL, TABLES
 from benchmarks.drawn import DAY
 from fer_batch.database import connections
 from fer_batch.local.demo.day import DemoFacility, format_registry, list_objects
@@ -37,16 +37,18 @@ class Servers:
 
     def __init__(self, stack: Stack) -> None:
         self._stack = stack
-        self._engine = connections.create_engine(self.build_settings())
+        self._admin_url = stack.build_env(as_admin=True)["FER_DATABASE_URL"]
+        self._engine = connections.create_engine(self._admin_url)
         self._roots = {name: find_root_process(name, stack.folder) for name in ("weed", "postgres")}
 
     def build_environment(self) -> dict[str, str]:
         """Environment variables for a process that uses the servers; shard size is the default."""
         env = {name: v for name, v in self._stack.build_env().items() if name != "FER_SHARD_IMAGES"}
-        return env | {"FER_LOG_LEVEL": "warning"}
+        return env | {"FER_LOG_LEVEL": "warning", ADMIN_URL: self._admin_url}
 
     def build_settings(self) -> Settings:
-        ours = {k.removeprefix("FER_").lower(): v for k, v in self.build_environment().items()}
+        env = self.build_environment()
+        ours = {k.removeprefix("FER_").lower(): v for k, v in env.items() if k.startswith("FER_")}
         return Settings(_env_file=None, **ours)  # type: ignore[arg-type]
 
     def measure_core_s(self) -> CoreSeconds:

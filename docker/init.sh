@@ -1,11 +1,13 @@
 #!/bin/sh
-# Prepares the stack before any other Airflow service starts: tables of Airflow and of fer-batch,
-# the pool that limits scoring, the password of the UI. Every step is safe to repeat.
+# Prepares the stack before any other Airflow service starts: tables of Airflow and of fer-batch, its
+# roles, the pool that limits scoring, the password of the UI. Every step is safe to repeat.
 set -eu
 umask 077
 
 airflow db migrate
 fer-batch db upgrade
+fer-batch db roles
+fer-batch db grant fer_nightly --role writer
 airflow pools set fer_scoring "${FER_POOL_SLOTS:?}" "Concurrent scoring processes, over all workers"
 
 python - <<'PYTHON'

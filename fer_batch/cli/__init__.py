@@ -19,6 +19,7 @@ from cyclopts import App, CoercionError, CycloptsError, CycloptsPanel, Parameter
 
 from fer_batch import __version__, log
 from fer_batch.cli import (
+    access,
     admin,
     dags,
     deletion,
@@ -81,6 +82,7 @@ for commands in (
     models,
     query,
     admin,
+    access,
     findings,
     deletion,
     dags,

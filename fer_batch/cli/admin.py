@@ -21,7 +21,7 @@ GROUP = Group("Setup and maintenance", sort_key=3)
 
 db = App(
     name="db",
-    help="The database: upgrade the schema, fill in capture times, delete old days, open psql.",
+    help="The database: upgrade the schema, roles and grants, capture times, old days, psql.",
     group=GROUP,
     default_parameter=DEFAULTS,
 )

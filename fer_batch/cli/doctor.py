@@ -60,13 +60,21 @@ def _try(part: str, check: Callable[[], str]) -> Diagnosis:
 
 
 def _check_database(settings: Settings) -> str:
-    from fer_batch.database import connections, conninfo, schema
+    from fer_batch.database import connections, conninfo, privileges, schema
 
     engine = connections.create_engine(settings)
     schema.check_migrated(engine)
     schema.check_writable(engine)
     place = conninfo.describe(conninfo.parse_url(settings))
-    return f"{place} is up to date and may be written"
+    text = f"{place} is up to date and may be written"
+    with connections.transaction(engine) as connection:
+        excess = privileges.list_excess(connection)
+    if excess:
+        return (
+            f"{text}. Warning: the login {' and '.join(excess)}; a run needs fer_writer only. "
+            f"{privileges.LOGIN_HINT}"
+        )
+    return text
 
 
 def _check_cnn(settings: Settings) -> str:

@@ -30,6 +30,16 @@ OfDemo = Annotated[
 ]
 
 
+AsAdmin = Annotated[
+    bool,
+    Parameter(
+        name="--admin",
+        help="The login of the owner, for `db upgrade`, `db roles`, `db grant`, `db retain` and "
+        "`erase`, instead of that of the nightly job.",
+    ),
+]
+
+
 def register(app: App) -> None:
     """Add `stack`."""
     app.command(stack)
@@ -97,9 +107,9 @@ def status(*, demo: OfDemo = False, json: Json = False) -> None:
 
 
 @stack.command
-def env(*, demo: OfDemo = False) -> None:
+def env(*, admin: AsAdmin = False, demo: OfDemo = False) -> None:
     """Print the settings of the stack for a shell: `eval "$(fer-batch stack env)"`."""
-    sys.stdout.write(open_stack(of_demo=demo).format_exports())
+    sys.stdout.write(open_stack(of_demo=demo).format_exports(as_admin=admin))
 
 
 @stack.command
@@ -139,6 +149,7 @@ def upload(
 
 
 @stack.command
-def psql(*arguments: PsqlArguments, demo: OfDemo = False) -> None:
+def psql(*arguments: PsqlArguments, admin: AsAdmin = False, demo: OfDemo = False) -> None:
     """Open psql on the stack's database."""
-    open_psql(open_stack(of_demo=demo).build_env()["FER_DATABASE_URL"], arguments)
+    env = open_stack(of_demo=demo).build_env(as_admin=admin)
+    open_psql(env["FER_DATABASE_URL"], arguments)

@@ -21,7 +21,10 @@ from psycopg.conninfo import make_conninfo
 from fer_batch.errors import DatabaseError, DatabaseUnavailableError, FerError, LockTimeoutError
 
 UPGRADE_HINT = "Run `fer-batch db upgrade`"
-PRIVILEGE_HINT = "Use the role that owns the schema fer, or grant the privilege"
+PRIVILEGE_HINT = (
+    "Use a login that is a member of the role for this command (docs/deploy.md: fer_writer for a "
+    "run), and repair the privileges with `fer-batch db roles`"
+)
 ENCODING_HINT = (
     "Create a database with the encoding UTF8, as with `createdb --encoding=UTF8 "
     "--template=template0 fer`, and set FER_DATABASE_URL to it"

@@ -6,16 +6,16 @@ Connections are left to connections.py; the contents of the tables, to ledger.py
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import sqlalchemy as sa
 
 from fer_batch import resources
-from fer_batch.database import connections
+from fer_batch.database import connections, privileges
 from fer_batch.database.postgres_errors import ENCODING_HINT, PRIVILEGE_HINT, UPGRADE_HINT
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import DatabaseError, LockTimeoutError
@@ -27,16 +27,25 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+T = TypeVar("T")
+
 _STATEMENTS = load_statements(__file__)
 _ENSURE_PARTITIONS = sa.text("SELECT fer.ensure_partitions(:days)")
+_ANALYZE_PARTITIONS = sa.text("SELECT fer.analyze_partitions(:days)")
+_HAS_NAMESPACE = sa.text("SELECT to_regnamespace('fer') IS NOT NULL")
 _HAS_SCHEMA = sa.text("SELECT to_regclass('fer.schema_version') IS NOT NULL")
 _READ_REVISION = sa.text("SELECT version_num FROM fer.schema_version")
+_READ_PUBLIC_REVISION = sa.text("SELECT version_num FROM fer.schema_revision")
+_MAY_READ_REVISION = sa.text("SELECT has_table_privilege('fer.schema_version', 'SELECT')")
 _READ_ENCODING = sa.text("SHOW server_encoding")
-_CREATE_SCHEMA = sa.text("CREATE SCHEMA IF NOT EXISTS fer")
+_CREATE_SCHEMA = sa.text("CREATE SCHEMA fer")
 # For this transaction: a migration may take any time, and may wait for another upgrade.
 _DISABLE_STATEMENT_TIMEOUT = sa.text("SET LOCAL statement_timeout = 0")
+_RESET_ROLE = sa.text("RESET ROLE")
 _SET_LOCK_TIMEOUT = sa.text("SELECT set_config('lock_timeout', :timeout, true)")
 
+_DAYS_AT_ONCE = 31
+"""The most days that one call of fer.ensure_partitions accepts."""
 _OLDEST_SERVER = (15,)  # the first with MERGE
 _LOCK_TIMEOUT = "3s"
 _LOCK_PAUSES_S = (1.0, 2.0, 5.0, 10.0, 20.0)
@@ -46,23 +55,22 @@ it waits only for the lock timeout, starts over after a pause, and gives up afte
 
 def ensure_partitions(connection: sa.Connection, days: Iterable[date]) -> int:
     """Create the missing partitions of these capture days; returns how many were created."""
-    created = connection.execute(_ENSURE_PARTITIONS, {"days": sorted(set(days))})
-    return int(created.scalar_one())
+    left, created = sorted(set(days)), 0
+    while left:
+        chunk, left = left[:_DAYS_AT_ONCE], left[_DAYS_AT_ONCE:]
+        created += connection.execute(_ENSURE_PARTITIONS, {"days": chunk}).scalar_one()
+    return created
 
 
 def analyze(target: sa.Engine, days: Iterable[date]) -> None:
-    """Run ANALYZE on the partitions of these capture days, each in its own transaction.
+    """Run ANALYZE on the changed partitions of these capture days, each day in its own transaction.
 
     Without it the planner has no statistics on the night's rows until autovacuum runs, and
-    counting a large facility's day takes minutes. For a role that does not own the tables,
-    PostgreSQL skips them with a notice.
+    counting a large facility's day takes minutes.
     """
-    engine = target.execution_options(isolation_level="AUTOCOMMIT")
-    with connections.translate_errors(), engine.connect() as connection:
-        params = {"days": sorted(set(days))}
-        composed = connection.execute(_STATEMENTS["compose_analyze"], params).scalars().all()
-        for sql in composed:
-            connection.execution_options(no_parameters=True).exec_driver_sql(sql)
+    for day in sorted(set(days)):
+        with connections.transaction(target) as connection:
+            connection.execute(_ANALYZE_PARTITIONS, {"days": [day]})
 
 
 def describe(target: sa.Engine) -> list[dict[str, str]]:
@@ -84,9 +92,20 @@ def upgrade(source: Settings | str) -> str:
     """
     target = connections.create_engine(source)
     try:
+        return retry_lock_timeouts(target, lambda: _upgrade(target))
+    finally:
+        target.dispose()
+
+
+def retry_lock_timeouts(target: sa.Engine, change: Callable[[], T]) -> T:
+    """Call a change of the schema, again after a pause if it cannot lock a table.
+
+    Raises LockTimeoutError after the last try.
+    """
+    try:
         for pause_s in _LOCK_PAUSES_S:
             try:
-                return _upgrade(target)
+                return change()
             except LockTimeoutError:
                 log.warning(
                     "the tables are in use; the upgrade starts over after a pause",
@@ -94,15 +113,37 @@ def upgrade(source: Settings | str) -> str:
                     used_by=_describe_lock_holders(target),
                 )
                 time.sleep(pause_s)
-        return _upgrade(target)
+        return change()
     except LockTimeoutError as error:
         raise LockTimeoutError(
             f"the upgrade cannot lock the tables: {_describe_lock_holders(target)}",
             "Nothing was changed. Pause the DAGs, wait for these sessions or end them, and run "
-            "`fer-batch db upgrade` again",
+            "the command again",
         ) from error
-    finally:
-        target.dispose()
+
+
+def begin_upgrade(connection: sa.Connection) -> None:
+    """Configure a transaction that changes the schema, and wait for others that do.
+
+    It may take any time, but waits for a table for the lock timeout only.
+    """
+    connection.execute(_DISABLE_STATEMENT_TIMEOUT)
+    connections.lock(connection, "upgrade")
+    connection.execute(_SET_LOCK_TIMEOUT, {"timeout": _LOCK_TIMEOUT})
+
+
+def become_owner(connection: sa.Connection, *, is_local: bool = True) -> None:
+    """Act as the owner of the schema, if the login may: new objects belong to the owner.
+
+    Until the transaction ends, or with `is_local` false until `reset_role`. The login stays the
+    session_user.
+    """
+    connection.execute(_STATEMENTS["become_owner"], {"is_local": is_local})
+
+
+def reset_role(connection: sa.Connection) -> None:
+    """Act as the login again."""
+    connection.execute(_RESET_ROLE)
 
 
 def _upgrade(target: sa.Engine) -> str:
@@ -110,16 +151,17 @@ def _upgrade(target: sa.Engine) -> str:
 
     with connections.transaction(target) as connection:
         _check_server(connection)
-        connection.execute(_DISABLE_STATEMENT_TIMEOUT)
-        connections.lock(connection, "upgrade")
-        connection.execute(_SET_LOCK_TIMEOUT, {"timeout": _LOCK_TIMEOUT})
+        begin_upgrade(connection)
         _check_known(_read_revision(connection))
-        connection.execute(_CREATE_SCHEMA)
+        if not connection.execute(_HAS_NAMESPACE).scalar_one():
+            connection.execute(_CREATE_SCHEMA)
+        become_owner(connection)
         config = _build_alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         for view in sorted((resources.find_sql_dir() / "views").glob("*.sql")):
             run_script(connection, view)
+        privileges.apply_if_owned(connection)
     return _get_head()
 
 
@@ -161,11 +203,12 @@ def check_writable(target: sa.Engine) -> None:
     Raises DatabaseUnavailableError if it is a standby, DatabaseError for a missing privilege.
     """
     with connections.translate_errors(), target.connect() as connection:
+        if missing := privileges.list_missing(connection):
+            raise DatabaseError(
+                f"the login of FER_DATABASE_URL {'; '.join(missing)}", PRIVILEGE_HINT
+            )
         connection.execute(_STATEMENTS["write_nothing"])
-        missing = connection.execute(_STATEMENTS["list_missing_privileges"]).scalars().all()
         connection.rollback()
-    if missing:
-        raise DatabaseError(f"the role of FER_DATABASE_URL {'; '.join(missing)}", PRIVILEGE_HINT)
 
 
 def _check_server(connection: sa.Connection) -> None:
@@ -195,7 +238,9 @@ def _read_revision(connection: sa.Connection) -> str | None:
     """The newest migration that was applied; None if there is no schema."""
     if not connection.execute(_HAS_SCHEMA).scalar_one():
         return None
-    return connection.execute(_READ_REVISION).scalar_one_or_none()
+    if connection.execute(_MAY_READ_REVISION).scalar_one():
+        return connection.execute(_READ_REVISION).scalar_one_or_none()
+    return connection.execute(_READ_PUBLIC_REVISION).scalar_one_or_none()
 
 
 def _build_alembic_config() -> Config:

@@ -1,16 +1,12 @@
--- name: compose_analyze
--- ANALYZE statements for the partitions of some capture days. The planner has no statistics about
--- rows that were written a minute ago and would join them one by one. Partitions that have not
--- changed since they were last analyzed are skipped.
-SELECT format('ANALYZE fer.%I', c.relname) AS statement
-FROM pg_inherits AS i
-JOIN pg_class AS c ON c.oid = i.inhrelid
-WHERE i.inhparent = ANY(ARRAY['fer.image', 'fer.image_result', 'fer.face_result']::regclass[])
-    AND NOT i.inhdetachpending
-    AND (pg_stat_get_mod_since_analyze(c.oid) > 0 OR c.reltuples < 0)
-    AND substring(c.relname FROM '[0-9]{4}_[0-9]{2}_[0-9]{2}$') IN (
-        SELECT to_char(day, 'YYYY_MM_DD') FROM unnest(:days) AS day)
-ORDER BY c.relname;
+-- name: become_owner
+-- Nothing happens if the schema does not exist, or if this login is its owner or may not become it.
+-- With :is_local false, until the session resets it.
+SELECT set_config('role', pg_get_userbyid(n.nspowner), :is_local)
+FROM pg_namespace AS n
+WHERE n.nspname = 'fer'
+    AND pg_get_userbyid(n.nspowner) <> current_user
+    AND pg_has_role(n.nspowner, CASE WHEN current_setting('server_version_num')::integer >= 160000
+        THEN 'SET' ELSE 'MEMBER' END);
 
 -- name: describe
 -- Views come first, then tables in the order of the data flow. Partitions are left out.
@@ -38,19 +34,6 @@ ORDER BY
 -- name: write_nothing
 -- For a transaction that is rolled back: a standby refuses it.
 INSERT INTO fer.run (run_id, began_at) VALUES ('fer-batch check', clock_timestamp());
-
--- name: list_missing_privileges
--- What a run needs beside writing rows: it creates partitions and temporary tables.
-SELECT 'does not own the table fer.' || c.relname
-FROM pg_class AS c
-WHERE c.oid = ANY (ARRAY['fer.image', 'fer.image_result', 'fer.face_result']::regclass[])
-    AND NOT pg_has_role(c.relowner, 'USAGE')
-UNION ALL
-SELECT 'has no privilege CREATE on the schema fer'
-WHERE NOT has_schema_privilege('fer', 'CREATE')
-UNION ALL
-SELECT 'has no privilege TEMPORARY on the database'
-WHERE NOT has_database_privilege(current_database(), 'TEMPORARY');
 
 -- name: list_lock_holders
 -- The sessions that use tables or views of the schema.

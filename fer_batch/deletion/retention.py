@@ -100,6 +100,7 @@ def find_expired(source: Settings | str, before: date) -> list[DroppedDay]:
         schema.check_migrated(target)
         with connections.transaction(target) as connection:
             days = _find_partitions(connection, before)
+            schema.become_owner(connection)
             return [_count_rows(connection, day, parts) for day, parts in days.items()]
     finally:
         target.dispose()
@@ -109,9 +110,9 @@ def retain(source: Settings | str, before: date) -> list[DroppedDay]:
     """Drop the rows per image of all days before `before`; returns the dropped days, oldest first.
 
     The horizon is written first, so that no run lists a dropped day again. Each day is then
-    detached without blocking readers and writers, and dropped. It may be interrupted at any time
-    and run again. Raises DatabaseUnavailableError if a transaction used the tables for longer
-    than the lock timeout; earlier days are dropped by then.
+    detached, as the owner of the tables, without blocking readers and writers, and dropped. It may
+    be interrupted at any time and run again. Raises DatabaseUnavailableError if a transaction used
+    the tables for longer than the lock timeout; earlier days are dropped by then.
     """
     target = connections.create_engine(source)
     try:
@@ -142,14 +143,20 @@ def _drop_day(target: sa.Engine, day: date, parts: Sequence[Any]) -> DroppedDay:
         # Outside of a transaction, as CONCURRENTLY requires. It waits for the transactions that
         # use the table, but later transactions do not wait for it.
         connection.execute(_SET_LOCK_TIMEOUT, lock_timeout)
-        for part in parts:
-            if part.detach is not None:
-                _execute_raw(connection, part.detach)
+        schema.become_owner(connection, is_local=False)
+        try:
+            for part in parts:
+                if part.detach is not None:
+                    _execute_raw(connection, part.detach)
+        finally:
+            schema.reset_role(connection)
     with connections.transaction(target) as connection:
         connection.execute(_SET_LOCK_TIMEOUT, lock_timeout)
+        schema.become_owner(connection)
         dropped = _count_rows(connection, day, parts)
         for part in parts:
             _execute_raw(connection, part.drop_table)
+        schema.reset_role(connection)
         # They may name keys of images.
         history.forget_day(connection, day, facility_id=None)
         connection.execute(

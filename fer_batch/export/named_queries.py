@@ -37,7 +37,7 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _SET = sa.text("SELECT set_config('fer.' || :name, :value, true)")
 _READ_ONLY = sa.text("SET TRANSACTION READ ONLY")
-_FACILITIES = sa.text("SELECT facility_id FROM fer.facility ORDER BY facility_id")
+_FACILITIES = sa.text("SELECT facility_id FROM fer.facility_public ORDER BY facility_id")
 
 _TYPES = {16: "bool", 20: "int64", 21: "int64", 23: "int64", 700: "double", 701: "double"} | {
     1082: "date32",

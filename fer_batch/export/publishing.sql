@@ -1,5 +1,5 @@
 -- name: list_facilities
-SELECT facility_id FROM fer.facility ORDER BY facility_id;
+SELECT facility_id FROM fer.facility_public ORDER BY facility_id;
 
 -- name: list_months
 -- The files that the views are exported to, one per facility, period and month, each with a
@@ -18,22 +18,22 @@ SELECT
     date_trunc('month', p.last_day)::date AS month,
     encode(sha256(convert_to(
         jsonb_build_array(
-            f.name,
+            f.facility_name,
             f.group_name,
             jsonb_agg(jsonb_build_array(p.last_day, p.revision, p.created_at) ORDER BY p.last_day)
         )::text, 'UTF8')), 'hex') AS fingerprint
 FROM published AS p
-JOIN fer.facility AS f USING (facility_id)
+JOIN fer.facility_public AS f USING (facility_id)
 WHERE (CAST(:facility_ids AS text[]) IS NULL OR p.facility_id = ANY(:facility_ids))
     AND (CAST(:first_month AS date) IS NULL OR p.last_day >= :first_month)
     AND (CAST(:end_day AS date) IS NULL OR p.last_day < :end_day)
-GROUP BY p.facility_id, f.name, f.group_name, p.period, date_trunc('month', p.last_day)
+GROUP BY p.facility_id, f.facility_name, f.group_name, p.period, date_trunc('month', p.last_day)
 ORDER BY p.facility_id, p.period, month;
 
 -- name: load_rows
 -- The rows of one facility, from the first day to the last, both included.
 SELECT
-    'day' AS period, facility_id, facility_name, group_name,
+    'day' AS period, facility_id, d.facility_name, group_name,
     capture_day AS first_day, capture_day AS last_day,
     verdict, happy_rate, happy_rate_low, happy_rate_high, d.target_rate,
     sad_rate, sad_rate_low, sad_rate_high, neither_rate,
@@ -44,11 +44,11 @@ SELECT
     session_rule, benchmark_weight, faces_needed, confidence, d.time_zone, model_version, revision,
     run_id, created_at
 FROM fer.satisfaction_daily AS d
-JOIN fer.facility AS f USING (facility_id)
+JOIN fer.facility_public AS f USING (facility_id)
 WHERE facility_id = :facility_id AND capture_day BETWEEN :first_day AND :last_day
 UNION ALL
 SELECT
-    period, facility_id, facility_name, group_name, first_day, last_day,
+    period, facility_id, p.facility_name, group_name, first_day, last_day,
     verdict, happy_rate, happy_rate_low, happy_rate_high, p.target_rate,
     sad_rate, sad_rate_low, sad_rate_high, neither_rate,
     called_happy_rate, called_happy_rate_low, called_happy_rate_high,
@@ -58,6 +58,6 @@ SELECT
     session_rule, benchmark_weight, faces_needed, confidence, p.time_zone, model_version, revision,
     run_id, created_at
 FROM fer.satisfaction_period AS p
-JOIN fer.facility AS f USING (facility_id)
+JOIN fer.facility_public AS f USING (facility_id)
 WHERE facility_id = :facility_id AND last_day BETWEEN :first_day AND :last_day
 ORDER BY period, last_day;

@@ -183,7 +183,6 @@ def _insert_promotion(
             is_rollback=is_rollback,
             promoted_by=by.strip(),
             why=why.strip(),
-            promoted_at=sa.func.clock_timestamp(),
         )
     )
     return list_promotions(connection)[0]

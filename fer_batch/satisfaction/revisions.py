@@ -235,8 +235,9 @@ def find_newest(
 def load_daily(
     connection: sa.Connection, facility_ids: Sequence[str], first_day: date, last_day: date
 ) -> pd.DataFrame:
-    """The rows of the view `satisfaction_daily` of some facilities, both days included.
+    """The newest summaries of days of some facilities, both days included.
 
+    The columns are those of the view `satisfaction_daily`, but no count is hidden.
     Rates are NaN where suppressed; counts are int, or None; `not_scored` holds dictionaries. The
     additional column `is_closed` tells a closed weekday without images, `publish_period` the
     shortest period that the facility publishes. Sorted by day and name.

@@ -185,17 +185,32 @@ SELECT EXISTS (
 
 -- name: load_daily
 -- The newest summaries of some facilities from the first to the last day, both included, and
--- whether the facility was closed: no image on one of its closed weekdays.
+-- whether the facility was closed: no image on one of its closed weekdays. The columns are those of
+-- the view satisfaction_daily, which hides counts of days without a published rate.
 SELECT
-    daily.*,
+    daily.facility_id, facility.name AS facility_name, daily.capture_day, daily.verdict,
+    daily.happy_rate, daily.happy_rate_low, daily.happy_rate_high, daily.target_rate,
+    daily.sad_rate, daily.sad_rate_low, daily.sad_rate_high, daily.neither_rate,
+    daily.called_happy_rate, daily.called_happy_rate_low, daily.called_happy_rate_high,
+    daily.called_sad_rate, daily.called_sad_rate_low, daily.called_sad_rate_high, daily.method,
+    daily.is_complete, daily.is_below_expected, daily.images, daily.images_scored,
+    daily.images_pending, daily.not_scored, daily.faces_scored, daily.faces, daily.sessions,
+    daily.sessions_effective, daily.faces_effective, daily.design_effect, daily.session_rule,
+    daily.benchmark_weight, daily.faces_needed, daily.confidence, daily.time_zone,
+    daily.model_version, daily.revision, daily.run_id, daily.created_at,
     facility.publish_period,
     daily.images = 0
     AND to_char(daily.capture_day, 'dy') = ANY(facility.closed_weekdays) AS is_closed
-FROM fer.satisfaction_daily AS daily
+FROM (
+    SELECT DISTINCT ON (facility_id, capture_day) *
+    FROM fer.satisfaction_summary
+    WHERE period = 'day'
+        AND facility_id = ANY(:facility_ids)
+        AND capture_day BETWEEN :first_day AND :last_day
+    ORDER BY facility_id, capture_day, revision DESC
+) AS daily
 JOIN fer.facility USING (facility_id)
-WHERE daily.facility_id = ANY(:facility_ids)
-    AND daily.capture_day BETWEEN :first_day AND :last_day
-ORDER BY daily.capture_day, daily.facility_name, daily.facility_id;
+ORDER BY daily.capture_day, facility.name, daily.facility_id;
 
 -- name: load_recent_rates
 -- The newest corrected happy rate of some facilities, of the longest period that ended with it.

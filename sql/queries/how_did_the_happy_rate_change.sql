@@ -1,6 +1,7 @@
 -- How did the happy rate of each facility change from day to day?
 -- parameter facility: facility, only this one
 -- parameter days: number 1 to 4000, how many days up to the newest complete one; 28 if not given
+-- Role: fer_reader
 SELECT
     d.facility_name,
     d.capture_day,

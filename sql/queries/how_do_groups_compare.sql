@@ -1,4 +1,5 @@
 -- How do the groups of facilities compare on the newest complete day of each facility?
+-- Role: fer_reader
 SELECT
     coalesce(f.group_name, 'no group') AS facility_group,
     count(*) AS facilities,
@@ -10,7 +11,7 @@ SELECT
     sum(d.faces) FILTER (WHERE d.happy_rate IS NOT NULL) AS faces,
     round(100 * min(d.happy_rate)::numeric) AS lowest_happy_percent,
     round(100 * max(d.happy_rate)::numeric) AS highest_happy_percent
-FROM fer.facility AS f
+FROM fer.facility_public AS f
 LEFT JOIN fer.newest_complete_day AS newest USING (facility_id)
 -- The verdicts of the method wilson are about another figure.
 LEFT JOIN fer.satisfaction_daily AS d

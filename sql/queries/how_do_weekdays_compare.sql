@@ -1,6 +1,7 @@
 -- On which weekdays are most faces called happy, over the published days of the last weeks?
 -- parameter facility: facility, only this one
 -- parameter weeks: number 1 to 500, how many weeks up to the newest complete day; 8 if not given
+-- Role: fer_reader
 SELECT
     d.facility_name,
     to_char(d.capture_day, 'Dy') AS weekday,

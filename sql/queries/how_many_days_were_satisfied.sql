@@ -1,5 +1,6 @@
 -- On how many days of each week was each facility satisfied?
 -- parameter facility: facility, only this one
+-- Role: fer_reader
 SELECT
     d.facility_name,
     date_trunc('week', d.capture_day)::date AS week_from,

@@ -1,5 +1,6 @@
 -- Which newest verdicts are inconclusive, and about how many faces would settle them?
 -- parameter facility: facility, only this one
+-- Role: fer_reader
 SELECT
     facility_name,
     period,

@@ -1,5 +1,6 @@
 -- On the newest complete day of each facility, how many images have how many faces?
 -- parameter facility: facility, only this one
+-- Role: fer_inspector
 SELECT r.facility_id, r.capture_day, r.face_count, count(*) AS images
 FROM fer.image_result AS r
 JOIN fer.newest_complete_day AS newest USING (facility_id, capture_day)

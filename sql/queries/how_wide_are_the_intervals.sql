@@ -1,5 +1,6 @@
 -- How wide are the intervals of each facility in its last four weeks, and what are they based on?
 -- parameter facility: facility, only this one
+-- Role: fer_reader
 SELECT
     d.facility_name,
     d.session_rule,

@@ -1,5 +1,6 @@
 -- Which cameras stopped, or deliver far fewer images than usual?
 -- parameter facility: facility, only this one
+-- Role: fer_reader
 WITH newest AS (
     -- Days whose keys name cameras; the newest one of each facility.
     SELECT facility_id, max(camera_daily.capture_day) AS capture_day

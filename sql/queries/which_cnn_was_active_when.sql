@@ -1,4 +1,5 @@
 -- Which CNN was active when, and why? Before the oldest row: the shipped CNN.
+-- Role: fer_writer
 SELECT
     c.card ->> 'name' AS cnn,
     left(p.cnn_sha256, 12) AS cnn_sha256,

@@ -1,5 +1,6 @@
 -- Which days are incomplete, and what is missing?
 -- parameter facility: facility, only this one
+-- Role: fer_writer
 SELECT
     d.facility_name,
     d.capture_day,

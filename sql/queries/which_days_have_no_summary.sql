@@ -1,5 +1,6 @@
 -- Which days have been processed by a run but have no summary, and why?
 -- parameter facility: facility, only this one
+-- Role: fer_writer
 SELECT f.name AS facility_name, b.capture_day, b.status, b.reason, b.attempted_at
 FROM fer.batch AS b
 JOIN fer.facility AS f USING (facility_id)

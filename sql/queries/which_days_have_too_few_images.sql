@@ -1,8 +1,9 @@
 -- On which open days of its last week did a facility have fewer images than expected?
 -- parameter facility: facility, only this one
+-- Role: fer_reader
 SELECT d.facility_name, d.capture_day, d.images, f.expected_images_min
 FROM fer.satisfaction_daily AS d
-JOIN fer.facility AS f USING (facility_id)
+JOIN fer.facility_public AS f USING (facility_id)
 JOIN fer.newest_complete_day AS newest USING (facility_id)
 WHERE d.is_below_expected
     AND d.capture_day > newest.capture_day - 7

@@ -1,5 +1,6 @@
 -- Which days were clearly above their target, and by at least how many percentage points?
 -- parameter facility: facility, only this one
+-- Role: fer_reader
 SELECT
     facility_name,
     capture_day,

@@ -1,5 +1,6 @@
 -- Which days were revised, and what changed?
 -- parameter facility: facility, only this one
+-- Role: fer_writer
 SELECT
     facility_id,
     capture_day,

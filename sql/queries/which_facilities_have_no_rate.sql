@@ -1,5 +1,6 @@
 -- Which facilities have no rate for their newest complete day or week, and why?
 -- parameter facility: facility, only this one
+-- Role: fer_writer
 SELECT
     f.name AS facility_name,
     newest.capture_day,

@@ -1,4 +1,5 @@
 -- Which facilities were satisfied on their newest complete day, and how certain is that?
+-- Role: fer_reader
 SELECT
     d.facility_name,
     d.capture_day,

@@ -1,5 +1,6 @@
 -- Which files of the newest complete day of each facility could not be scored, and why?
 -- parameter facility: facility, only this one
+-- Role: fer_inspector
 SELECT r.facility_id, r.capture_day, r.image_key, r.outcome, r.reason, r.size_bytes
 FROM fer.image_result AS r
 JOIN fer.newest_complete_day AS newest USING (facility_id, capture_day)

@@ -1,5 +1,6 @@
 -- At which hours of which weekdays are most faces called happy, over the newest four whole weeks?
 -- parameter facility: facility, only this one
+-- Role: fer_reader
 SELECT
     facility_name,
     first_day,

@@ -1,4 +1,5 @@
 -- How many of the newest summaries come from each model version, and for which days?
+-- Role: fer_writer
 SELECT
     left(m.model_version, 12) AS model,
     m.card ->> 'name' AS name,

@@ -1,5 +1,6 @@
 -- Which facilities have no permission, or one that expires soon?
 -- parameter days: number 1 to 4000, within how many days; 60 if not given
+-- Role: fer_writer
 SELECT
     name AS facility_name,
     permission_valid_until,

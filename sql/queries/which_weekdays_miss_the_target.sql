@@ -1,5 +1,6 @@
 -- On which weekdays does a facility miss its target most often?
 -- parameter facility: facility, only this one
+-- Role: fer_reader
 SELECT
     facility_name,
     to_char(capture_day, 'Dy') AS weekday,

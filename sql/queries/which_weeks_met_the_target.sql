@@ -1,6 +1,7 @@
 -- Which weeks met the target, and how did the happy rate change from week to week?
 -- parameter facility: facility, only this one
 -- parameter weeks: number 1 to 500, how many weeks up to the newest one; 8 if not given
+-- Role: fer_reader
 SELECT
     w.facility_name,
     w.first_day,
@@ -21,10 +22,10 @@ SELECT
     w.is_complete
 FROM fer.satisfaction_period AS w
 JOIN fer.newest_complete_day AS newest USING (facility_id)
-LEFT JOIN fer.satisfaction_change AS c
+LEFT JOIN fer.change_public AS c
     ON c.facility_id = w.facility_id
     AND c.period = 'week'
-    AND c.capture_day = w.last_day
+    AND c.last_day = w.last_day
     AND c.comparison = 'period before'
 WHERE w.period = 'week'
     AND w.last_day <= newest.capture_day + 6

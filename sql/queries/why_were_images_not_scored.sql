@@ -1,5 +1,6 @@
 -- Why were images of the last week of each facility not scored?
 -- parameter facility: facility, only this one
+-- Role: fer_reader
 SELECT
     n.facility_name,
     n.outcome,

@@ -1,6 +1,9 @@
 -- The newest revision of the summary of each facility and capture day. Every upgrade runs this file;
 -- CREATE OR REPLACE keeps the grants on the view. A migration that removes or reorders columns must
 -- drop the view first, because CREATE OR REPLACE cannot do that.
+--
+-- The view is published: where no rate is (method suppressed), it shows no counts of faces either.
+-- The product reads them from satisfaction_summary.
 CREATE OR REPLACE VIEW fer.satisfaction_daily AS
 SELECT
     newest.facility_id,
@@ -25,18 +28,18 @@ SELECT
     newest.is_complete,
     newest.is_below_expected,
     newest.images,
-    newest.images_scored,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.images_scored END AS images_scored,
     newest.images_pending,
     newest.not_scored,
-    newest.faces_scored,
-    newest.faces,
-    newest.sessions,
-    newest.sessions_effective,
-    newest.faces_effective,
-    newest.design_effect,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.faces_scored END AS faces_scored,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.faces END AS faces,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.sessions END AS sessions,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.sessions_effective END AS sessions_effective,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.faces_effective END AS faces_effective,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.design_effect END AS design_effect,
     newest.session_rule,
     newest.benchmark_weight,
-    newest.faces_needed,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.faces_needed END AS faces_needed,
     newest.confidence,
     newest.time_zone,
     newest.model_version,
@@ -74,18 +77,18 @@ COMMENT ON COLUMN fer.satisfaction_daily.method IS 'suppressed: no rate is publi
 COMMENT ON COLUMN fer.satisfaction_daily.is_complete IS 'True: the images were listed after the local day had ended, each has a final outcome, at most 20 % are missing, archived or refused, and the last listing did not lack all stored images while its run found none of another day. False: the numbers may still change';
 COMMENT ON COLUMN fer.satisfaction_daily.is_below_expected IS 'True: an open day with fewer images than expected; check the cameras first';
 COMMENT ON COLUMN fer.satisfaction_daily.images IS 'All known images of the day: scored, not scored and pending';
-COMMENT ON COLUMN fer.satisfaction_daily.images_scored IS 'Images in which faces were scored';
+COMMENT ON COLUMN fer.satisfaction_daily.images_scored IS 'Images in which faces were scored; null: no rate is published';
 COMMENT ON COLUMN fer.satisfaction_daily.images_pending IS 'Images without a final outcome; the next run retries them';
 COMMENT ON COLUMN fer.satisfaction_daily.not_scored IS 'Images with a final outcome other than scored, counted by outcome. As rows: view not_scored_daily';
-COMMENT ON COLUMN fer.satisfaction_daily.faces_scored IS 'Faces in the scored images; pictures with the same content count once';
-COMMENT ON COLUMN fer.satisfaction_daily.faces IS 'Faces that the rates are based on. A published rate stays until the number of faces changed by 30 and, where sessions are known, their number by 10: then faces_scored differs';
-COMMENT ON COLUMN fer.satisfaction_daily.sessions IS 'Sessions or blocks that the faces were divided into; null: none';
-COMMENT ON COLUMN fer.satisfaction_daily.sessions_effective IS 'Sessions of equal size that would hold as much information';
-COMMENT ON COLUMN fer.satisfaction_daily.faces_effective IS 'Independent faces that would hold as much information';
-COMMENT ON COLUMN fer.satisfaction_daily.design_effect IS 'Faces that count as one independent face: faces / faces_effective';
+COMMENT ON COLUMN fer.satisfaction_daily.faces_scored IS 'Faces in the scored images; pictures with the same content count once; null: no rate is published';
+COMMENT ON COLUMN fer.satisfaction_daily.faces IS 'Faces that the rates are based on. A published rate stays until the number of faces changed by 30 and, where sessions are known, their number by 10: then faces_scored differs; null: no rate is published';
+COMMENT ON COLUMN fer.satisfaction_daily.sessions IS 'Sessions or blocks that the faces were divided into; null: none, or no rate is published';
+COMMENT ON COLUMN fer.satisfaction_daily.sessions_effective IS 'Sessions of equal size that would hold as much information; null: no rate is published';
+COMMENT ON COLUMN fer.satisfaction_daily.faces_effective IS 'Independent faces that would hold as much information; null: no rate is published';
+COMMENT ON COLUMN fer.satisfaction_daily.design_effect IS 'Faces that count as one independent face: faces / faces_effective; null: no rate is published';
 COMMENT ON COLUMN fer.satisfaction_daily.session_rule IS 'gap: a session ends at a gap over 60 s of its camera or after 5 minutes. blocks: equal numbers of images in order of their keys. design effect: the setting design_effect of the facility';
 COMMENT ON COLUMN fer.satisfaction_daily.benchmark_weight IS 'Share (0 to 1) of the card''s faces among those that the correction rests on; 1: no local audit';
-COMMENT ON COLUMN fer.satisfaction_daily.faces_needed IS 'About how many faces at the same number of faces per session would make an inconclusive verdict conclusive at the same rate; null: no number would, or the verdict is not inconclusive';
+COMMENT ON COLUMN fer.satisfaction_daily.faces_needed IS 'About how many faces at the same number of faces per session would make an inconclusive verdict conclusive at the same rate; null: no number would, the verdict is not inconclusive, or no rate is published';
 COMMENT ON COLUMN fer.satisfaction_daily.confidence IS 'Confidence level of the intervals, such as 0.95';
 COMMENT ON COLUMN fer.satisfaction_daily.time_zone IS 'IANA time zone that determined when the day ended';
 COMMENT ON COLUMN fer.satisfaction_daily.model_version IS 'Model version whose results were counted, see table model_version';

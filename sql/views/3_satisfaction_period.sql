@@ -1,5 +1,5 @@
 -- The newest revision of the summaries of weeks and of four weeks; the days are in
--- satisfaction_daily.
+-- satisfaction_daily. As there, no counts of faces where no rate is published.
 CREATE OR REPLACE VIEW fer.satisfaction_period AS
 SELECT
     newest.facility_id,
@@ -26,18 +26,18 @@ SELECT
     newest.is_complete,
     newest.is_below_expected,
     newest.images,
-    newest.images_scored,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.images_scored END AS images_scored,
     newest.images_pending,
     newest.not_scored,
-    newest.faces_scored,
-    newest.faces,
-    newest.sessions,
-    newest.sessions_effective,
-    newest.faces_effective,
-    newest.design_effect,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.faces_scored END AS faces_scored,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.faces END AS faces,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.sessions END AS sessions,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.sessions_effective END AS sessions_effective,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.faces_effective END AS faces_effective,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.design_effect END AS design_effect,
     newest.session_rule,
     newest.benchmark_weight,
-    newest.faces_needed,
+    CASE WHEN newest.method <> 'suppressed' THEN newest.faces_needed END AS faces_needed,
     newest.confidence,
     newest.time_zone,
     newest.model_version,
@@ -77,18 +77,18 @@ COMMENT ON COLUMN fer.satisfaction_period.method IS 'suppressed: no rate is publ
 COMMENT ON COLUMN fer.satisfaction_period.is_complete IS 'True: each day of the period is complete';
 COMMENT ON COLUMN fer.satisfaction_period.is_below_expected IS 'True: on an open day fewer images than expected were found';
 COMMENT ON COLUMN fer.satisfaction_period.images IS 'All known images of the period: scored, not scored and pending';
-COMMENT ON COLUMN fer.satisfaction_period.images_scored IS 'Images in which faces were scored';
+COMMENT ON COLUMN fer.satisfaction_period.images_scored IS 'Images in which faces were scored; null: no rate is published';
 COMMENT ON COLUMN fer.satisfaction_period.images_pending IS 'Images without a final outcome; the next run retries them';
 COMMENT ON COLUMN fer.satisfaction_period.not_scored IS 'Images with a final outcome other than scored, counted by outcome';
-COMMENT ON COLUMN fer.satisfaction_period.faces_scored IS 'Faces in the scored images; pictures with the same content count once';
-COMMENT ON COLUMN fer.satisfaction_period.faces IS 'Faces of these shorter periods, on which the rates are based. A published rate stays until the number of faces changed by 30 and, where sessions are known, their number by 10: then faces_scored differs';
-COMMENT ON COLUMN fer.satisfaction_period.sessions IS 'Sessions or blocks that the faces were divided into; null: none';
-COMMENT ON COLUMN fer.satisfaction_period.sessions_effective IS 'Sessions of equal size that would hold as much information';
-COMMENT ON COLUMN fer.satisfaction_period.faces_effective IS 'Independent faces that would hold as much information';
-COMMENT ON COLUMN fer.satisfaction_period.design_effect IS 'Faces that count as one independent face: faces / faces_effective';
+COMMENT ON COLUMN fer.satisfaction_period.faces_scored IS 'Faces in the scored images; pictures with the same content count once; null: no rate is published';
+COMMENT ON COLUMN fer.satisfaction_period.faces IS 'Faces of these shorter periods, on which the rates are based. A published rate stays until the number of faces changed by 30 and, where sessions are known, their number by 10: then faces_scored differs; null: no rate is published';
+COMMENT ON COLUMN fer.satisfaction_period.sessions IS 'Sessions or blocks that the faces were divided into; null: none, or no rate is published';
+COMMENT ON COLUMN fer.satisfaction_period.sessions_effective IS 'Sessions of equal size that would hold as much information; null: no rate is published';
+COMMENT ON COLUMN fer.satisfaction_period.faces_effective IS 'Independent faces that would hold as much information; null: no rate is published';
+COMMENT ON COLUMN fer.satisfaction_period.design_effect IS 'Faces that count as one independent face: faces / faces_effective; null: no rate is published';
 COMMENT ON COLUMN fer.satisfaction_period.session_rule IS 'gap: a session ends at a gap over 60 s of its camera or after 5 minutes. blocks: equal numbers of images in order of their keys. design effect: the setting design_effect of the facility';
 COMMENT ON COLUMN fer.satisfaction_period.benchmark_weight IS 'Share (0 to 1) of the card''s faces among those that the correction rests on; 1: no local audit';
-COMMENT ON COLUMN fer.satisfaction_period.faces_needed IS 'About how many faces at the same number of faces per session would make an inconclusive verdict conclusive at the same rate; null: no number would, or the verdict is not inconclusive';
+COMMENT ON COLUMN fer.satisfaction_period.faces_needed IS 'About how many faces at the same number of faces per session would make an inconclusive verdict conclusive at the same rate; null: no number would, the verdict is not inconclusive, or no rate is published';
 COMMENT ON COLUMN fer.satisfaction_period.confidence IS 'Confidence level of the intervals, such as 0.95';
 COMMENT ON COLUMN fer.satisfaction_period.time_zone IS 'IANA time zone that determined when the day ended';
 COMMENT ON COLUMN fer.satisfaction_period.model_version IS 'Model version whose results were counted, see table model_version';

@@ -48,13 +48,15 @@ def fill(night: Night) -> None:
     night.fill("b", happy=2, sad=1, day=OLD)
 
 
-def test_old_days_are_deleted_and_not_scored_again(nightly: Command, scored: Night) -> None:
+def test_old_days_are_deleted_and_not_scored_again(
+    nightly: Command, retainer: Command, scored: Night
+) -> None:
     before = scored.query("select * from fer.satisfaction_summary order by 1, 2")
     day = {"capture_day": OLD.isoformat(), "images": 38, "faces": 38}
-    shown = nightly("db", "retain", "--dry-run", "--json")
+    shown = retainer("db", "retain", "--dry-run", "--json")
     assert (shown.code, shown.json) == (0, [day])
     assert row_counts(scored) == [38, 38, 38]
-    dropped = nightly("db", "retain", "--yes", "--json")
+    dropped = retainer("db", "retain", "--yes", "--json")
     assert (dropped.code, dropped.json) == (0, [day])
     assert row_counts(scored) == [0, 0, 0]
 
@@ -65,26 +67,26 @@ def test_old_days_are_deleted_and_not_scored_again(nightly: Command, scored: Nig
         assert nightly(step, *ON_OLD, "--json").code == 2
     assert row_counts(scored) == [0, 0, 0]
     assert scored.query("select * from fer.satisfaction_summary order by 1, 2") == before
-    assert "Deleted, days before" in nightly("db", "retain", "--yes").out
+    assert "Deleted, days before" in retainer("db", "retain", "--yes").out
 
 
 def test_the_retention_period_is_a_setting_and_a_day_may_be_named(
-    nightly: Command, listed: Night
+    retainer: Command, listed: Night
 ) -> None:
     age = (datetime.now(UTC).date() - OLD).days
     asked = ("db", "retain", "--dry-run", "--json")
-    assert nightly(*asked, FER_RETENTION_DAYS=str(age + 1)).json == []  # midnight may pass
-    assert len(nightly(*asked, FER_RETENTION_DAYS=str(age - 1)).json) == 1
-    assert nightly(*asked, "--before", OLD.isoformat()).json == []
-    assert len(nightly(*asked, "--before", str(OLD + timedelta(1))).json) == 1
-    future = nightly(*asked, "--before", str(datetime.now(UTC).date() + timedelta(2)))
+    assert retainer(*asked, FER_RETENTION_DAYS=str(age + 1)).json == []  # midnight may pass
+    assert len(retainer(*asked, FER_RETENTION_DAYS=str(age - 1)).json) == 1
+    assert retainer(*asked, "--before", OLD.isoformat()).json == []
+    assert len(retainer(*asked, "--before", str(OLD + timedelta(1))).json) == 1
+    future = retainer(*asked, "--before", str(datetime.now(UTC).date() + timedelta(2)))
     assert future.code == 2
     assert "is in the future" in future.err
 
 
-def test_a_lookback_skips_deleted_days(nightly: Command, scored: Night) -> None:
+def test_a_lookback_skips_deleted_days(nightly: Command, retainer: Command, scored: Night) -> None:
     next_day = OLD + timedelta(1)
-    assert nightly("db", "retain", "--yes", "--before", str(next_day)).code == 0
+    assert retainer("db", "retain", "--yes", "--before", str(next_day)).code == 0
     scored.fill("a", happy=1, sad=0, day=next_day)
     on_next_day = ("--capture-day", str(next_day), "--lookback-days", "1", "--facility", "a")
     ended = nightly("run", *on_next_day, "--json")
@@ -94,14 +96,14 @@ def test_a_lookback_skips_deleted_days(nightly: Command, scored: Night) -> None:
 
 
 def test_an_erased_image_is_not_scored_again_although_the_object_exists(
-    nightly: Command, scored: Night
+    nightly: Command, eraser: Command, scored: Night
 ) -> None:
     key = f"a/{OLD}/0000.png"
     there = {"facility_id": "a", "capture_day": OLD.isoformat(), "images": 1, "faces": 1}
     asked = ("erase", "--facility", "a", "--key", key)
-    assert nightly(*asked, "--dry-run", "--json").json == [there]
+    assert eraser(*asked, "--dry-run", "--json").json == [there]
     assert row_counts(scored) == [38, 38, 38]
-    ended = nightly(*asked, "--yes", "--json")
+    ended = eraser(*asked, "--yes", "--json")
     assert (ended.code, ended.json) == (0, [{**there, "revision": 2}])
     assert key not in ended.out + ended.err
     # Another picture with the same key is not read either.
@@ -111,16 +113,18 @@ def test_an_erased_image_is_not_scored_again_although_the_object_exists(
     assert (summary["images"], summary["faces_scored"], summary["faces"]) == (35, 34, 35)
     assert (summary["not_scored"], summary["revision"]) == ({"erased": 1}, 2)
     assert scored.query("select 1 from fer.image where image_key = %s", key) == []
-    assert nightly(*asked, "--yes", "--json").json == []
+    assert eraser(*asked, "--yes", "--json").json == []
 
 
-def test_a_day_and_a_facility_that_has_left_the_registry(nightly: Command, scored: Night) -> None:
-    assert len(nightly("erase", "--facility", "b", "--day", str(OLD), "--yes", "--json").json) == 1
+def test_a_day_and_a_facility_that_has_left_the_registry(
+    nightly: Command, eraser: Command, scored: Night
+) -> None:
+    assert len(eraser("erase", "--facility", "b", "--day", str(OLD), "--yes", "--json").json) == 1
     ended = nightly("run", *ON_OLD, "--json")
     assert (ended.code, [row["facility_id"] for row in ended.json["summaries"]]) == (0, ["a"])
     assert nightly("run", *ON_OLD, "--facility", "b").code == 2
     scored.write_registry(format_facility("b"))
-    assert "Erased" in nightly("erase", "--facility", "a", "--yes").out
+    assert "Erased" in eraser("erase", "--facility", "a", "--yes").out
     assert row_counts(scored) == [0, 0, 0]
     assert scored.read_summary("a")["not_scored"] == {"erased": 35}
 
@@ -129,15 +133,16 @@ def test_a_day_and_a_facility_that_has_left_the_registry(nightly: Command, score
     "command", [("db", "retain"), ("erase", "--facility", "a"), ("erase", "--facility", "b")]
 )
 def test_a_deletion_requires_confirmation(
-    nightly: Command, listed: Night, command: tuple[str, ...]
+    eraser: Command, retainer: Command, listed: Night, command: tuple[str, ...]
 ) -> None:
+    chosen = eraser if command[0] == "erase" else retainer
     for answer, code, said in (("y", 2, "nothing was deleted"), ("yes", 0, "Type yes:")):
         before = row_counts(listed)
         terminal, stdin = pty.openpty()
         os.write(terminal, f"{answer}\n".encode())
         ended = subprocess.run(
             [sys.executable, "-m", "fer_batch", *command],
-            env=build_environment(nightly.env), cwd=nightly.folder, stdin=stdin,
+            env=build_environment(chosen.env), cwd=chosen.folder, stdin=stdin,
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         os.close(stdin)
@@ -147,7 +152,7 @@ def test_a_deletion_requires_confirmation(
         assert (row_counts(listed) == before) is (answer == "y")
 
 
-def test_invalid_calls_delete_nothing(nightly: Command, listed: Night) -> None:
+def test_invalid_calls_delete_nothing(eraser: Command, retainer: Command, listed: Night) -> None:
     for command, said in (
         ("db retain", "no terminal"),
         ("erase --facility a", "no terminal"),
@@ -155,7 +160,16 @@ def test_invalid_calls_delete_nothing(nightly: Command, listed: Night) -> None:
         ("erase --facility c --yes", "no image of facility 'c'"),
         ("erase --facility a --key x --day 2025-06-02", "cannot be combined"),
     ):
-        ended = nightly(*command.split())
+        ended = (retainer if command == "db retain" else eraser)(*command.split())
         assert (ended.code, ended.out) == (2, "")
         assert said in ended.err
+    assert row_counts(listed) == [38, 0, 0]
+
+
+def test_the_login_of_the_job_can_neither_erase_nor_retain(nightly: Command, listed: Night) -> None:
+    for command in ("db retain --yes", "erase --facility a --yes"):
+        ended = nightly(*command.split())
+        assert (ended.code, ended.out) == (2, "")
+        assert "permission denied" in ended.err
+        assert "docs/deploy.md" in ended.err
     assert row_counts(listed) == [38, 0, 0]

@@ -15,9 +15,11 @@ from pydantic import SecretStr
 
 from fer_batch.cli.doctor import Diagnosis, diagnose
 from fer_batch.database import schema
+from fer_batch.local.stack.postgres import ADMIN, OWNER
 from fer_batch.settings import Settings
 from fer_batch.storage.location import BucketLocation
 from tests.fixtures.night import Night, format_facility
+from tests.fixtures.servers import ERASER, RETAINER, switch_login
 from tests.support.faulty_s3 import Fault, running_proxy
 
 PARTS = ["database", "CNN", "face detector", "decoder sandbox", "facility registry"]
@@ -64,6 +66,32 @@ def test_a_failing_part_is_reported_with_a_hint(
     assert [name for name, finding in parts.items() if not finding.is_ok] == [part]
     assert hint in parts[part].detail
     assert "canary" not in repr(parts)
+
+
+def test_a_login_that_may_do_more_than_the_job_is_named(night: Night) -> None:
+    night.write_registry(format_facility("a"))
+    assert night.settings.database_url is not None
+    url = night.settings.database_url.get_secret_value()
+    details = {
+        login: found(night.settings, database_url=SecretStr(switch_login(url, login)))["database"]
+        for login in (OWNER, ERASER, ADMIN)
+    }
+    assert all(detail.is_ok for detail in details.values())
+    assert "may create roles and owns the schema fer" in details[OWNER].detail
+    assert "is a member of fer_eraser" in details[ERASER].detail
+    assert "is a superuser" in details[ADMIN].detail
+    assert "fer-batch db grant LOGIN --role writer" in details[OWNER].detail
+    assert "Warning" not in found(night.settings)["database"].detail
+
+
+def test_a_login_without_the_role_is_told_what_it_lacks(night: Night) -> None:
+    night.write_registry(format_facility("a"))
+    assert night.settings.database_url is not None
+    url = switch_login(night.settings.database_url.get_secret_value(), RETAINER)
+    part = found(night.settings, database_url=SecretStr(url))["database"]
+    assert not part.is_ok
+    assert "no privilege DELETE, INSERT, SELECT, UPDATE on table fer.image" in part.detail
+    assert "fer-batch db roles" in part.detail
 
 
 def test_a_missing_face_detector(night: Night) -> None:

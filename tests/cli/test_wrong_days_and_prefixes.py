@@ -13,7 +13,7 @@ from tests.fixtures.night import DAY, Night, encode_crop, format_facility
 
 
 def test_a_day_that_has_not_begun_is_refused_by_every_command(
-    nightly: Command, night: Night
+    nightly: Command, eraser: Command, night: Night
 ) -> None:
     night.write_registry(
         format_facility("a"), format_facility("b").replace("Europe/Berlin", "Pacific/Pago_Pago")
@@ -29,7 +29,7 @@ def test_a_day_that_has_not_begun_is_refused_by_every_command(
     forced = nightly("run", "--capture-day", future, "--facility", "a", "--force", "--json")
     assert (forced.code, len(forced.json["summaries"])) == (0, 1)
     # It is withdrawn again.
-    erased = nightly("erase", "--facility", "a", "--day", future, "--yes", "--json")
+    erased = eraser("erase", "--facility", "a", "--day", future, "--yes", "--json")
     assert [(day["images"], day["revision"]) for day in erased.json] == [(0, None)]
     assert row_counts(night)["batch"] == row_counts(night)["satisfaction_summary"] == 0
 

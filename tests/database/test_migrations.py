@@ -18,6 +18,7 @@ from fer_batch.records import Batch, KeyRange
 from fer_batch.satisfaction import revisions
 from fer_batch.satisfaction.figures import PRECISION, RATES
 from tests.database.revision_0003 import DAYS, FILL
+from tests.fixtures.servers import switch_login
 from tests.fixtures.tables import CARD, VERSION, Tables
 
 UNFINISHED = ["5_changed.jpg", "6_fetch_failed.jpg", "7_vanished_and_back.jpg", "8_new.jpg"]
@@ -295,7 +296,7 @@ def test_migrated_database_equals_a_new_one(
     upgrade: Callable[[], str], filled: sa.Engine, database_url: str
 ) -> None:
     upgrade()
-    new = connections.create_engine(database_url)
+    new = connections.create_engine(switch_login(database_url))
     with connections.transaction(new) as connection:
         schema.ensure_partitions(connection, DAYS)
     columns = """

@@ -26,7 +26,7 @@ def test_run_does_not_wait_for_a_locked_day_of_others(tables: Any) -> None:
     night.engine.dispose()
     impatient = Settings(_env_file=None, database_url=tables.url, statement_timeout_s=5)
     night.engine = connections.create_engine(impatient)
-    with tables.transaction() as holder:
+    with connections.transaction(tables.admin) as holder:
         locked = ", ".join(f"fer.{t}_2026_02_28" for t in ("image", "image_result", "face_result"))
         holder.exec_driver_sql(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE")
         night.list([f"{n:02d}.jpg" for n in range(20)])

@@ -63,7 +63,7 @@ def test_second_upgrade_keeps_everything(tables: Any) -> None:
     tables.fill(happy=20, sad=20)
     tables.summarize()
     before = tables.query("SELECT * FROM fer.satisfaction_daily")
-    schema.upgrade(tables.url)
+    schema.upgrade(tables.admin_url)
     assert tables.query("SELECT * FROM fer.satisfaction_daily") == before
 
 
@@ -100,7 +100,7 @@ def test_newer_database_is_not_changed(tables: Any) -> None:
     tables.execute("UPDATE fer.schema_version SET version_num = '9999'")
     for call in (schema.upgrade, lambda _: schema.check_migrated(tables.engine)):
         with pytest.raises(DatabaseError, match=r"9999.*[Nn]ewer fer-batch"):
-            call(tables.url)
+            call(tables.admin_url)
 
 
 def test_old_server_is_rejected(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +131,7 @@ def test_slow_statement_is_canceled(database_url: str) -> None:
 
 
 def test_sessions_are_utc_and_read_committed_whatever_the_server_default(tables: Any) -> None:
-    with tables.engine.connect() as connection:
+    with tables.admin.connect() as connection:
         connection = connection.execution_options(isolation_level="AUTOCOMMIT")
         name = connection.execute(sa.text("SELECT quote_ident(current_database())")).scalar_one()
         for setting in (
@@ -139,7 +139,7 @@ def test_sessions_are_utc_and_read_committed_whatever_the_server_default(tables:
             "default_transaction_isolation = 'serializable'",
         ):
             connection.exec_driver_sql(f"ALTER DATABASE {name} SET {setting}")
-    tables.engine.dispose()
+    tables.dispose()
     assert tables.query("SHOW timezone") == [("UTC",)]
     assert tables.query("SHOW transaction_isolation") == [("read committed",)]
 
@@ -305,78 +305,3 @@ def test_outcomes_match_the_code(tables: Any) -> None:
         all=[o.value for o in Outcome],
     )
     assert {outcome for outcome, is_final in final if not is_final} == {"changed", "fetch_failed"}
-
-
-# Analysts
-
-
-def test_analysts_read_everything_and_write_nothing(tables: Any) -> None:
-    role = resources.find_sql_dir() / "roles" / "analyst.sql"
-    for _ in range(2):
-        with tables.transaction() as connection:
-            schema.run_script(connection, role)
-    tables.fill(happy=20, sad=20)  # a partition created after the privileges were granted
-    tables.execute("CREATE VIEW fer.later AS SELECT 1 AS one")
-    with tables.engine.connect() as connection:
-        connection.execute(sa.text("GRANT fer_analyst TO CURRENT_USER"))
-        connection.execute(sa.text("SET ROLE fer_analyst"))
-        for name in ("satisfaction_daily", "facility", "image", "face_result", "later"):
-            connection.execute(
-                sa.select(sa.literal_column("*")).select_from(sa.table(name, schema="fer"))
-            )
-        with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
-            connection.execute(sa.text("DELETE FROM fer.image"))
-    rights = tables.query(
-        "SELECT relname, privilege, has_table_privilege('fer_analyst', c.oid, privilege) AS has"
-        " FROM pg_class AS c,"
-        " unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE']) AS privilege"
-        " WHERE relnamespace = 'fer'::regnamespace AND relkind IN ('r', 'p', 'v', 'm')"
-    )
-    assert len({row.relname for row in rights}) > 15
-    # A partition is read through its table; of cnn all columns but the artifact, see below.
-    whole = {row.relname for row in rights if (row.privilege, row.has) == ("SELECT", True)}
-    unread = {row.relname for row in rights} - whole
-    assert unread == {"cnn"}
-    assert not [row for row in rights if row.privilege != "SELECT" and row.has]
-
-
-def test_analysts_cannot_read_the_artifact_of_a_cnn(tables: Any) -> None:
-    role = resources.find_sql_dir() / "roles" / "analyst.sql"
-    with tables.transaction() as connection:
-        schema.run_script(connection, role)
-    with tables.engine.connect() as connection:
-        connection.execute(sa.text("GRANT fer_analyst TO CURRENT_USER"))
-        connection.execute(sa.text("SET ROLE fer_analyst"))
-        connection.execute(sa.text("SELECT cnn_sha256, card, registered_at FROM fer.cnn"))
-        with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
-            connection.execute(sa.text("SELECT artifact FROM fer.cnn"))
-
-
-def test_upgrade_hides_artifacts_from_an_existing_analyst_role(
-    postgres_url: str,
-) -> None:
-    """The role and its default privileges were created at the first migration."""
-    engine = connections.create_engine(postgres_url)
-    first = resources.find_sql_dir() / "migrations" / "versions" / "0001_first.sql"
-    with connections.transaction(engine) as connection:
-        connection.execute(sa.text("CREATE SCHEMA fer"))
-        connection.execute(sa.text("CREATE TABLE fer.schema_version (version_num text)"))
-        connection.execute(sa.text("INSERT INTO fer.schema_version VALUES ('0001')"))
-        schema.run_script(connection, first)
-        role = (resources.find_sql_dir() / "roles" / "analyst.sql").read_text()
-        as_it_was = "".join(line for line in role.splitlines(True) if "fer.cnn" not in line)
-        connection.execution_options(no_parameters=True).exec_driver_sql(as_it_was)
-    schema.upgrade(postgres_url)
-    with engine.connect() as connection:
-        connection.execute(sa.text("GRANT fer_analyst TO CURRENT_USER"))
-        connection.execute(sa.text("SET ROLE fer_analyst"))
-        connection.execute(sa.text("SELECT card FROM fer.cnn"))
-        connection.execute(sa.text("SELECT promoted_by FROM fer.cnn_promotion"))
-        # Tables and views that later migrations created, or created again.
-        for name in ("satisfaction_daily", "satisfaction_period", "satisfaction_change"):
-            connection.execute(
-                sa.select(sa.literal_column("*")).select_from(sa.table(name, schema="fer"))
-            )
-        with pytest.raises(sa.exc.ProgrammingError, match="permission denied"):
-            connection.execute(sa.text("SELECT artifact FROM fer.cnn"))
-    engine.dispose()

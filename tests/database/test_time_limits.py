@@ -100,8 +100,13 @@ def test_a_statement_ends_when_its_client_is_gone(tables: Any) -> None:
         statement = threading.Thread(target=sleep)
         statement.start()
         activity = "SELECT count(*) FROM pg_stat_activity WHERE pid = :pid"
-        asleep = f"{activity} AND wait_event = 'PgSleep'"
-        wait_until(lambda: tables.query(asleep, pid=pid) == [(1,)])
+        asleep = sa.text(f"{activity} AND wait_event = 'PgSleep'")
+
+        def is_asleep() -> bool:
+            with tables.engine.begin() as same_login:  # which may see what the session waits for
+                return bool(same_login.execute(asleep, {"pid": pid}).scalar_one())
+
+        wait_until(is_asleep)
         with socket.socket(fileno=os.dup(driver.fileno())) as copy:
             copy.shutdown(socket.SHUT_RDWR)
         statement.join()
@@ -121,10 +126,10 @@ def test_an_upgrade_gives_up_and_names_who_uses_the_tables(
     tables: Any, impatient: pytest.MonkeyPatch
 ) -> None:
     before = tables.query("SELECT * FROM fer.schema_version")
-    with psycopg.connect(tables.url, application_name="report of ada") as analyst:
+    with psycopg.connect(tables.admin_url, application_name="report of ada") as analyst:
         analyst.execute("SELECT * FROM fer.satisfaction_daily")
         with pytest.raises(LockTimeoutError, match="cannot lock the tables") as refused:
-            schema.upgrade(tables.url)
+            schema.upgrade(tables.admin_url)
         assert f"process {analyst.info.backend_pid} " in str(refused.value)
         assert "report of ada" in str(refused.value)
         assert "idle in transaction" in str(refused.value)
@@ -137,7 +142,7 @@ def test_an_upgrade_gives_up_and_names_who_uses_the_tables(
 def test_an_upgrade_succeeds_once_the_tables_are_free(
     tables: Any, impatient: pytest.MonkeyPatch
 ) -> None:
-    with psycopg.connect(tables.url) as analyst:
+    with psycopg.connect(tables.admin_url) as analyst:
         analyst.execute("SELECT * FROM fer.satisfaction_daily")
         impatient.setattr("fer_batch.database.schema.time.sleep", lambda _: analyst.rollback())
-        assert schema.upgrade(tables.url) == schema._get_head()
+        assert schema.upgrade(tables.admin_url) == schema._get_head()

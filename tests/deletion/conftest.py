@@ -45,8 +45,9 @@ def list_summaries(tables: Any) -> list[Any]:
 
 def read_newest(tables: Any, batch: Batch) -> Any:
     return tables.query(
-        "SELECT * FROM fer.satisfaction_daily"
-        " WHERE facility_id = :facility_id AND capture_day = :capture_day",
+        "SELECT * FROM fer.satisfaction_summary"
+        " WHERE facility_id = :facility_id AND capture_day = :capture_day AND period = 'day'"
+        " ORDER BY revision DESC",
         facility_id=batch.facility_id,
         capture_day=batch.capture_day,
     )[0]

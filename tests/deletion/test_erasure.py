@@ -26,7 +26,7 @@ from tests.fixtures.tables import name_etag
 
 
 def erase(tables: Any, *target: Any) -> list[erasure.ErasedDay]:
-    return erasure.erase(tables.engine, Target(*target))
+    return erasure.erase(tables.eraser, Target(*target))
 
 
 def test_erased_image_loses_all_its_rows(tables: Any, two_days: tuple[Batch, Batch]) -> None:
@@ -153,7 +153,7 @@ def test_days_and_images_in_dropped_partitions_count_once(
     erase(tables, "north-mall", DAY)
     assert read_newest(tables, old).not_scored == {"erased": 41}
     before = list_summaries(tables)
-    retention.retain(tables.url, NEXT)
+    retention.retain(tables.retainer_url, NEXT)
     assert list_summaries(tables) == before
     assert check(tables, *two_days) == []
 
@@ -220,7 +220,7 @@ def test_a_deleted_day_is_not_empty(tables: Any, two_days: tuple[Batch, Batch]) 
         erase(tables, "north-mall", None, f"{n:06d}.jpg")
     with pytest.raises(ConfigurationError):
         erase(tables, "north-mall", old.capture_day)
-    retention.retain(tables.url, NEXT)
+    retention.retain(tables.retainer_url, NEXT)
     with pytest.raises(ConfigurationError):
         erase(tables, "north-mall", old.capture_day)
     assert tables.query("SELECT count(*) FROM fer.batch") == [(2,)]

@@ -29,15 +29,16 @@ def test_days_before_a_day_are_dropped_and_their_summaries_stay(
 ) -> None:
     before = list_summaries(tables)
     dropped = [retention.DroppedDay(DAY, 40, 40)]
-    assert retention.find_expired(tables.url, NEXT) == dropped
+    assert retention.find_expired(tables.retainer_url, NEXT) == dropped
     assert count_rows(tables, two_days[0]) == (40, 40, 40)
-    assert retention.retain(tables.url, NEXT) == dropped
+    assert retention.retain(tables.retainer_url, NEXT) == dropped
     assert count_rows(tables, two_days[0]) == (0, 0, 0)
     assert count_rows(tables, two_days[1]) == (50, 50, 50)
     assert list_partitions(tables) == [f"{table}_2026_03_02" for table in sorted(PER_IMAGE)]
     assert list_summaries(tables) == before
     assert check(tables, *two_days) == []
-    assert retention.find_expired(tables.url, NEXT) == retention.retain(tables.url, NEXT) == []
+    assert retention.find_expired(tables.retainer_url, NEXT) == []
+    assert retention.retain(tables.retainer_url, NEXT) == []
     recorded = "SELECT kind, facility_id, capture_day, images, faces FROM fer.deletion"
     assert tables.query(recorded) == [("retention", None, DAY, 40, 40)]
 
@@ -45,7 +46,7 @@ def test_days_before_a_day_are_dropped_and_their_summaries_stay(
 def test_dropped_day_is_neither_listed_nor_summarized_again(
     tables: Any, two_days: tuple[Batch, Batch]
 ) -> None:
-    retention.retain(tables.url, NEXT)
+    retention.retain(tables.retainer_url, NEXT)
     before = list_summaries(tables)
     with pytest.raises(RetryableError, match="deleted during this run"):
         tables.list(["000000.jpg"], two_days[0])
@@ -58,7 +59,7 @@ def test_dropped_day_is_neither_listed_nor_summarized_again(
 def test_run_skips_dropped_days_of_the_lookback_and_rejects_a_dropped_capture_day(
     tables: Any, two_days: tuple[Batch, Batch]
 ) -> None:
-    retention.retain(tables.url, NEXT)
+    retention.retain(tables.retainer_url, NEXT)
     old, new = two_days
     with tables.transaction() as connection:
         assert retention.filter_deleted(connection, [new, old], NEXT) == [new]
@@ -68,7 +69,7 @@ def test_run_skips_dropped_days_of_the_lookback_and_rejects_a_dropped_capture_da
 
 def test_the_horizon_only_moves_forward(tables: Any) -> None:
     for before in (NEXT, DAY, NEXT):
-        retention.retain(tables.url, before)
+        retention.retain(tables.retainer_url, before)
     with tables.transaction() as connection:
         assert retention.load_horizon(connection) == NEXT
     with pytest.raises(sa.exc.IntegrityError, match="never changed"):
@@ -82,11 +83,11 @@ def test_reader_blocks_only_the_retention(
     with tables.engine.connect() as reader:
         reader.execute(sa.text("SELECT count(*) FROM fer.image"))
         with pytest.raises(DatabaseUnavailableError):
-            retention.retain(tables.url, NEXT)
+            retention.retain(tables.retainer_url, NEXT)
         # A partition that is detached halfway blocks no other statement.
         tables.fill(1, 1, Batch("north-mall", NEXT + timedelta(1)))
         assert count_rows(tables, two_days[1]) == (50, 50, 50)
-    assert retention.retain(tables.url, NEXT) == [retention.DroppedDay(DAY, 40, 40)]
+    assert retention.retain(tables.retainer_url, NEXT) == [retention.DroppedDay(DAY, 40, 40)]
     assert [name for name in list_partitions(tables) if name.endswith("03_01")] == []
 
 
@@ -96,7 +97,7 @@ def test_partitions_detached_by_an_interrupted_retention_are_dropped(
     tables.execute("ALTER TABLE fer.image DETACH PARTITION fer.image_2026_03_01")
     tables.execute("ALTER TABLE fer.image_result DETACH PARTITION fer.image_result_2026_03_01")
     tables.execute("DROP TABLE fer.image_result_2026_03_01")
-    assert retention.retain(tables.url, NEXT) == [retention.DroppedDay(DAY, 40, 40)]
+    assert retention.retain(tables.retainer_url, NEXT) == [retention.DroppedDay(DAY, 40, 40)]
     assert list_partitions(tables) == [f"{table}_2026_03_02" for table in sorted(PER_IMAGE)]
 
 
@@ -107,7 +108,7 @@ def test_retention_waits_for_a_listing_that_has_begun(
     with ThreadPoolExecutor() as pool:
         with tables.transaction() as connection:
             ledger.merge_listing(connection, two_days[0], [ListedImage("late.jpg", "1", 5)])
-            retained = pool.submit(retention.retain, tables.url, NEXT)
+            retained = pool.submit(retention.retain, tables.retainer_url, NEXT)
             while not tables.is_anyone_waiting():
                 assert not retained.done()
         assert retained.result() == [retention.DroppedDay(DAY, 41, 40)]

@@ -19,8 +19,9 @@ from fer_batch.settings import Settings
 from tests.docker.compose_file import DOCKER, find_variables, read_example
 
 FILES = ("compose.yaml", "compose.console.yaml", "compose.out.yaml")
-ONE_SHOT = {"init", "minio-init", "fer-batch"}
-OWN_IMAGE = {"init", "api-server", "scheduler", "dag-processor", "triggerer", "worker", "fer-batch"}
+BY_HAND = {"fer-batch", "fer-batch-admin"}
+ONE_SHOT = {"init", "minio-init", *BY_HAND}
+OWN_IMAGE = {"init", "api-server", "scheduler", "dag-processor", "triggerer", "worker", *BY_HAND}
 SECRET = re.compile(r"PASSWORD|SECRET|KEY|CONN|BROKER|BACKEND|DATABASE_URL")
 NOT_SECRET = re.compile(r"ACCESS_KEY_ID$|PASSWORDS_FILE$")
 
@@ -75,13 +76,13 @@ def test_the_image_tag_is_the_version_of_fer_batch(stack: dict[str, Any]) -> Non
     assert f"fer-batch:{__version__}" in (DOCKER / "Dockerfile").read_text()
 
 
-def test_the_documentation_lists_every_service_and_only_fer_batch_needs_a_profile(
+def test_the_documentation_lists_every_service_and_only_the_command_line_needs_a_profile(
     stack: dict[str, Any],
 ) -> None:
     documentation = (DOCKER.parent / "docs" / "deploy.md").read_text()
     for name, service in stack["services"].items():
         assert f"`{name}`" in documentation
-        assert service.get("profiles") == (["by-hand"] if name == "fer-batch" else None)
+        assert service.get("profiles") == (["by-hand"] if name in BY_HAND else None)
 
 
 def test_every_service_has_a_health_check_limits_and_a_restart_policy(
@@ -184,13 +185,22 @@ def test_workers_can_neither_sign_tokens_nor_read_airflows_database(stack: dict[
     assert "secret-MINIO_ROOT_PASSWORD" not in worker
 
 
-def test_only_services_that_run_fer_batch_know_the_database_password(stack: dict[str, Any]) -> None:
-    services = {
+@pytest.mark.parametrize(
+    ("password", "services"),
+    [
+        # Workers decode files that anybody may have written: they do not own the tables.
+        ("FER_DB_PASSWORD", {"postgres", "init", "fer-batch-admin"}),
+        ("FER_NIGHTLY_DB_PASSWORD", {"postgres", "worker", "fer-batch"}),
+    ],
+)
+def test_only_services_that_need_a_database_password_know_it(
+    stack: dict[str, Any], password: str, services: set[str]
+) -> None:
+    assert services == {
         name
         for name, environment in get_environments(stack).items()
-        if "secret-FER_DB_PASSWORD" in " ".join(environment.values())
+        if f"secret-{password}" in " ".join(environment.values())
     }
-    assert services == {"postgres", "init", "worker", "fer-batch"}
 
 
 def test_the_default_sizes_fit_together(stack: dict[str, Any]) -> None:
@@ -229,9 +239,12 @@ def test_settings_of_airflow_exist(stack: dict[str, Any]) -> None:
 
 def test_urls_and_connections_can_be_read(stack: dict[str, Any]) -> None:
     worker, init = get_environments(stack)["worker"], get_environments(stack)["init"]
-    for url in (worker["AIRFLOW_CONN_FER_POSTGRES"], init["FER_DATABASE_URL"]):
+    for url, login, secret in (
+        (worker["AIRFLOW_CONN_FER_POSTGRES"], "fer_nightly", "secret-FER_NIGHTLY_DB_PASSWORD"),
+        (init["FER_DATABASE_URL"], "fer", "secret-FER_DB_PASSWORD"),
+    ):
         parts = urlsplit(url)
-        assert (parts.username, parts.password) == ("fer", "secret-FER_DB_PASSWORD")
+        assert (parts.username, parts.password) == (login, secret)
         assert (parts.hostname, parts.path) == ("postgres", "/fer")
     s3 = json.loads(worker["AIRFLOW_CONN_FER_S3"])
     assert s3["password"] == "secret-FER_S3_SECRET_ACCESS_KEY"

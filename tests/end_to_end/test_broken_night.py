@@ -21,7 +21,7 @@ from botocore.credentials import Credentials
 from psycopg import sql
 
 from fer_batch.local.stack.airflow_api import RunState
-from fer_batch.local.stack.postgres import ADMIN, OWNER
+from fer_batch.local.stack.postgres import ADMIN, WRITER
 from fer_batch.local.stack.stack import BUCKET
 from fer_batch.storage.writer import upload_many
 from tests.end_to_end.airflow_stack import (
@@ -100,7 +100,7 @@ class login_rejected:  # noqa: N801
 
     def __init__(self, airflow: Airflow) -> None:
         self._postgres = airflow.stack.postgres
-        self._password = (self._postgres.folder / f"password-{OWNER}").read_text()
+        self._password = (self._postgres.folder / f"password-{WRITER}").read_text()
 
     def __enter__(self) -> None:
         self._set_password("another")
@@ -110,7 +110,7 @@ class login_rejected:  # noqa: N801
 
     def _set_password(self, password: str) -> None:
         statement = sql.SQL("alter role {} password {}").format(
-            sql.Identifier(OWNER), sql.Literal(password)
+            sql.Identifier(WRITER), sql.Literal(password)
         )
         with psycopg.connect(self._postgres.build_url("postgres", ADMIN)) as connection:
             connection.execute(statement)
@@ -227,10 +227,11 @@ def read_all_rows(url: str) -> Iterator[tuple[str, str]]:
 
 def test_no_log_report_or_table_contains_a_secret(airflow: Airflow, nights: Nights) -> None:
     secrets = read_secrets(airflow)
-    assert {"password-fer", "secret_access_key", "jwt_secret", "fernet_secret"} <= set(secrets)
+    passwords = {"password-fer", "password-fer_nightly"}
+    assert passwords | {"secret_access_key", "jwt_secret", "fernet_secret"} <= set(secrets)
 
     leaks: dict[str, set[str]] = {}
-    for url in (airflow.metadata_url, airflow.stack.build_env()["FER_DATABASE_URL"]):
+    for url in (airflow.metadata_url, airflow.stack.build_env(as_admin=True)["FER_DATABASE_URL"]):
         for table, text in read_all_rows(url):
             leaks.setdefault(table, set()).update(find_secrets(text, secrets))
     assert {

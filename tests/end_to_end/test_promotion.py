@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from fer_batch.errors import ModelError, PermanentError
 from fer_batch.model import active_model, model_registry
 from fer_batch.model.classifier import Cnn, find_shipped_card, load_artifact
 from tests.fixtures.night import DAY, Night, format_facility
+from tests.fixtures.servers import switch_login
 from tests.support.models import build_tiny_onnx, write_tiny_cnn
 
 
@@ -152,12 +154,15 @@ def test_a_modified_artifact_in_the_table_scores_nothing(promoted: Night) -> Non
     run.sync_facilities()
     run.list_images()
     (shard,) = run.plan_shards()
+    assert promoted.settings.database_url is not None
+    owner_url = switch_login(promoted.settings.database_url.get_secret_value())
+    as_owner = promoted.settings.model_copy(update={"database_url": SecretStr(owner_url)})
     for statement in (
         "alter table fer.cnn disable trigger cnn_is_kept",
         "alter table fer.cnn drop constraint cnn_artifact_matches_hash",
         "update fer.cnn set artifact = artifact || '\\x00'::bytea",
     ):
-        with active_model.connect(promoted.settings) as connection:
+        with active_model.connect(as_owner) as connection:
             connection.exec_driver_sql(statement)
     with pytest.raises(ModelError, match="SHA-256"):
         promoted.open("night").score_shard(shard)

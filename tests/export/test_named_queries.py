@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from fer_batch import resources
 from fer_batch.database import connections, schema
 from fer_batch.errors import ConfigurationError, DatabaseError, FerError
 from fer_batch.export import named_queries
 from fer_batch.export.named_queries import NamedQuery, check_values, find_query, parse, run_query
-from tests.fixtures.servers import build_settings
+from tests.fixtures.servers import READER, build_settings
 
 QUERY = parse(
     "which_days",
@@ -135,14 +134,7 @@ def test_the_types_are_those_of_the_columns_also_without_rows(tables: Any) -> No
 
 
 def test_a_login_that_sees_only_what_is_published_can_ask(tables: Any) -> None:
-    with tables.transaction() as connection:
-        connection.execution_options(no_parameters=True).exec_driver_sql(
-            (resources.find_sql_dir() / "roles" / "viewer.sql").read_text()
-        )
-        connection.execution_options(no_parameters=True).exec_driver_sql(
-            "GRANT fer_viewer TO CURRENT_USER"
-        )
-    viewer = connections.create_engine(f"{tables.url}?options=-crole%3Dfer_viewer")
+    viewer = tables.connect(READER)
     schema.check_migrated(viewer)
     (group,) = run_query(viewer, find_query("how_do_groups_compare"), {}).rows
     assert (group["facilities"], group["without_rate"]) == (1, 1)

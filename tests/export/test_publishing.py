@@ -202,7 +202,7 @@ def test_an_erased_day_of_long_ago_loses_its_rate_with_the_next_export(
     tables.summarize()
     export_to(tmp_path)
     assert read_rows(tmp_path)[0]["happy_rate"] is not None
-    erasure.erase(tables.engine, erasure.Target("north-mall", tables.batch.capture_day))
+    erasure.erase(tables.eraser, erasure.Target("north-mall", tables.batch.capture_day))
     export_to(tmp_path)
     (row,) = (row for row in read_rows(tmp_path) if row["period"] == "day")
     assert (row["verdict"], row["happy_rate"], row["not_scored_erased"]) == (

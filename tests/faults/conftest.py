@@ -23,7 +23,7 @@ import pytest
 from psycopg import sql
 
 from tests.fixtures.night import encode_crop, format_facility
-from tests.fixtures.servers import fresh_database
+from tests.fixtures.servers import fresh_database, switch_login
 from tests.support.command import build_environment
 from tests.support.fork_server import ForkedPopen, ForkServer
 from tests.support.models import write_tiny_cnn
@@ -169,7 +169,7 @@ def read_tables(url: str) -> Tables:
     the next run adds a complete one. So are closed findings. Of partitions only the names are
     listed; their rows are part of their parent tables.
     """
-    with psycopg.connect(url) as connection:
+    with psycopg.connect(switch_login(url)) as connection:
         contents: Tables = {
             "partitions": _read_texts(
                 connection, "select inhrelid::regclass::text from pg_inherits order by 1"

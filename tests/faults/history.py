@@ -43,7 +43,7 @@ from tests.faults.death import Death, DiedError
 from tests.faults.environment import Environment
 from tests.faults.truth import ALL, DAYS, Day, Rows, build_key, select_day
 from tests.fixtures.night import format_facility
-from tests.fixtures.servers import build_settings, fresh_database
+from tests.fixtures.servers import ERASER, RETAINER, build_settings, fresh_database, switch_login
 from tests.support.command import run_command
 
 days = st.sampled_from(ALL)
@@ -72,9 +72,10 @@ class Machine(RuleBasedStateMachine):
                 format_facility(name, more='empty_days = "allowed"\n') for name in truth.FACILITIES
             )
         )
+        self.url = url
         self.settings = self._build_settings(url)
         self.tables = self.resources.enter_context(
-            psycopg.connect(url, autocommit=True, row_factory=namedtuple_row)
+            psycopg.connect(switch_login(url), autocommit=True, row_factory=namedtuple_row)
         )
         self._promote(environment.cnns[0])
         self.next_cnns = itertools.cycle(reversed(environment.cnns))
@@ -305,8 +306,7 @@ class Machine(RuleBasedStateMachine):
     def apply_retention(self, before: date) -> None:
         if self._has_few_summaries():
             return
-        assert self.settings.database_url is not None
-        retention.retain(self.settings, before)
+        retention.retain(switch_login(self.url, RETAINER), before)
         self.retained_from = max(self.retained_from, before)
         self.environment.event_counts["retentions"] += 1
 
@@ -345,7 +345,7 @@ class Machine(RuleBasedStateMachine):
         return rows[number % len(rows)] if rows else None
 
     def _erase(self, gone: Iterable[Day], target: erasure.Target) -> None:
-        engine = connections.create_engine(self.settings)
+        engine = connections.create_engine(switch_login(self.url, ERASER))
         try:
             erased = erasure.erase(engine, target)
         finally:

@@ -24,9 +24,9 @@ from fer_batch.database import connections, schema
 from fer_batch.errors import DatabaseUnavailableError
 from fer_batch.local.stack import postgres
 from fer_batch.local.stack.files import TRAVERSABLE, ensure_private_directory
-from fer_batch.local.stack.postgres import ADMIN, PostgresServer
+from fer_batch.local.stack.postgres import ADMIN, WRITER, PostgresServer
 from tests.faults.conftest import DAY, Job, Process, Tables, job_on_database
-from tests.fixtures.servers import TEMPLATE, build_settings
+from tests.fixtures.servers import TEMPLATE, build_settings, migrate
 from tests.support.fork_server import ForkServer
 
 # A commit waits for a standby that does not exist, once `synchronous_commit` is switched on.
@@ -57,7 +57,7 @@ def own_server(servers_dir: Path) -> Iterator[PostgresServer]:
         patch.setattr(postgres, "SETTINGS", postgres.SETTINGS | WITH_STANDBY)
         server.start()
         server.ensure_database(TEMPLATE)
-        schema.upgrade(build_settings(server.build_url(TEMPLATE)))
+        migrate(server, TEMPLATE)
         yield server
         server.stop()
 
@@ -80,7 +80,7 @@ def job(
     day_env: dict[str, str],
     tmp_path: Path,
 ) -> Iterator[Job]:
-    with job_on_database(fork_server, own_server.build_url(name), day_env, tmp_path) as job:
+    with job_on_database(fork_server, own_server.build_url(name, WRITER), day_env, tmp_path) as job:
         yield job
 
 

@@ -245,7 +245,7 @@ def test_an_erased_image_is_not_named_by_a_finding(tables: Tables) -> None:
     change(tables, history.acknowledge, till.finding_id, comment="000000.jpg is the poster")
     change(tables, history.close, door.finding_id, comment="not 000001.jpg")
     key = "000000.jpg"
-    erasure.erase(tables.engine, erasure.Target("north-mall", DAY, key))
+    erasure.erase(tables.eraser, erasure.Target("north-mall", DAY, key))
     till, door = read(tables)  # the closed one comes last
     assert (till.details, till.acknowledged_comment) == ("", "(erased)")
     assert (door.details, door.closed_comment) == ("", "not 000001.jpg")
@@ -261,7 +261,7 @@ def test_an_erased_day_has_no_findings(tables: Tables) -> None:
     tables.fill(1, 1)
     tables.summarize()
     store(tables, [0, 1], find(0), find(0, subject="door"), find(1))
-    erasure.erase(tables.engine, erasure.Target("north-mall", DAY))
+    erasure.erase(tables.eraser, erasure.Target("north-mall", DAY))
     assert [(f.subject, f.state, f.details) for f in read(tables)] == [
         ("till", "open", "first 1.jpg"),
         ("door", "closed", ""),
@@ -272,7 +272,7 @@ def test_a_withdrawn_day_leaves_no_open_finding(tables: Tables) -> None:
     tables.list([])
     tables.summarize()
     store(tables, [0], find(0, "day_without_images", subject="", closing_rule="later images"))
-    erasure.erase(tables.engine, erasure.Target("north-mall", DAY))
+    erasure.erase(tables.eraser, erasure.Target("north-mall", DAY))
     assert [(f.state, f.closed_comment) for f in read(tables)] == [
         ("closed", "the rows of its days were deleted")
     ]
@@ -283,7 +283,7 @@ def test_retention_deletes_what_its_days_showed(tables: Tables) -> None:
     for number in range(2):
         tables.fill(1, 0, Batch("north-mall", day(number)))
     store(tables, [0, 1], find(0), find(1))
-    retention.retain(tables.url, day(1))
+    retention.retain(tables.retainer_url, day(1))
     assert tables.query("SELECT capture_day, details FROM fer.finding_day") == [
         (day(1), "first 1.jpg")
     ]

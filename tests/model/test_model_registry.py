@@ -72,16 +72,19 @@ def test_bytes_with_another_hash_are_rejected_before_they_are_opened(
 ) -> None:
     promote(tables, three_cnns[0])
     change = "UPDATE fer.cnn SET artifact = artifact || '\\x00'::bytea"
-    with pytest.raises(DatabaseError, match="never changed"), tables.transaction() as connection:
+    with (
+        pytest.raises(DatabaseError, match="never changed"),
+        connections.transaction(tables.admin) as connection,
+    ):
         connection.exec_driver_sql(change)
     tables.execute("ALTER TABLE fer.cnn DISABLE TRIGGER cnn_is_kept")
     with (
         pytest.raises(DatabaseError, match="cnn_artifact_matches_hash"),
-        tables.transaction() as connection,
+        connections.transaction(tables.admin) as connection,
     ):
         connection.exec_driver_sql(change)
     tables.execute("ALTER TABLE fer.cnn DROP CONSTRAINT cnn_artifact_matches_hash")
-    with tables.transaction() as connection:
+    with connections.transaction(tables.admin) as connection:
         connection.exec_driver_sql(change)
     for module, name in ((onnxruntime, "InferenceSession"), (classifier, "open_artifact")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("it was opened"))
@@ -137,7 +140,10 @@ def test_each_rollback_reverts_one_promotion_down_to_the_shipped_cnn(
 )
 def test_the_history_is_append_only(tables: Any, three_cnns: list[Cnn], change: str) -> None:
     promote(tables, three_cnns[0])
-    with pytest.raises(DatabaseError, match="never changed"), tables.transaction() as connection:
+    with (
+        pytest.raises(DatabaseError, match="never changed"),
+        connections.transaction(tables.admin) as connection,
+    ):
         connection.exec_driver_sql(change)
     assert tables.query("SELECT why FROM fer.cnn_promotion") == [("better",)]
 

@@ -123,12 +123,12 @@ def test_equal_suppressed_summary_is_not_written_again(tables: Any) -> None:
     assert tables.summarize()[0]["is_new_revision"] is False
 
 
-def test_view_shows_only_the_number_of_faces_of_a_suppressed_day(tables: Any) -> None:
+def test_view_shows_no_number_of_faces_of_a_suppressed_day(tables: Any) -> None:
     tables.fill(happy=17, sad=4, neither=2)
     tables.summarize()
     (row,) = tables.query(DAILY)
-    assert (row.faces, row.verdict) == (23, "suppressed")
-    hidden = (*RATES, *PRECISION, "faces_needed")
+    assert (row.images, row.verdict) == (23, "suppressed")
+    hidden = (*RATES, *PRECISION, "faces_needed", "faces", "faces_scored", "images_scored")
     assert {name: row._mapping[name] for name in hidden} == dict.fromkeys(hidden)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 import sqlalchemy as sa
 
 from fer_batch import resources
+from fer_batch.database import roles
 from fer_batch.records import ImageScore, Outcome
+from tests.fixtures.servers import INSPECTOR, LOGINS, READER
 
 QUERIES = sorted((resources.find_sql_dir() / "queries").glob("*.sql"))
 
@@ -191,48 +194,37 @@ def test_figures_of_the_method_wilson_are_in_no_trend(filled: Any) -> None:
     assert wide == {"North-Mall": 3, "Outlet": 1}
 
 
-def test_queries_need_no_more_than_the_analysts_role(filled: Any) -> None:
-    with filled.transaction() as connection:
-        connection.execution_options(no_parameters=True).exec_driver_sql(
-            (resources.find_sql_dir() / "roles" / "analyst.sql").read_text()
-        )
-    with filled.engine.connect() as connection:
-        connection.execute(sa.text("GRANT fer_analyst TO CURRENT_USER"))
-        connection.execute(sa.text("SET ROLE fer_analyst"))
-        for file in QUERIES:
-            connection.execution_options(no_parameters=True).exec_driver_sql(file.read_text()).all()
+@pytest.mark.parametrize("file", QUERIES, ids=lambda file: file.stem)
+def test_a_query_runs_as_the_role_that_it_names(filled: Any, file: Path) -> None:
+    role = read_role(file)
+    roles.grant(filled.admin_url, INSPECTOR, "inspector", ["north-mall", "outlet"])
+    statement = file.read_text()
+    with filled.connect(LOGINS[role]).connect() as connection:
+        connection = connection.execution_options(no_parameters=True)
+        rows = connection.exec_driver_sql(statement).all()
+    with filled.admin.connect() as connection:
+        connection = connection.execution_options(no_parameters=True)
+        assert connection.exec_driver_sql(statement).all() == rows
 
 
-def test_a_viewer_sees_what_is_published_and_nothing_else(filled: Any) -> None:
-    """The questions that it cannot ask are about images, the CNNs and former revisions."""
-    with filled.transaction() as connection:
-        connection.execution_options(no_parameters=True).exec_driver_sql(
-            (resources.find_sql_dir() / "roles" / "viewer.sql").read_text()
-        )
-    refused: dict[str, str] = {}
-    with filled.engine.connect() as connection:
-        connection.execute(sa.text("GRANT fer_viewer TO CURRENT_USER"))
-        connection.execute(sa.text("SET ROLE fer_viewer"))
-        plain = connection.execution_options(no_parameters=True)
-        statements = {file.stem: file.read_text() for file in QUERIES}
-        hidden = ("satisfaction_summary", "face_result", "image_result", "image", "cnn", "finding")
-        statements |= {name: f"SELECT * FROM fer.{name}" for name in hidden}  # noqa: S608
-        for name, statement in statements.items():
-            with connection.begin_nested() as savepoint:
-                try:
-                    plain.exec_driver_sql(statement).all()
-                except sa.exc.ProgrammingError as error:
-                    savepoint.rollback()
-                    refused[name] = str(error)
-    assert all("permission denied" in problem for problem in refused.values())
-    assert set(refused) == {
-        *hidden,
-        "how_many_faces_per_image",
-        "what_is_the_outcome_of_an_image",
-        "which_cnn_was_active_when",
-        "which_days_were_revised",
-        "which_files_are_broken",
-    }
+def test_a_query_names_the_least_role(filled: Any) -> None:
+    """An inspector or a reader may not run the queries of the job."""
+    for file in QUERIES:
+        weaker = {"writer": READER, "inspector": READER}.get(read_role(file))
+        if weaker is None:
+            continue
+        with (
+            filled.connect(weaker).connect() as connection,
+            pytest.raises(sa.exc.ProgrammingError, match="permission denied"),
+        ):
+            connection.execution_options(no_parameters=True).exec_driver_sql(file.read_text())
+
+
+def read_role(file: Path) -> str:
+    """The role that a query names, without its prefix."""
+    match = re.search(r"^-- Role: fer_(\w+)$", file.read_text(), re.MULTILINE)
+    assert match is not None, file
+    return match[1]
 
 
 def test_the_newest_complete_day_is_that_of_each_facility(tables: Any) -> None:

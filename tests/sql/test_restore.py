@@ -16,7 +16,7 @@ from fer_batch.database import connections, schema
 from fer_batch.deletion import erasure
 from fer_batch.local.stack.postgres import ADMIN, PostgresServer
 from tests.faults.conftest import read_tables
-from tests.fixtures.servers import build_settings, fresh_database
+from tests.fixtures.servers import build_settings, fresh_database, switch_login
 from tests.fixtures.tables import Tables
 
 
@@ -42,13 +42,13 @@ def test_restored_database_is_complete_and_keeps_erased_images_out(
         filled.fill(happy=30, sad=10)
         filled.summarize()
         key = "000003.jpg"
-        erasure.erase(filled.engine, erasure.Target("north-mall", filled.batch.capture_day, key))
-        filled.engine.dispose()
+        erasure.erase(filled.eraser, erasure.Target("north-mall", filled.batch.capture_day, key))
+        filled.dispose()
         path = f"{binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         try:
             subprocess.run(
                 ["sh", "-e", "-c", commands],
-                env={**os.environ, "PATH": path, "FER_DATABASE_URL": url},
+                env={**os.environ, "PATH": path, "FER_DATABASE_URL": switch_login(url)},
                 cwd=tmp_path,
                 check=True,
             )
@@ -58,7 +58,7 @@ def test_restored_database_is_complete_and_keeps_erased_images_out(
             again = Tables(restored)
             again.list([f"{n:06d}.jpg" for n in range(40)])
             assert again.list_work() == []
-            again.engine.dispose()
+            again.dispose()
         finally:
             with psycopg.connect(
                 postgres_server.build_url("postgres", ADMIN), autocommit=True

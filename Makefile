@@ -4,9 +4,11 @@
 VENV   ?= .venv
 IMAGES ?=
 COVERAGE ?=
+ADVISORIES ?= pypi
 BIN    := $(VENV)/bin
 MADE   := $(VENV)/.made
 PARALLEL := --numprocesses auto --dist loadscope --no-loadscope-reorder
+SBOMS  := docker/requirements.lock:fer-batch requirements.lock:fer-batch-development
 MEASURED := $(if $(COVERAGE),--cov --cov-report=term)
 
 # uv brings certificates of its own; a machine may need those that its owner added.
@@ -20,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
-.PHONY: help demo check test test-browser pictures test-faults lint lint-sql bench bench-model bench-coverage up down status lock clean
+.PHONY: help demo check test test-browser pictures test-faults lint lint-sql bench bench-model bench-coverage up down status lock sbom audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -77,9 +79,31 @@ lock: $(MADE) ## Resolve and upgrade the dependencies in the two lock files
 	@$(FIND_UV); \
 	resolve() { "$$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	  --no-header --no-annotate pyproject.toml "$$@"; }; \
-	resolve --upgrade --all-extras --group dev --group browser -o requirements.lock && \
+	resolve --upgrade --all-extras --group dev --group browser --group supply -o requirements.lock && \
 	resolve --upgrade --extra airflow --extra celery --extra export --extra notify -c requirements.lock \
 	  -o docker/requirements.lock
+
+sbom: $(MADE) ## List the packages of the lock files as CycloneDX documents in dist/
+	@mkdir -p dist
+	@for name in $(SBOMS); do \
+	  lock=$${name%%:*}; file=dist/$${name##*:}.cdx.json; \
+	  $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	    --no-validate --of JSON -o $$file $$lock 2>/dev/null || { echo "$$lock cannot be read by cyclonedx-py" >&2; exit 1; }; \
+	  echo "$$file lists the packages of $$lock"; \
+	done
+
+# What is not looked up is not known to be safe: --strict fails for it, and so does this target
+# if the service does not answer. Nothing is downloaded or installed.
+audit: $(MADE) ## Look up known vulnerabilities of all locked packages; ADVISORIES=osv asks another service
+	@found=$$($(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+	  --vulnerability-service $(ADVISORIES) -r requirements.lock 2>&1); code=$$?; \
+	case $$found in \
+	  *"nown vulnerabilit"*) echo "$$found"; exit $$code;; \
+	esac; \
+	echo "$$found" | tail -n 2 >&2; \
+	echo "Nothing was audited: the advisory service $(ADVISORIES) did not answer for every package." \
+	  "Try again, or another one: make audit ADVISORIES=osv" >&2; \
+	exit 1
 
 clean: ## Stop the servers; remove the environment and all generated files; the data remains
 	@if [ -x $(BIN)/fer-batch ]; then $(BIN)/fer-batch stack down; $(BIN)/fer-batch stack down --demo; fi

@@ -3,8 +3,10 @@
 Periods of known rates are simulated, estimated as the nightly run does, and compared with the
 truth; nothing is suppressed. 36 combinations of true rates and sizes are crossed with audit
 situations, with 1,000 replicates each. In each replicate the faces, the card's confusion matrix and
-the local audit are drawn anew. Differences of two periods, the false discovery rate of changes, and
-busy shops whose sessions are found from capture times are simulated as well.
+the local audit are drawn anew. Audits of 100 to 1,000 labels, in facilities whose faces differ from
+the benchmark's, are simulated for days, weeks and four weeks. Differences of two periods, the false
+discovery rate of changes, and busy shops whose sessions are found from capture times are simulated
+as well.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import itertools
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +51,10 @@ SIZES = (
     Size(300, 20, 0.3),
     Size(2000, 400, 0.7),
 )
+DAY, WEEK, FOUR_WEEKS = Size(300, 60, 0.5), Size(2_100, 420, 0.5), Size(8_400, 1_680, 0.5)
+AUDITED_SIZES = (Size(120, 15, 0.7), Size(300, 20, 0.3), DAY, WEEK, FOUR_WEEKS)
+LABELS = (0, 100, 200, 500, 1_000)
+"""The numbers of labeled faces of an audited facility; 0 is the card alone."""
 AUDIT_MIX = np.array([0.385, 0.115, 0.5])
 """True classes of audited faces: the mean of the simulated mixes, not that of the period."""
 LOCAL_LABELS = 200
@@ -74,41 +81,57 @@ class Situation:
 
     name: str
     is_judged: bool  # by the thresholds
-    is_elsewhere: bool
-    """True: the facility's faces are those of 20 pixels under another labeling."""
+    facility: str
+    """Whose faces the facility has: a key of `Classifier.matrices`."""
     matching_faces: int = 0
     local_labels: int = 0
 
 
+CARD, ELSEWHERE = "card", "20 px, another labeling"
+SHIFTED = ("happy recall −0.10", "another labeling", "20 px")
+"""Facilities that differ from the benchmark in one way each."""
 SITUATIONS = (
-    Situation("600 audited faces of each class", is_judged=True, is_elsewhere=False,
+    Situation("600 audited faces of each class", is_judged=True, facility=CARD,
               matching_faces=MATCHING_FACES),
-    Situation("elsewhere, card and 200 local labels", is_judged=True, is_elsewhere=True,
+    Situation("elsewhere, card and 200 local labels", is_judged=True, facility=ELSEWHERE,
               local_labels=LOCAL_LABELS),
-    Situation("card alone, which fits", is_judged=False, is_elsewhere=False),
-    Situation("elsewhere, card alone", is_judged=False, is_elsewhere=True),
+    Situation("card alone, which fits", is_judged=False, facility=CARD),
+    Situation("elsewhere, card alone", is_judged=False, facility=ELSEWHERE),
+)  # fmt: skip
+AUDITS = tuple(
+    Situation(f"{facility}, {labels:,} labels", is_judged=False, facility=facility,
+              local_labels=labels)
+    for facility, labels in itertools.product(SHIFTED, LABELS)
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """The card's confusion matrix in counts, and that of faces elsewhere; both [3,3]."""
+    """The confusion matrices [3,3], in counts: that of the card, and those of other facilities."""
 
-    card: Floats
-    elsewhere: Floats
+    matrices: Mapping[str, Floats]
 
     @classmethod
     def from_card(cls, path: Path) -> Classifier:
         """Read a model card. Raises KeyError if it has no confusion matrices by the votes."""
         confusions = json.loads(path.read_text())["confusions"]
-        return cls(
-            np.array(confusions["PublicTest"]["plurality"]["48"], float),
-            np.array(confusions["PrivateTest"]["kaggle"]["20"], float),
-        )
+        public, private = (confusions[split] for split in ("PublicTest", "PrivateTest"))
+        matrices = {
+            CARD: public["plurality"]["48"],
+            ELSEWHERE: private["kaggle"]["20"],
+            "another labeling": private["kaggle"]["48"],
+            "20 px": private["plurality"]["20"],
+        }
+        counts = {name: np.array(matrix, float) for name, matrix in matrices.items()}
+        return cls(counts | {"happy recall −0.10": lower_recall(counts[CARD], 0.1)})
+
+    @property
+    def card(self) -> Floats:
+        return self.matrices[CARD]
 
     def get_true_rows(self, situation: Situation) -> Floats:
         """The probabilities of the called classes at the facility, by true class."""
-        return normalize_rows(self.elsewhere if situation.is_elsewhere else self.card)
+        return normalize_rows(self.matrices[situation.facility])
 
     def draw_audit(
         self, situation: Situation, rng: np.random.Generator
@@ -123,6 +146,17 @@ class Classifier:
             return card, None
         labels = rng.multinomial(situation.local_labels, AUDIT_MIX)
         return card, rng.multinomial(labels, true_rows).astype(float)
+
+
+def lower_recall(counts: Floats, difference: float) -> Floats:
+    """The matrix [3,3] with fewer of the true happy faces called happy, by `difference` (0 to 1).
+
+    They are called sad or neither, as the others that are missed.
+    """
+    lowered, happy = counts.copy(), counts[0]
+    lowered[0, 0] -= difference * happy.sum()
+    lowered[0, 1:] += difference * happy.sum() * happy[1:] / happy[1:].sum()
+    return lowered
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +176,9 @@ class Cell:
         return np.array([happy, expressive - happy, self.neutral])
 
 
-def build_cells() -> list[Cell]:
+def build_cells(situations: Sequence[Situation], sizes: Sequence[Size]) -> list[Cell]:
     return [
-        Cell(*parts) for parts in itertools.product(SITUATIONS, SIZES, NEUTRAL, HAPPY_OF_EXPRESSIVE)
+        Cell(*parts) for parts in itertools.product(situations, sizes, NEUTRAL, HAPPY_OF_EXPRESSIVE)
     ]
 
 
@@ -204,6 +238,8 @@ def simulate_cell(
     return {
         "situation": cell.situation.name,
         "is_judged": cell.situation.is_judged,
+        "facility": cell.situation.facility,
+        "labels": cell.situation.local_labels,
         "faces": cell.size.faces,
         "sessions": cell.size.sessions,
         "correlation": cell.size.correlation,
@@ -282,9 +318,10 @@ def simulate_shop(
 
 def simulate_all(classifier: Classifier, scale: float) -> dict[str, list[dict[str, Any]]]:
     """All simulations, on all cores. The result does not depend on the number of cores."""
-    cells = build_cells()
+    cells, audited = build_cells(SITUATIONS, SIZES), build_cells(AUDITS, AUDITED_SIZES)
     nights = list(itertools.product(CHANGED_SHARES, [s for s in SITUATIONS if s.is_judged]))
-    seeds = iter(np.random.SeedSequence(SEED).spawn(len(cells) + len(nights) + len(SHOPS)))
+    jobs_count = len(cells) + len(audited) + len(nights) + len(SHOPS)
+    seeds = iter(np.random.SeedSequence(SEED).spawn(jobs_count))
     with ProcessPoolExecutor(count_usable_cores()) as pool:
         started = time.monotonic()
         jobs = {
@@ -298,11 +335,14 @@ def simulate_all(classifier: Classifier, scale: float) -> dict[str, list[dict[st
                             next(seeds))
                 for shop in SHOPS
             ],
-            "cells": [
-                pool.submit(simulate_cell, cell, classifier, max(10, int(REPLICATES * scale)),
-                            next(seeds))
-                for cell in cells
-            ],
+            **{
+                name: [
+                    pool.submit(simulate_cell, cell, classifier,
+                                max(10, int(REPLICATES * scale)), next(seeds))
+                    for cell in of_name
+                ]
+                for name, of_name in (("cells", cells), ("audits", audited))
+            },
         }  # fmt: skip
         results = {}
         for name, submitted in jobs.items():
@@ -333,8 +373,9 @@ def main() -> int:
             "machine": machine_facts,
             "seed": SEED,
             "replicates": max(10, int(REPLICATES * (0.01 if is_quick else 1))),
-            "card": classifier.card.astype(int).tolist(),
-            "elsewhere": classifier.elsewhere.astype(int).tolist(),
+            "confusions": {
+                name: counts.round(1).tolist() for name, counts in classifier.matrices.items()
+            },
             "thresholds": [{"sentence": text, "is_met": is_met} for text, is_met in verdicts],
             **results,
         },

@@ -15,6 +15,8 @@ MIN_COVERAGE = 0.93
 GOOD_COVERAGE, MAX_BELOW_GOOD = 0.94, 0.05
 MIN_DIFFERENCE, MIN_DIFFERENCE_MEDIAN = 0.90, 0.94
 MAX_FALSE_DISCOVERIES = 0.07
+MIN_AUDITED, FROM_LABELS = 0.91, 200
+"""The least coverage in facilities that differ from the benchmark, from so many labels on."""
 
 
 def get_coverages(cells: Iterable[Mapping[str, Any]], figure: str) -> Floats:
@@ -53,6 +55,14 @@ def judge(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[tuple[
             f"{MIN_DIFFERENCE_MEDIAN} (lowest {lowest:.3f}, median {median:.3f})",
             bool(lowest >= MIN_DIFFERENCE and median >= MIN_DIFFERENCE_MEDIAN),
         )
+    audited = [cell for cell in results["audits"] if cell["labels"] >= FROM_LABELS]
+    for figure in ("happy_rate", "sad_rate"):
+        coverages = get_coverages(audited, figure)
+        yield (
+            f"{figure}: at least {MIN_AUDITED} in shifted facilities with {FROM_LABELS} or more "
+            f"labels (lowest {coverages.min():.3f}, median {np.median(coverages):.3f})",
+            bool(coverages.min() >= MIN_AUDITED),
+        )
     highest = max(night["false_discovery_rate"] for night in results["false_discoveries"])
     yield (
         f"false discovery rate of changes: at most {MAX_FALSE_DISCOVERIES} (highest {highest:.3f})",
@@ -83,3 +93,32 @@ def print_tables(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     print("\ncoverage of the called happy rate by sessions and blocks; mean sessions")
     for shop in results["shops"]:
         print(f"  {shop['shop']:<66} {shop['coverage']:.3f}  {shop['sessions']:.0f}")
+    print_audits(results["audits"])
+
+
+def print_audits(cells: Sequence[Mapping[str, Any]]) -> None:
+    """What labels buy, as the Markdown table of docs/statistics.md.
+
+    The coverage is that of all sizes and mixes, lowest / median; the widths are medians over the
+    mixes, for the sizes with the sessions of a day, a week and four weeks.
+    """
+    sizes = {60: "day", 420: "week", 1_680: "four weeks"}
+    widths = " / ".join(sizes.values())
+    print("\n| facility | labels | `happy_rate`: coverage | width of a " + widths
+          + " | `sad_rate`: coverage | width of a " + widths + " |")  # fmt: skip
+    print("|---|---|---|---|---|---|")
+    for (facility, labels), group in itertools.groupby(
+        cells, lambda cell: (cell["facility"], cell["labels"])
+    ):
+        rows, texts = list(group), []
+        for figure in ("happy_rate", "sad_rate"):
+            coverages = get_coverages(rows, figure)
+            texts.append(f"{coverages.min():.3f} / {np.median(coverages):.3f}")
+            medians = [
+                np.median(
+                    [row["figures"][figure]["width"] for row in rows if row["sessions"] == sessions]
+                )
+                for sessions in sizes
+            ]
+            texts.append(" / ".join(f"{median:.2f}" for median in medians))
+        print(f"| {facility} | {labels or 'none'} | " + " | ".join(texts) + " |")

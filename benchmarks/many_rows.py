@@ -94,11 +94,15 @@ def make_facility(facility_id: str, number: int) -> Facility:
         lawful_basis="Synthetic rows without images",
         approved_by="Nobody",
         valid_until=date(2030, 1, 1),
+        notice_day=date(2020, 1, 1),
+        assessment_day=date(2020, 1, 1),
     )
     return Facility(
         facility_id=facility_id,
         name=facility_id,
         time_zone="UTC",
+        audience=("customers",),
+        jurisdiction="US",
         image_kind="frames" if number % 4 else "crops",
         target_rate=0.25,
         permission=permission,

@@ -119,13 +119,15 @@ class TableBenchmark:
         """
         params = {"ids": list(facilities), "day": day}
         delete = "DELETE FROM fer.satisfaction_summary WHERE facility_id = ANY (:ids) AND "
-        delete += "capture_day = :day RETURNING facility_id, faces, happy, sad, verdict"
+        delete += (
+            "capture_day = :day RETURNING facility_id, faces, called_happy, called_sad, verdict"
+        )
         with connections.transaction(self._engine) as connection:
             before = {tuple(row) for row in connection.execute(sa.text(delete), params)}
         with watch, connections.transaction(self._engine) as connection:
             batches = [Batch(name, day) for name in facilities]
             written = revisions.write_summaries(connection, batches, VERSION, facilities, RUN)
-        columns = ("facility_id", "faces", "happy", "sad", "verdict")
+        columns = ("facility_id", "faces", "called_happy", "called_sad", "verdict")
         if {tuple(row[name] for name in columns) for row in written} != before:
             raise RuntimeError("the summaries differ from those that were generated")
 

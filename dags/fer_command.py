@@ -15,6 +15,7 @@ It does not know what the commands do.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import logging
@@ -23,6 +24,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Collection, Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -43,6 +45,9 @@ from airflow.sdk.observability import stats
 from fer_environment import Secrets
 
 log = logging.getLogger("fer_batch")
+
+ERROR_KEY = "error"
+"""The XCom with the last error of a task that failed."""
 
 EXIT_FINDINGS = 3
 EXIT_RETRYABLE = 75
@@ -151,23 +156,30 @@ def run_command(
     stdin: str = "",
     secrets: Collection[Secrets] = (),
     facilities: Collection[str] | None = None,
+    limit_s: float | None = None,
 ) -> Any:
     """Run `fer-batch ARGUMENTS` and return the JSON that it printed, None if it printed nothing.
 
     It gets the login of the database and these secrets; of the keys that read images, those of
-    `facilities`, or of all. Raises PermanentFailureError, FindingsError or RetryableFailureError
-    with its last error.
+    `facilities`, or of all. It is ended after `limit_s`; None: its limit is that of the task, of
+    which `ERROR_KEY` then has its last error. Raises PermanentFailureError, FindingsError or
+    RetryableFailureError with its last error.
     """
     log.info("running fer-batch %s", " ".join(arguments))
     with tempfile.TemporaryFile("w+") as stdin_file, tempfile.TemporaryFile("w+") as stdout_file:
         stdin_file.write(stdin)
         stdin_file.seek(0)
-        environment = build_environment(secrets, facilities)
+        environment = build_environment(secrets, facilities, limit_s)
         child = _start_child(arguments, stdin_file, stdout_file, environment)
+        timer = None if limit_s is None else threading.Timer(limit_s, child.kill)
         try:
-            last_error = _forward_log(child)
+            if timer is not None:
+                timer.start()
+            last_error, told = _forward_log(child)
             code = child.wait()
         finally:  # also if the task was cleared, marked, or exceeded its time limit
+            if timer is not None:
+                timer.cancel()
             _end_child(child)
         stdout_file.seek(0)
         output = stdout_file.read()
@@ -176,6 +188,8 @@ def run_command(
     if code == 0:
         return result
     message = last_error or f"fer-batch {arguments[0]} ended with exit code {code}"
+    if limit_s is None and code != EXIT_FINDINGS:
+        _keep_error(told or message)
     if code == EXIT_FINDINGS:
         raise FindingsError(message, result)
     if code == EXIT_RETRYABLE or code < 0:
@@ -220,9 +234,18 @@ def _end_child(child: subprocess.Popen[str]) -> None:
         child.wait()
 
 
-def _forward_log(child: subprocess.Popen[str]) -> str:
-    """Log the child's lines as they arrive and report its progress; return its last error."""
-    last_error = ""
+def _keep_error(text: str) -> None:
+    """Keep the error of a task for the message about its run; see fer_incidents.py."""
+    with contextlib.suppress(Exception):  # the error itself counts
+        get_current_context()["ti"].xcom_push(ERROR_KEY, text)
+
+
+def _forward_log(child: subprocess.Popen[str]) -> tuple[str, str]:
+    """Log the child's lines as they arrive and report its progress.
+
+    Returns its last error as the log has it, and without the facts, which may name images.
+    """
+    last_error = told = ""
     metrics = _ProgressMetrics()
     try:
         for line in child.stderr or ():
@@ -237,14 +260,14 @@ def _forward_log(child: subprocess.Popen[str]) -> str:
             text = _format_entry(event, entry)
             log.log(getattr(logging, level.upper(), logging.INFO), "%s", text)
             if level == "error":
-                last_error = text
+                last_error, told = text, _format_entry(event, entry, with_facts=False)
             metrics.send(entry)
     finally:
         metrics.reset_gauges()
-    return last_error
+    return last_error, told
 
 
-def _format_entry(event: str, entry: Mapping[str, Any]) -> str:
+def _format_entry(event: str, entry: Mapping[str, Any], *, with_facts: bool = True) -> str:
     """Return a log line: facility and day, the event, its reason, then all other facts."""
     facts = dict(entry)
     traceback = facts.pop("exception", None)
@@ -259,6 +282,8 @@ def _format_entry(event: str, entry: Mapping[str, Any]) -> str:
         if (value := facts.pop(name, None))
     ]
     head = ": ".join([*([" ".join(place)] if place else []), event, *reasons])
+    if not with_facts:
+        return head
     line = " ".join([head, *(f"{name}={value}" for name, value in facts.items())])
     return f"{line}\n{traceback}" if traceback else line
 
@@ -318,16 +343,21 @@ def compute_time_limit() -> dict[str, str]:
 
 
 def build_environment(
-    secrets: Collection[Secrets], facilities: Collection[str] | None
+    secrets: Collection[Secrets],
+    facilities: Collection[str] | None,
+    limit_s: float | None = None,
 ) -> dict[str, str]:
-    """Return the whole environment of a command that needs these secrets."""
+    """Return the whole environment of a command that needs these secrets.
+
+    `limit_s` is the time that it may take; None: what is left of the task's.
+    """
     credentials = [str(name) for name in (Secrets.REPORT, Secrets.EXPORT) if name in secrets]
     if Secrets.IMAGES in secrets:
         credentials += _list_credentials(facilities)
     return {
         **fer_environment.build_environment(os.environ, secrets, credentials),
         **read_connections(secrets, credentials),
-        **compute_time_limit(),
+        **(compute_time_limit() if limit_s is None else {"FER_TIME_LEFT_S": f"{limit_s:.1f}"}),
         "FER_FACILITIES_FILE": str(fer_registry.find_registry_file()),
         "FER_LOG_FORMAT": "json",
     }
@@ -366,7 +396,9 @@ def _read_notifiers() -> dict[str, str]:
     settings: dict[str, str] = {}
     if smtp := _get_connection("fer_smtp"):
         settings |= fer_connections.read_smtp_settings(smtp)
-    for name in fer_registry.list_chats():
+    of_incidents = os.environ.get("FER_INCIDENT_CHATS", "").lower().split(",")
+    names = {name.strip() for name in of_incidents if name.strip()}
+    for name in sorted(names.union(fer_registry.list_chats())):
         if chat := _get_connection(f"fer_chat_{name}"):
             settings[f"FER_CHAT_URLS__{name.upper()}"] = fer_connections.read_chat_url(chat)
     return settings
@@ -389,4 +421,7 @@ def _get_connection(name: str) -> Any | None:
         return BaseHook.get_connection(name)
     except AirflowNotFoundException:
         fer_connections.check_unreadable(name, os.environ)
+        return None
+    except PermissionError:  # Airflow 3.3 lets the callback of a deadline read no Connection
+        log.warning("Airflow denies the Connection %s here: the settings FER_… count", name)
         return None

@@ -4,8 +4,8 @@ A run should finish within the average duration of the DAG's latest successful r
 `FER_DEADLINE_HOURS` (6). Before the first success there is no deadline. If a run misses it, Airflow
 marks the run and calls `FER_DEADLINE_CALLBACK` once, in a process of its executor. The variable is
 the dotted path of a function that takes Airflow's `context`, in a module next to the DAGs or in an
-installed package. By default, `log_missed_deadline` below writes an error to the log. A missed
-deadline does not end the run; the DAG's `dagrun_timeout` limits its duration.
+installed package. By default, `tell_missed_deadline` below tells those who are told of failed runs.
+A missed deadline does not end the run; the DAG's `dagrun_timeout` limits its duration.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 from datetime import timedelta
 from typing import Any
 
+import fer_incidents
 from airflow.sdk import DAG, DeadlineAlert, DeadlineReference, SyncCallback
 
 log = logging.getLogger("fer_batch")
@@ -49,16 +50,19 @@ def build_deadline() -> DeadlineAlert:
         # 70368). A manual run may have no logical date, and that of a backfill is long past.
         reference=DeadlineReference.AVERAGE_RUNTIME(max_runs=14, min_runs=1),
         interval=timedelta(hours=hours),
-        callback=SyncCallback(os.environ.get("FER_DEADLINE_CALLBACK") or log_missed_deadline),
+        callback=SyncCallback(os.environ.get("FER_DEADLINE_CALLBACK") or tell_missed_deadline),
     )
 
 
-def log_missed_deadline(context: dict[str, Any]) -> None:
-    """Log an error for a run that is late."""
+def tell_missed_deadline(context: dict[str, Any]) -> None:
+    """Log an error for a run that is late, and tell people of it."""
     run = context["dag_run"]
+    dag_id, run_id = run["dag_id"], run["dag_run_id"]
     log.error(
         "run %s of %s missed its deadline, %s; look for the task that failed, runs or waits",
-        run["dag_run_id"],
-        run["dag_id"],
+        run_id,
+        dag_id,
         context["deadline"]["deadline_time"],
     )
+    link = fer_incidents.build_link(dag_id, run_id)
+    fer_incidents.tell({"kind": "late run", "dag_id": dag_id, "run_id": run_id, "link": link})

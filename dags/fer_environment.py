@@ -82,7 +82,8 @@ def build_environment(
 
 def _is_allowed(name: str, secrets: Collection[Secrets], credentials: Collection[str]) -> bool:
     """Whether a command may have this variable `FER_…`."""
-    if name == "FER_DB_PASSWORD":  # of the containers in docker/
+    # The first is of the containers in docker/, the second of a monitor outside Airflow.
+    if name in ("FER_DB_PASSWORD", "FER_AIRFLOW_PASSWORD"):
         return False
     if name in DEFAULT_KEYS:
         return Secrets.IMAGES in secrets

@@ -24,7 +24,11 @@ data check found an error. The log of `check_data` names each finding. A failure
 does not affect the summaries of the others. The next night picks up late images of the last days.
 
 **When a run is late.** A run that takes 6 hours longer than the average successful run misses its
-deadline: Airflow marks it and calls `FER_DEADLINE_CALLBACK` once. After 8 hours Airflow ends it.
+deadline: Airflow marks it, and people are told once. After 8 hours Airflow ends it.
+
+**Who is told.** A run that fails or is late, and a run that opens findings, send one message to the
+mail addresses of `FER_INCIDENT_TO` and the chats of `FER_INCIDENT_CHATS`, and call the function of
+`FER_INCIDENT_CALLBACK`.
 
 **Which day a run processes.** Click the run in the grid: the list of its task instances shows the
 capture day in the column *Map Index*. So does the list of a task's instances in all runs. The first
@@ -57,11 +61,13 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import fer_command
 import fer_deadline
+import fer_incidents
 import fer_registry
 from airflow.sdk import (
     DAG,
@@ -216,6 +222,8 @@ def build_dag(dag_id: str, time_zone: str | None, example_zone: str) -> DAG:
         max_active_runs=4,
         dagrun_timeout=timedelta(hours=8),
         deadline=fer_deadline.build_deadline(),
+        on_failure_callback=partial(fer_incidents.tell_failed_run, time_zone=time_zone),
+        on_success_callback=partial(fer_incidents.tell_new_findings, time_zone=time_zone),
         default_args=DEFAULT_ARGS,
         params=PARAMS,
         user_defined_macros={"get_capture_day": get_capture_day},

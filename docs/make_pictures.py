@@ -1,7 +1,7 @@
 """Take the pictures in docs/pictures from the data of `fer-batch demo --days 28`; `make pictures`.
 
 The report and the mail are made anew from the tables of the demo. The page is that of Airflow's
-UI, on a database of its own.
+UI, on a database of its own. The labeling page shows drawn faces of an audit in memory.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, sync_playwright
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from fer_batch.audit.labeling import Label  # noqa: E402
 from fer_batch.database import connections  # noqa: E402
 from fer_batch.digests.content import build_digest  # noqa: E402
 from fer_batch.digests.rendering import render_html  # noqa: E402
@@ -26,6 +27,7 @@ from fer_batch.local.demo.run import DRAWN  # noqa: E402
 from fer_batch.local.stack import Stack, get_demo_stack_dir  # noqa: E402
 from fer_batch.reporting import loading, pages, rendering  # noqa: E402
 from fer_batch.settings import Settings  # noqa: E402
+from tests.support import labeling  # noqa: E402
 from tests.support.airflow_page import serve_reports  # noqa: E402
 from tests.support.browsers import find_browser  # noqa: E402
 
@@ -52,7 +54,17 @@ def main() -> None:
         with serve_reports(Path(home), folder) as site:
             url = f"http://127.0.0.1:{site['port']}"
             take(browser, "page", f"{url}/plugin/satisfaction", 1280, 720, site["tokens"]["viewer"])
+        take_labeling(browser)
         browser.close()
+
+
+def take_labeling(browser: Browser) -> None:
+    """Take the pictures of the labeling page, in the middle of an audit."""
+    audit = labeling.Page.build(200)
+    audit.labels.labels = dict.fromkeys(audit.order[:57], Label.HAPPY)
+    with audit.serve() as url:
+        take(browser, "labeling", url, 900, 790, wait_for=labeling.SHOWN)
+        take(browser, "labeling-phone", url, 375, 790, scheme="dark", wait_for=labeling.SHOWN)
 
 
 def write_files(stack: Stack, folder: Path) -> date:
@@ -83,13 +95,18 @@ def take(
     height: int,
     token: str | None = None,
     scheme: str = "light",
+    wait_for: str = "body",
 ) -> None:
-    """Take a picture of what the window shows. With a token, wait for the frame with the report."""
+    """Take a picture of what the window shows once it has an element `wait_for`.
+
+    With a token, wait for the frame with the report.
+    """
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     if token is not None:
         context.add_cookies([{"name": "_token", "value": token, "url": url}])
     page = context.new_page()
     page.goto(url)
+    page.wait_for_selector(wait_for)
     if token is not None:
         frame = page.wait_for_selector("iframe[title=Satisfaction]").content_frame()
         frame.click("li a")

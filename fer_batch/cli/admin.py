@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Group, Parameter
 
-from fer_batch.cli.common import DEFAULTS, Json, load_settings, show
+from fer_batch.cli.common import DEFAULTS, Json, load_settings, show, write_example
 from fer_batch.cli.psql import PsqlArguments, open_psql
 from fer_batch.errors import EXIT_FINDINGS, ConfigurationError
 
@@ -136,7 +136,12 @@ def list_facilities(*, json: Json = False) -> None:
             "images": facility.image_kind,
             "keys": ", ".join(facility.key_template),
             "target_rate": facility.target_rate,
-            "problem": facility.get_denial_reason(facility.compute_local_day(now), now),
+            "audience": ", ".join(facility.audience) or None,
+            "jurisdiction": facility.jurisdiction,
+            "missing": ", ".join(facility.list_missing_fields()) or None,
+            "problem": facility.get_denial_reason(
+                facility.compute_local_day(now), now, loaded.strict_registry_from
+            ),
         }
         for facility in registry.facilities.values()
     ]
@@ -148,6 +153,9 @@ def list_facilities(*, json: Json = False) -> None:
             "images": None,
             "keys": None,
             "target_rate": None,
+            "audience": None,
+            "jurisdiction": None,
+            "missing": None,
             "problem": "its entry is invalid, see below",
         }
         for invalid in registry.invalid.values()
@@ -168,18 +176,13 @@ def init(
     """Write a registry with commented examples, to edit. Nothing of the examples is ever read."""
     from fer_batch.resources import find_example_registry
 
-    registry_file = load_settings().facilities_file
-    path = file or registry_file
-    if path.exists() and not force:
-        raise ConfigurationError(
-            f"{path} exists; nothing was written", "Name another file, or replace it with --force"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(find_example_registry().read_bytes())
-    setting = "" if path == registry_file else f"set FER_FACILITIES_FILE={path.absolute()}, "
-    sys.stdout.write(
-        f"wrote {path}\nEdit it, {setting}then run `fer-batch check`. docs/registry.md describes "
-        "every field\n"
+    write_example(
+        find_example_registry(),
+        file,
+        load_settings().facilities_file,
+        "FER_FACILITIES_FILE",
+        "`fer-batch check`. docs/registry.md",
+        force=force,
     )
 
 
@@ -200,9 +203,11 @@ def sync(*, json: Json = False) -> int:
     schema.check_migrated(engine)
     with connections.transaction(engine) as connection:
         ledger.sync_facilities(connection, registry.facilities, invalid_ids=registry.invalid)
+    log = get_logger(__name__)
     for invalid in registry.invalid.values():
-        get_logger(__name__).error(
-            "invalid in the registry", facility=invalid.facility_id, reason=invalid.reason
-        )
+        log.error("invalid in the registry", facility=invalid.facility_id, reason=invalid.reason)
+    for name, facility in registry.facilities.items():
+        if gap := facility.describe_gap(loaded.strict_registry_from):
+            log.warning("incomplete in the registry", facility=name, reason=gap)
     show("In the registry", [{"facility": name} for name in registry.facilities], json)
     return EXIT_FINDINGS if registry.invalid else 0

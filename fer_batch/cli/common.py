@@ -6,6 +6,7 @@ import getpass
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -44,6 +45,24 @@ def show(title: str, rows: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         print_json(rows)
     else:
         print_table(title, rows)
+
+
+def write_example(
+    example: Path, file: Path | None, usual: Path, setting: str, what_next: str, *, force: bool
+) -> None:
+    """Copy an example to `file`, by default to the `usual` place, and say what to do next.
+
+    Raises ConfigurationError if the file exists, unless `force`.
+    """
+    path = file or usual
+    if path.exists() and not force:
+        raise ConfigurationError(
+            f"{path} exists; nothing was written", "Name another file, or replace it with --force"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(example.read_bytes())
+    set_it = "" if path == usual else f"set {setting}={path.absolute()}, "
+    sys.stdout.write(f"wrote {path}\nEdit it, {set_it}then run {what_next} describes every field\n")
 
 
 def get_user() -> str:

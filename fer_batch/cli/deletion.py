@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
@@ -60,10 +61,17 @@ def retain(
 def erase(
     *,
     facility: Annotated[
-        str, Parameter(help="A facility id; the facility may have left the registry.")
-    ],
+        str | None, Parameter(help="A facility id; the facility may have left the registry.")
+    ] = None,
     day: Annotated[date | None, Parameter(help="Only this capture day, as YYYY-MM-DD.")] = None,
     key: Annotated[str | None, Parameter(help="Only the image with this key.")] = None,
+    unlisted: Annotated[
+        bool, Parameter(negative=(), help="Accept a key that no run has listed yet.")
+    ] = False,
+    replay: Annotated[
+        Path | None,
+        Parameter(help="After a restore: repeat the erasures of this file, a FER_ERASURE_LOG."),
+    ] = None,
     dry_run: DryRun = False,
     yes: Yes = False,
     json: Json = False,
@@ -73,26 +81,82 @@ def erase(
     Erased images are not read again. The summary of each affected day gets a new revision. The
     objects in S3 are not deleted: delete them too. With --day, a day without images, such as one
     that was processed by mistake, is withdrawn with its summaries; a later run may list it.
+
+    With --key and --unlisted, an image that is not in the tables yet is never read.
+
+    Each erasure is appended to FER_ERASURE_LOG. A restored backup lacks the erasures made since:
+    --replay repeats those that the database has no record of.
     """
     from fer_batch.database import connections
     from fer_batch.deletion import erasure
     from fer_batch.model import active_model
 
+    if replay is not None:
+        if facility or day or key or unlisted:
+            raise ConfigurationError(
+                "--replay cannot be combined with --facility, --day, --key or --unlisted",
+                "It repeats all erasures of the file",
+            )
+        _replay(replay, dry_run=dry_run, yes=yes, json=json)
+        return
+    if facility is None:
+        raise ConfigurationError("no facility is named", "Add --facility, or --replay")
     if day is not None and key is not None:
         raise ConfigurationError(
             "--day and --key cannot be combined", "A key has only one capture day"
         )
+    if unlisted and key is None:
+        raise ConfigurationError("--unlisted is about one image", "Add its --key")
     loaded = load_settings()
     target = erasure.Target(facility, day, key)
     with active_model.connect(loaded) as connection:
-        rows = [asdict(day) for day in erasure.find_erasable(connection, target)]
+        found = erasure.find_erasable(connection, target, accept_unlisted=unlisted)
+        rows = [asdict(each) for each in found]
     if not dry_run:
         confirm("Permanently erase these rows", rows, yes)
-        rows = [asdict(day) for day in erasure.erase(connections.create_engine(loaded), target)]
+        engine = connections.create_engine(loaded)
+        if unlisted and key is not None:
+            erased = erasure.erase_unlisted(engine, facility, key, loaded.erasure_log)
+        else:
+            erased = erasure.erase(engine, target, loaded.erasure_log)
+        rows = [asdict(each) for each in erased]
     for row in rows:
         if dry_run:
             del row["revision"]
     show("Would be erased" if dry_run else "Erased", rows, json)
+
+
+def _replay(file: Path, *, dry_run: bool, yes: bool, json: bool) -> None:
+    """Repeat the erasures of a log. What cannot be repeated is an error, after the others."""
+    from fer_batch.database import connections
+    from fer_batch.deletion import erasure_log, replay
+    from fer_batch.model import active_model
+
+    loaded = load_settings()
+    logged, unreadable = erasure_log.read(file)
+    with active_model.connect(loaded) as connection:
+        unknown = replay.find_unknown_facilities(connection, logged)
+        missing = replay.find_missing(connection, logged)
+    names = ("facility_id", "capture_day", "kind", "images", "faces")
+    rows = [{name: getattr(each, name) for name in names} for each in missing]
+    if not dry_run and missing:
+        confirm("Permanently erase these images and days again", rows, yes)
+        engine = connections.create_engine(loaded)
+        rows = [asdict(each) for each in replay.replay(engine, missing, loaded.erasure_log)]
+    show("Would be erased again" if dry_run else "Erased again", rows, json)
+    if unreadable:
+        lines = ", ".join(map(str, unreadable))
+        raise ConfigurationError(
+            f"{file}: no erasure in line {lines}; the others were handled",
+            "Correct the line from a copy of the file. A last line that is cut off was never "
+            "erased: delete it, and repeat the erasure if it is still due",
+        )
+    if unknown:
+        raise ConfigurationError(
+            f"the database does not know the facility {', '.join(unknown)}; the other erasures "
+            "were handled",
+            "Run `fer-batch facilities sync` with a registry that has it, then replay again",
+        )
 
 
 def confirm(action: str, rows: Sequence[Mapping[str, Any]], is_confirmed: bool) -> None:

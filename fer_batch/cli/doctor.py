@@ -107,7 +107,8 @@ def _check_sandbox(settings: Settings) -> str:
 def _check_facility(settings: Settings, facility: Facility) -> str:
     now = datetime.now(UTC)
     today = facility.compute_local_day(now)
-    if denial_reason := facility.get_denial_reason(today, now):
+    strict_from = settings.strict_registry_from
+    if denial_reason := facility.get_denial_reason(today, now, strict_from):
         # Without a permission, not even the bucket is accessed.
         return f"skipped: {denial_reason}"
     from fer_batch.pipeline import day_survey
@@ -126,4 +127,11 @@ def _check_facility(settings: Settings, facility: Facility) -> str:
                 'yet, set empty_days = "allowed"',
             )
         tls = "; it has no TLS (FER_S3_ALLOW_HTTP)" if reader.location.is_unencrypted else ""
-        return f"{reader.location} may be listed and read; {survey}{tls}"
+        warnings = [facility.describe_gap(strict_from)]
+        if reader.keeps_old_versions(prefix):
+            warnings.append(
+                "the bucket keeps old versions of deleted images: add a lifecycle rule with "
+                "NoncurrentVersionExpiration"
+            )
+        told = "".join(f". Warning: {warning}" for warning in warnings if warning)
+        return f"{reader.location} may be listed and read; {survey}{tls}{told}"

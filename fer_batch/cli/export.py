@@ -46,8 +46,8 @@ def export(
     """Export the published figures of days, weeks and four weeks as Parquet files.
 
     Files that differ from the published figures are written, whatever day they are about, and
-    those of days that were withdrawn are deleted. With --facility, --from or --to only files
-    of that selection are, but all of them. docs/analyze.md describes the files.
+    those of days that were withdrawn are deleted. With --facility, --from or --to, all files of
+    that selection are written anew, and no others. docs/analyze.md describes the files.
     """
     from fer_batch.export import places as module
 

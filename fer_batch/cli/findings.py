@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,8 @@ from fer_batch.console import print_table
 from fer_batch.findings.episodes import Severity, State
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from fer_batch.findings.history import StoredFinding
 
 findings = App(
@@ -85,11 +87,8 @@ def acknowledge(
     Again with another comment: it replaces the first one.
     """
     from fer_batch.findings import history
-    from fer_batch.model import active_model
 
-    with active_model.connect(load_settings()) as connection:
-        changed = history.acknowledge(connection, {first, *others}, _name(by), comment)
-    _show(changed, json)
+    _change(history.acknowledge, {first, *others}, by, comment, json)
 
 
 @findings.command(name="close")
@@ -106,15 +105,23 @@ def close(
     Findings that are closed already stay as they are.
     """
     from fer_batch.findings import history
+
+    _change(history.close, {first, *others}, by, comment, json)
+
+
+def _change(
+    action: Callable[[Connection, Collection[int], str, str], list[StoredFinding]],
+    numbers: Collection[int],
+    by: str | None,
+    comment: str,
+    json: bool,
+) -> None:
+    """Acknowledge or close findings in one transaction, and print them."""
     from fer_batch.model import active_model
 
     with active_model.connect(load_settings()) as connection:
-        changed = history.close(connection, {first, *others}, _name(by), comment)
+        changed = action(connection, numbers, get_user() if by is None else by, comment)
     _show(changed, json)
-
-
-def _name(by: str | None) -> str:
-    return get_user() if by is None else by
 
 
 def _show(found: Sequence[StoredFinding], json: bool) -> None:
@@ -141,6 +148,6 @@ def _format_row(finding: StoredFinding) -> dict[str, Any]:
         "first day": str(finding.first_day),
         "last day": str(finding.last_day),
         "state": state,
-        "details": finding.details,
+        "details": finding.details.replace("\n", "; "),
         "comment": comment,
     }

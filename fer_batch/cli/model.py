@@ -55,9 +55,13 @@ def predict(
     ] = False,
     json: Json = False,
 ) -> int:
-    """Classify the expression in images as happy or sad. Nothing is stored."""
+    """Classify the expression in images as happy or sad. Nothing is stored.
+
+    Objects of a registered facility are read only as a run would read them: with a permission for
+    their day, and not if they were erased. This needs FER_FACILITIES_FILE and FER_DATABASE_URL.
+    """
     from fer_batch.imaging.sandbox.decoders import Decoders
-    from fer_batch.predict import annotation
+    from fer_batch.predict import annotation, names
     from fer_batch.predict import prediction as module
 
     loaded = load_settings()
@@ -77,7 +81,7 @@ def predict(
             if json:
                 rows.append(module.to_json(prediction, path))
             elif path is not None:
-                sys.stdout.write(f"Annotated image: {module.escape_text(str(path))}\n")
+                sys.stdout.write(f"Annotated image: {names.escape_text(str(path))}\n")
     if json:
         print_json(rows)
     return 0 if is_scored else EXIT_FINDINGS

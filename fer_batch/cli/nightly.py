@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -159,19 +159,20 @@ def plan(selected: Selected, *, json: Json = False) -> int:
     rows = []
     for preview in previews:
         survey = surveys.get(preview.batch.facility_id)
-        kind = night_run.facilities[preview.batch.facility_id].image_kind
+        facility = night_run.facilities[preview.batch.facility_id]
+        gap = facility.describe_gap(night_run.settings.strict_registry_from)
         counts = {
             "images": preview.images,
             "left": preview.new_images,
             "bytes": preview.bytes,
-            "expected_s": round(preview.new_images / IMAGES_PER_S[kind], 3),
+            "expected_s": round(preview.new_images / IMAGES_PER_S[facility.image_kind], 3),
         }
         rows.append(
             {
                 "facility": preview.batch.facility_id,
                 "capture_day": preview.batch.capture_day,
                 **(counts if preview.status == "listed" else dict.fromkeys(counts)),
-                "problem": preview.reason or str(survey or ""),
+                "problem": preview.reason or "; ".join(filter(None, (str(survey or ""), gap))),
             }
         )
     rows += [
@@ -355,9 +356,10 @@ def report(
     published there too.
     """
     known = None if findings is None else _read_findings(findings)
-    path = selected.open_run().report(known).resolve()
+    night_run = selected.open_run()
+    path = night_run.report(known).resolve()
     if json:
-        print_json({"report": str(path)})
+        print_json({"report": str(path), "new_findings": night_run.list_new_findings()})
     else:
         sys.stdout.write(f"{path}\n")
 
@@ -376,13 +378,33 @@ def worker(*, in_flight: Path, parent: int) -> int:
             return error.exit_code
 
 
+def _list_hidden(summary: Mapping[str, Any]) -> Collection[str]:
+    """The counts of faces that the view `satisfaction_daily` leaves empty."""
+    if summary["method"] == "suppressed":
+        return (
+            *("images_scored", "faces_scored", "faces", "faces_effective", "faces_needed"),
+            *("sessions", "sessions_effective", "design_effect"),
+        )
+    return () if summary["faces_scored"] == summary["faces"] else ("faces_scored",)
+
+
 def _hide_counts(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return summaries without what is not published: faces by class, and the sums of them."""
+    """Return summaries without what is not published: faces by class, and the sums of them.
+
+    Of a suppressed day, without any count of faces: the result of a task is kept by Airflow.
+    """
     hidden = (
         *("called_happy", "called_sad", "called_neither", "totals", "hours", "cameras"),
         "former_figures",
     )
-    return [{k: v for k, v in row.items() if k not in hidden} for row in summaries]
+    return [
+        {
+            name: None if name in _list_hidden(row) else value
+            for name, value in row.items()
+            if name not in hidden
+        }
+        for row in summaries
+    ]
 
 
 def _compute_exit_code(findings: Sequence[Mapping[str, object]]) -> int:

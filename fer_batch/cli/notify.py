@@ -10,9 +10,9 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from fer_batch.cli.admin import GROUP as ADMIN_GROUP
-from fer_batch.cli.common import DEFAULTS, Json, load_settings, print_json, show
+from fer_batch.cli.common import DEFAULTS, Json, load_settings, print_json, show, write_example
 from fer_batch.cli.nightly import GROUP, Selected
-from fer_batch.errors import EXIT_FINDINGS, ConfigurationError
+from fer_batch.errors import EXIT_FINDINGS
 
 subscriptions = App(
     name="subscriptions",
@@ -81,18 +81,13 @@ def init(
     from fer_batch.resources import find_example_subscriptions
 
     settings = load_settings()
-    default = settings.subscriptions_file or settings.facilities_file.with_name(FILE_NAME)
-    path = file or default
-    if path.exists() and not force:
-        raise ConfigurationError(
-            f"{path} exists; nothing was written", "Name another file, or replace it with --force"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(find_example_subscriptions().read_bytes())
-    setting = "" if path == default else f"set FER_SUBSCRIPTIONS_FILE={path.absolute()}, "
-    sys.stdout.write(
-        f"wrote {path}\nEdit it, {setting}then run `fer-batch subscriptions check`. docs/notify.md "
-        "describes every field\n"
+    write_example(
+        find_example_subscriptions(),
+        file,
+        settings.subscriptions_file or settings.facilities_file.with_name(FILE_NAME),
+        "FER_SUBSCRIPTIONS_FILE",
+        "`fer-batch subscriptions check`. docs/notify.md",
+        force=force,
     )
 
 

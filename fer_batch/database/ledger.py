@@ -79,6 +79,8 @@ def _make_facility_row(facility: Facility) -> dict[str, Any]:
         "name": facility.name,
         "group_name": facility.group,
         "time_zone": facility.time_zone,
+        "audience": list(facility.audience),
+        "jurisdiction": facility.jurisdiction,
         "image_kind": facility.image_kind,
         "key_template": list(facility.key_template),
         "day_clock": facility.day_clock,
@@ -98,6 +100,8 @@ def _make_facility_row(facility: Facility) -> dict[str, Any]:
         "permission_lawful_basis": permission.lawful_basis if permission else None,
         "permission_approved_by": permission.approved_by if permission else None,
         "permission_valid_until": permission.valid_until if permission else None,
+        "permission_notice_day": permission.notice_day if permission else None,
+        "permission_assessment_day": permission.assessment_day if permission else None,
         "is_in_registry": True,
     }
 

@@ -46,13 +46,14 @@ def find_owner(connection: sa.Connection) -> str | None:
 
 
 def apply_if_owned(connection: sa.Connection) -> None:
-    """Give the objects of the schema their privileges, if the schema belongs to fer_owner.
+    """Give the objects of the schema their privileges and policies, if it belongs to fer_owner.
 
-    For the owner, in the transaction of an upgrade. Privileges on the database, and policies, are
-    left to `roles.repair`.
+    For the owner, in the transaction of an upgrade. Privileges on the database are left to
+    `roles.repair`.
     """
     if find_owner(connection) == OWNER:
-        changes = apply(connection, lambda kind: kind != "DATABASE")
+        changes = apply_policies(connection)
+        changes += apply(connection, lambda kind: kind != "DATABASE")
         log.info("privileges granted and revoked", statements=len(changes))
 
 

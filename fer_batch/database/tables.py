@@ -43,6 +43,10 @@ facility = sa.Table(
     sa.Column("exclude", ARRAY(sa.Text), nullable=False),
     sa.Column("empty_days", sa.Text, nullable=False),
     sa.Column("group_name", sa.Text),
+    sa.Column("audience", ARRAY(sa.Text), nullable=False),
+    sa.Column("jurisdiction", sa.Text),
+    sa.Column("permission_notice_day", sa.Date),
+    sa.Column("permission_assessment_day", sa.Date),
 )
 
 model_version = sa.Table(
@@ -172,6 +176,9 @@ satisfaction_summary = sa.Table(
     sa.Column("former_figures", JSONB(none_as_null=True)),
     sa.Column("hours", JSONB(none_as_null=True)),
     sa.Column("cameras", JSONB(none_as_null=True)),
+    sa.Column("audit_id", sa.BigInteger),
+    sa.Column("audit_labels", sa.Integer),
+    sa.Column("reason", sa.Text, nullable=False),
 )
 
 satisfaction_change = sa.Table(

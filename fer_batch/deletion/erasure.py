@@ -1,24 +1,28 @@
 """Erasure on request: the rows of one image, one day or a whole facility are deleted for good.
 
-Rows of `image`, `image_result` and `face_result` are deleted for all model versions. The deletion
-is recorded without the deleted contents, and the day's summary gets a revision computed from the
-remaining rows. The object in S3 belongs to whoever uploaded it: it is not touched, and a listing
-that contains it again skips it. An empty day, such as one that was processed by mistake, is
-withdrawn instead: its batch and its summaries are deleted, and a later run may list it. Deleting
-old days is left to retention.py.
+Rows of `image`, `image_result` and `face_result` are deleted for all model versions, and the faces
+of audits with their labels. The deletion is recorded without the deleted contents, and the day's
+summary gets a revision computed from the remaining rows. The object in S3 belongs to whoever
+uploaded it: it is not touched, and a listing that contains it again skips it. An empty day, such as
+one that was processed by mistake, is withdrawn instead: its batch and its summaries are deleted,
+and a later run may list it. Deleting old days is left to retention.py, repeating erasures after a
+restore to replay.py.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import sqlalchemy as sa
 
-from fer_batch.database import connections, ledger, tables
+from fer_batch.database import connections, deletions, ledger, tables
 from fer_batch.database.statements import load_statements
+from fer_batch.deletion import erasure_log
+from fer_batch.deletion.erasure_log import LoggedErasure
 from fer_batch.errors import ConfigurationError
+from fer_batch.facilities.ownership import Owner
 from fer_batch.findings import history
 from fer_batch.log import get_logger
 from fer_batch.records import Batch
@@ -53,12 +57,15 @@ class ErasedDay:
     revision: int | None = None
 
 
-def find_erasable(connection: sa.Connection, target: Target) -> list[ErasedDay]:
+def find_erasable(
+    connection: sa.Connection, target: Target, *, accept_unlisted: bool = False
+) -> list[ErasedDay]:
     """The rows that can be erased, day by day; empty if they were erased before.
 
     A target that is a day without images is returned with 0 images, if a run has processed it.
     Raises ConfigurationError if no such rows are stored and none were erased, so that a mistyped
-    key is not reported as erased.
+    key is not reported as erased. With `accept_unlisted`, the key of an image that may not be
+    listed yet is returned with 0 images instead.
     """
     params = asdict(target)
     rows = connection.execute(_STATEMENTS["find_erasable"], params).mappings()
@@ -68,34 +75,28 @@ def find_erasable(connection: sa.Connection, target: Target) -> list[ErasedDay]:
         if _is_empty(connection, batch):
             return [ErasedDay(**asdict(batch), images=0, faces=0)]
     if not days and not connection.execute(_STATEMENTS["is_erased"], params).scalar_one():
+        if target.image_key is not None and accept_unlisted:
+            batch = find_batch(connection, target.facility_id, target.image_key)
+            return [ErasedDay(**asdict(batch), images=0, faces=0)]
         if target.image_key is not None:
             kind = "image with that key"
         else:
             kind = "image" if target.capture_day is None else "image of that day"
         raise ConfigurationError(
             f"the tables hold no {kind} of facility {target.facility_id!r}",
-            "Check the spelling. To keep an object that was never listed from being read, "
-            "delete it in S3",
+            "Check the spelling. To keep an image that was never listed from being read, add "
+            "--unlisted, or delete the object in S3",
         )
     return days
 
 
-def load_erased_keys(connection: sa.Connection, facility_id: str) -> frozenset[bytes]:
-    """The SHA-256 of the key of each image of the facility that was erased individually."""
-    table = tables.deletion
-    hashes = connection.execute(
-        sa.select(table.c.key_sha256).where(
-            table.c.kind == "image", table.c.facility_id == facility_id
-        )
-    )
-    return frozenset(bytes(key_sha256) for key_sha256 in hashes.scalars())
-
-
-def erase(engine: sa.Engine, target: Target) -> list[ErasedDay]:
+def erase(engine: sa.Engine, target: Target, log_file: Path | None = None) -> list[ErasedDay]:
     """Erase the target; returns the days from which rows were deleted, oldest first.
 
     Each day is one transaction: its rows, the record and the summary change together. A call
-    after an interrupted one continues with the remaining days. Raises what `find_erasable` raises.
+    after an interrupted one continues with the remaining days. Before a day is committed, it is
+    appended to the erasure log `log_file`; None: it is not logged. Raises what `find_erasable` and
+    `erasure_log.append` raise.
     """
     run_id = f"erase/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     with connections.transaction(engine) as connection:
@@ -104,7 +105,9 @@ def erase(engine: sa.Engine, target: Target) -> list[ErasedDay]:
     for day in days:
         batch = Batch(day.facility_id, day.capture_day)
         with connections.transaction(engine) as connection:
-            erased_day = _erase_day(connection, batch, target, run_id)
+            erased_day = erase_day(connection, batch, target, run_id)
+            if erased_day.images and log_file is not None:
+                erasure_log.append(log_file, _make_line(erased_day, target.image_key))
         log.info(
             "erased",
             facility=batch.facility_id,
@@ -116,40 +119,123 @@ def erase(engine: sa.Engine, target: Target) -> list[ErasedDay]:
     return erased
 
 
-def _erase_day(connection: sa.Connection, batch: Batch, target: Target, run_id: str) -> ErasedDay:
-    params = asdict(batch) | {"image_key": target.image_key}
+def erase_unlisted(
+    engine: sa.Engine, facility_id: str, image_key: str, log_file: Path | None = None
+) -> list[ErasedDay]:
+    """Record an image that no run has listed yet as erased, so that none reads it.
+
+    Its capture day is that of its key by the facility's templates. Rows of it that exist are
+    erased. Returns nothing if it was erased before. Raises ConfigurationError if the facility is
+    unknown or the key is of no day of it, and what `erasure_log.append` raises.
+    """
+    run_id = f"erase/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    with connections.transaction(engine) as connection:
+        batch = find_batch(connection, facility_id, image_key)
+        target = Target(facility_id, batch.capture_day, image_key)
+        lock_day(connection, batch)
+        if connection.execute(_STATEMENTS["is_erased"], asdict(target)).scalar_one():
+            return []
+        erased = erase_day(connection, batch, target, run_id)
+        line = _make_line(erased, image_key)
+        if not erased.images:
+            record_absent(connection, line, run_id)
+        if log_file is not None:
+            erasure_log.append(log_file, line)
+    facts = {"facility": facility_id, "day": batch.capture_day.isoformat()}
+    log.info("erased", **facts, images=erased.images, faces=erased.faces)
+    return [erased]
+
+
+def find_batch(connection: sa.Connection, facility_id: str, image_key: str) -> Batch:
+    """The facility and capture day of a key, by the templates that the last run has read.
+
+    Raises ConfigurationError if the facility is unknown, or the key is of no day of it.
+    """
+    try:
+        facility = ledger.load_facility(connection, facility_id)
+    except sa.exc.NoResultFound:
+        raise ConfigurationError(
+            f"the tables hold no facility {facility_id!r}",
+            "Check the spelling, or run `fer-batch facilities sync`",
+        ) from None
+    day = Owner(facility_id, facility).find_day(image_key)
+    if day is None:
+        raise ConfigurationError(
+            f"that key is no image of facility {facility_id!r}: it does not fit its key_template",
+            "Give the whole key, as in the bucket",
+        )
+    return Batch(facility_id, day)
+
+
+def _make_line(erased: ErasedDay, image_key: str | None) -> LoggedErasure:
+    return LoggedErasure(
+        kind="day" if image_key is None else "image",
+        facility_id=erased.facility_id,
+        capture_day=erased.capture_day,
+        key_sha256=None if image_key is None else deletions.hash_key(image_key).hex(),
+        images=erased.images,
+        faces=erased.faces,
+        erased_at=datetime.now(UTC),
+    )
+
+
+def lock_day(connection: sa.Connection, batch: Batch) -> None:
+    """Take the locks of an erasure, until the transaction ends.
+
+    A listing, chunk or summary of the day either ends before, or begins after the erasure and then
+    finds the image neither in the tables nor in its listing.
+    """
     connections.lock_shared(connection, "retention")
-    # A listing, chunk or summary of the day either ends before this, or begins after it and then
-    # finds the image neither in the tables nor in its listing.
     for step in ("listing", "results", "summary"):
         connections.lock(connection, f"{step}:{batch.facility_id}:{batch.capture_day}")
+
+
+def erase_day(connection: sa.Connection, batch: Batch, target: Target, run_id: str) -> ErasedDay:
+    """Erase what the target has on one day: the rows, with the record and the summary."""
+    params = asdict(batch) | {"image_key": target.image_key}
+    lock_day(connection, batch)
     if target.image_key is None and _is_empty(connection, batch):
         _withdraw(connection, batch, run_id)
         return ErasedDay(**asdict(batch), images=0, faces=0)
     history.forget_keys(connection, batch, target.image_key)
     if target.image_key is None:
         history.forget_day(connection, batch.capture_day, batch.facility_id)
+    connections.lock(connection, f"audit faces:{batch.facility_id}")
+    connection.execute(_STATEMENTS["delete_audit_faces"], params)
     faces = connection.execute(_STATEMENTS["delete_faces"], params).rowcount
     connection.execute(_STATEMENTS["delete_results"], params)
     images = connection.execute(_STATEMENTS["delete_images"], params).rowcount
     if images:  # otherwise another process has erased the same rows concurrently
-        _record_deletion(connection, batch, target.image_key, images, faces)
+        key = target.image_key
+        key_sha256 = None if key is None else deletions.hash_key(key)
+        _record_deletion(connection, batch, key_sha256, images, faces)
     revision = _write_summary(connection, batch, run_id)
     return ErasedDay(**asdict(batch), images=images, faces=faces, revision=revision)
 
 
+def record_absent(connection: sa.Connection, logged: LoggedErasure, run_id: str) -> None:
+    """Record an erasure of which the tables hold no row, as its line in the log says.
+
+    The day's summary then leaves out as many images as before the restore. A day that retention
+    has dropped keeps its summary.
+    """
+    batch = Batch(logged.facility_id, logged.capture_day)
+    _record_deletion(connection, batch, logged.key_bytes, logged.images, logged.faces)
+    horizon = deletions.load_horizon(connection)
+    if horizon is None or batch.capture_day >= horizon:
+        _write_summary(connection, batch, run_id)
+
+
 def _record_deletion(
-    connection: sa.Connection, batch: Batch, image_key: str | None, images: int, faces: int
+    connection: sa.Connection, batch: Batch, key_sha256: bytes | None, images: int, faces: int
 ) -> None:
     """Record what was deleted. Of a key only the hash, since the key itself is to be erased."""
     connection.execute(
         sa.insert(tables.deletion).values(
             asdict(batch)
             | {
-                "kind": "day" if image_key is None else "image",
-                "key_sha256": None
-                if image_key is None
-                else hashlib.sha256(image_key.encode()).digest(),
+                "kind": "day" if key_sha256 is None else "image",
+                "key_sha256": key_sha256,
                 "images": images,
                 "faces": faces,
             }

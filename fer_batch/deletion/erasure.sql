@@ -69,6 +69,13 @@ WHERE s.facility_id = :facility_id
                 AND d.period = 'day'
                 AND d.capture_day BETWEEN s.first_day AND s.capture_day));
 
+-- name: delete_audit_faces
+-- The labels, and what model versions call the faces, are deleted with them.
+DELETE FROM fer.audit_face
+WHERE facility_id = :facility_id
+    AND capture_day = :capture_day
+    AND (CAST(:image_key AS text) IS NULL OR image_key = :image_key);
+
 -- name: delete_faces
 DELETE FROM fer.face_result
 WHERE facility_id = :facility_id

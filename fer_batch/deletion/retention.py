@@ -1,8 +1,9 @@
 """Retention: rows per image of old days are dropped, and no run lists such a day again.
 
 A day is dropped for all facilities together, as its partitions; summaries stay. All days before
-the retention horizon, which only moves forward, are dropped. Deleting a facility's day or a
-single image on request is left to erasure.py.
+the retention horizon, which only moves forward, are dropped. Faces of audits lose everything that
+leads to their images; their labels stay, as counts. Deleting a facility's day or a single image on
+request is left to erasure.py.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fer_batch.database import connections, schema, tables
+from fer_batch.database import connections, deletions, schema, tables
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import ConfigurationError
 from fer_batch.findings import history
@@ -42,13 +43,6 @@ class DroppedDay:
     faces: int
 
 
-def load_horizon(connection: sa.Connection) -> date | None:
-    """The first capture day that was not dropped; None if retention has never run."""
-    newest = sa.select(sa.func.max(tables.retention.c.before_day))
-    horizon: date | None = connection.execute(newest).scalar_one()
-    return horizon
-
-
 def filter_deleted(
     connection: sa.Connection, batches: Sequence[Batch], capture_day: date
 ) -> list[Batch]:
@@ -57,14 +51,14 @@ def filter_deleted(
     Raises ConfigurationError if the capture day is before the horizon, or if all its batches were
     erased: such a day is never listed again.
     """
-    first_day = load_horizon(connection)
+    first_day = deletions.load_horizon(connection)
     if first_day is not None and capture_day < first_day:
         raise ConfigurationError(
             f"the rows of {capture_day} were dropped by retention, as those of all days before "
             f"{first_day}",
             "Its summaries stay as they are; run a later day",
         )
-    erased = _load_erased(connection, batches)
+    erased = deletions.load_erased_days(connection, batches)
     remaining = []
     for batch in batches:
         context = {"facility": batch.facility_id, "day": batch.capture_day.isoformat()}
@@ -80,17 +74,6 @@ def filter_deleted(
             "An erased day is not read again; run another day or facility",
         )
     return remaining
-
-
-def _load_erased(connection: sa.Connection, batches: Sequence[Batch]) -> set[Batch]:
-    """The batches that were erased as whole days."""
-    table = tables.deletion
-    days = sa.select(table.c.facility_id, table.c.capture_day).where(
-        table.c.kind == "day",
-        table.c.facility_id.in_(sorted({batch.facility_id for batch in batches})),
-        table.c.capture_day.in_(sorted({batch.capture_day for batch in batches})),
-    )
-    return {Batch(facility_id, day) for facility_id, day in connection.execute(days)}
 
 
 def find_expired(source: Settings | str, before: date) -> list[DroppedDay]:
@@ -156,6 +139,7 @@ def _drop_day(target: sa.Engine, day: date, parts: Sequence[Any]) -> DroppedDay:
         dropped = _count_rows(connection, day, parts)
         for part in parts:
             _execute_raw(connection, part.drop_table)
+        connection.execute(_STATEMENTS["strip_audit_faces"], {"capture_day": day})
         schema.reset_role(connection)
         # They may name keys of images.
         history.forget_day(connection, day, facility_id=None)

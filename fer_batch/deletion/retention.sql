@@ -29,3 +29,11 @@ FROM (
 LEFT JOIN pg_inherits AS i ON i.inhrelid = part.oid
 WHERE part.capture_day < :before_day
 ORDER BY part.capture_day, part.ordinal;
+
+-- name: strip_audit_faces
+-- A label still counts in the confusion matrix of its audit, but no longer says of which image.
+UPDATE fer.audit_face
+SET capture_day = NULL, image_key = NULL, member = NULL, etag = NULL, size_bytes = NULL,
+    face_index = NULL, box_x = NULL, box_y = NULL, box_width = NULL, box_height = NULL,
+    session_number = NULL
+WHERE capture_day = :capture_day;

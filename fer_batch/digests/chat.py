@@ -1,4 +1,4 @@
-"""Digests to chats, by their webhooks; the library Apprise knows how each service wants them.
+"""Messages to chats, by their webhooks; the library Apprise knows how each service wants them.
 
 The URL of a webhook is a secret: no error and no log line contains it.
 """
@@ -25,7 +25,12 @@ _URL = re.compile(r"[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
 
 
 def send(settings: Settings, name: str, digest: Digest) -> None:
-    """Post a digest to a chat.
+    """Post a digest to a chat. Raises what `post` raises."""
+    post(settings, name, digest.subject, rendering.render_chat(digest))
+
+
+def post(settings: Settings, name: str, title: str, text: str) -> None:
+    """Post a message to a chat.
 
     Raises ConfigurationError for a chat without a usable webhook, DeliveryError if it refuses, and
     DeliveryUnavailableError if it does not answer or is busy.
@@ -34,11 +39,7 @@ def send(settings: Settings, name: str, digest: Digest) -> None:
     service = find_service(settings, name)
     notifier = apprise.Apprise()
     notifier.add(service)
-    result = notifier.notify(
-        title=digest.subject,
-        body=rendering.render_chat(digest),
-        body_format=apprise.NotifyFormat.TEXT,
-    )
+    result = notifier.notify(title=title, body=text, body_format=apprise.NotifyFormat.TEXT)
     if not result:
         raise _make_error(name, _read_warnings(result))
 
@@ -76,7 +77,7 @@ def _import_apprise() -> Any:
         import apprise
     except ImportError:
         raise ConfigurationError(
-            "digests to chats need Apprise, which is not installed",
+            "messages to chats need Apprise, which is not installed",
             "Install fer-batch with the extra `notify`",
         ) from None
     logger = logging.getLogger("apprise")  # its texts are in the errors, without URLs
@@ -101,7 +102,7 @@ def _read_warnings(result: Any) -> str:
 def _make_error(name: str, answer: str) -> FerError:
     """The error for a service's answer; without an HTTP status it has not answered."""
     status = _STATUS.search(answer)
-    described = f"the digest to the chat {name!r} was not delivered: {answer or 'no answer'}"
+    described = f"the message to the chat {name!r} was not delivered: {answer or 'no answer'}"
     code = 0 if status is None else int(status[1])
     if code == 0 or code >= 500 or code in _TRY_LATER:
         return DeliveryUnavailableError(described, "It is tried again")

@@ -15,6 +15,12 @@ from datetime import date, timedelta
 from typing import Literal
 
 from fer_batch.reporting import pages, wording
+from fer_batch.reporting.differences import (
+    COMPARABLE,
+    NOT_COMPARABLE,
+    describe_differences,
+    is_comparable,
+)
 from fer_batch.reporting.loading import FacilityRows, ReportRows
 from fer_batch.reporting.pages import FacilityPage, GroupPage, ReportPage, Status
 from fer_batch.reporting.totals import Total, build_totals
@@ -114,8 +120,13 @@ def select(
             groups.append(part)
         elif members:
             groups.append(group)
-    unknown = report.unknown if is_all else ()
-    return replace(report, groups=groups, unknown=unknown), replace(rows, facilities=own)
+    part_of_report = replace(
+        report,
+        groups=groups,
+        differences=describe_differences(own),
+        unknown=report.unknown if is_all else (),
+    )
+    return part_of_report, replace(rows, facilities=own)
 
 
 def build_digest(
@@ -139,6 +150,7 @@ def build_digest(
         Section("Against the target", _list_statuses(by_status)),
         Section("What to do next", _list_actions(report)),
         Section("Since last week", _list_changes(shown)),
+        Section("Differences between facilities", _list_differences(report)),
         Section("What could not be measured", _list_missing(report)),
         Section("Open findings", list_open_findings(report)),
     ]
@@ -205,6 +217,7 @@ def _show_week(page: FacilityPage, each: FacilityRows) -> FacilityPage:
         main=main,
         verdict=pages.name_verdict(status, main),
         main_period="" if main is None else wording.name_days(main),
+        is_comparable=is_comparable(main),
         status=status,
         change=pages.find_change(replace(each, as_of=None)),
     )
@@ -269,6 +282,17 @@ def _list_changes(shown: Sequence[FacilityPage]) -> list[Entry]:
     return lines
 
 
+def _list_differences(report: ReportPage) -> list[Entry]:
+    if len(report.facilities) < 2:
+        return []
+    lines = [Entry(line) for line in report.differences.lines]
+    if report.differences.more:
+        lines.append(Entry(report.differences.more))
+    if not all(page.is_comparable for page in report.facilities):
+        lines.append(Entry(COMPARABLE))
+    return lines
+
+
 def _list_missing(report: ReportPage) -> list[Entry]:
     lines = [Entry(page.missing, page.name) for page in report.facilities if page.missing]
     lines = _shorten(lines, "in the report")
@@ -285,7 +309,8 @@ def _list_groups(report: ReportPage, every: Every) -> list[GroupTable]:
             totals = [_describe_total("newest week", group.week)]
             if every == "day":
                 totals.insert(0, _describe_total("newest days", group.day))
-        lines = [_build_line(page) for page in group.facilities[:room]]
+        is_alone = len(report.facilities) == 1
+        lines = [_build_line(page, is_alone=is_alone) for page in group.facilities[:room]]
         room -= len(lines)
         more = len(group.facilities) - len(lines)
         tables.append(GroupTable(clean(title), list(filter(None, totals)), lines, more))
@@ -303,12 +328,14 @@ def _describe_total(what: str, total: Total) -> str:
     ).strip()
 
 
-def _build_line(page: FacilityPage) -> FacilityLine:
+def _build_line(page: FacilityPage, *, is_alone: bool) -> FacilityLine:
     status, rate = page.verdict, page.missing or wording.NO_RATE
     if page.main is not None:
         if page.main["target_rate"] is not None:
             status += f" of {wording.format_percent(page.main['target_rate'])}\u00a0%"
         rate = f"{wording.format_interval(page.main)}, {page.main_period}"
+        if not page.is_comparable and not is_alone:
+            rate += f", {NOT_COMPARABLE}"
     return FacilityLine(clean(page.name), status, clean(rate), page.change.text)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import smtplib
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from email.headerregistry import Address
@@ -47,6 +47,29 @@ def build_message(
     twice, because the connection broke before its answer, can be recognized. A digest that is sent
     again on purpose (`is_resent`) has another one. Raises ConfigurationError for an invalid sender.
     """
+    key = [subscription, recipient.casefold(), capture_day.isoformat()]
+    if is_resent:
+        key.append(sent_at.isoformat())
+    text = rendering.render_text(digest, subscription)
+    message = build_text_message(sender, recipient, digest.subject, text, sent_at, key)
+    message.add_alternative(
+        rendering.render_html(digest, subscription), subtype="html", cte="quoted-printable"
+    )
+    return message
+
+
+def build_text_message(
+    sender: str,
+    recipient: str,
+    subject: str,
+    text: str,
+    sent_at: datetime,
+    key: Sequence[str],
+) -> EmailMessage:
+    """A mail of a text. `subject` is one line without control characters.
+
+    Its Message-ID follows from `key`. Raises ConfigurationError for an invalid sender.
+    """
     name, address = parseaddr(sender)
     try:
         # A display name is a header value too; Address refuses line breaks.
@@ -58,22 +81,16 @@ def build_message(
             f"FER_SMTP_FROM {sender!r} is not an address",
             "Set it to an address such as fer-batch@example.com or Reports <fer-batch@example.com>",
         )
-    key = [subscription, recipient.casefold(), capture_day.isoformat()]
-    if is_resent:
-        key.append(sent_at.isoformat())
     digits = hashlib.sha256("\n".join(key).encode()).hexdigest()[:32]
     message = EmailMessage(policy=SMTP)
     message["From"] = origin
     message["To"] = recipient
-    message["Subject"] = digest.subject
+    message["Subject"] = subject
     message["Date"] = format_datetime(sent_at)
     message["Message-ID"] = f"<{digits}@{origin.domain}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office replies
     # Quoted-printable: lines of any length, and servers without 8BITMIME.
-    message.set_content(rendering.render_text(digest, subscription), cte="quoted-printable")
-    message.add_alternative(
-        rendering.render_html(digest, subscription), subtype="html", cte="quoted-printable"
-    )
+    message.set_content(text, cte="quoted-printable")
     return message
 
 
@@ -237,4 +254,4 @@ def _make_error(what: str, code: int, answer: bytes | str) -> FerError:
         return DeliveryUnavailableError(described, "The server asks to try again later")
     if code in (530, 534, 535, 538):
         return DeliveryError(described, "Correct FER_SMTP_USER and FER_SMTP_PASSWORD")
-    return DeliveryError(described, "Correct the address in the subscription, or ask its server")
+    return DeliveryError(described, "Correct the address, or ask its server")

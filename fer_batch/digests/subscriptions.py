@@ -36,7 +36,7 @@ _ADDRESS = re.compile(r'([^\s@<>()\[\],;:\\"]{1,64})@([^\s@<>()\[\],;:\\"/]{1,25
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f]")
 
 
-def _check_address(text: str) -> str:
+def check_address(text: str) -> str:
     """An address whose domain is in ASCII, as mail servers want it."""
     match = None if _UNPRINTABLE.search(text) else _ADDRESS.fullmatch(text)
     if match is not None:
@@ -62,7 +62,7 @@ class Subscription(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: FacilityId = Field(description="The name of the TOML table")
-    to: list[Annotated[str, AfterValidator(_check_address)]] = Field(
+    to: list[Annotated[str, AfterValidator(check_address)]] = Field(
         default=[], description="Mail addresses; each gets a mail of its own"
     )
     chat: Annotated[str, AfterValidator(_check_chat)] | None = Field(

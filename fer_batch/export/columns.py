@@ -97,6 +97,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("revision", "count", "Number of this summary of the period, from 1"),
     Column("run_id", "text"),
     Column("created_at", "timestamp"),
+    Column("audit_id", "count"),
+    Column("audit_labels", "count"),
+    Column("reason", "text"),
+    Column("is_comparable", "yes or no"),
 )
 
 

@@ -42,7 +42,7 @@ SELECT
     method, is_complete, is_below_expected, images, images_scored, images_pending, not_scored,
     faces_scored, faces, sessions, sessions_effective, faces_effective, d.design_effect,
     session_rule, benchmark_weight, faces_needed, confidence, d.time_zone, model_version, revision,
-    run_id, created_at
+    run_id, created_at, audit_id, audit_labels, reason, is_comparable
 FROM fer.satisfaction_daily AS d
 JOIN fer.facility_public AS f USING (facility_id)
 WHERE facility_id = :facility_id AND capture_day BETWEEN :first_day AND :last_day
@@ -56,7 +56,7 @@ SELECT
     method, is_complete, is_below_expected, images, images_scored, images_pending, not_scored,
     faces_scored, faces, sessions, sessions_effective, faces_effective, p.design_effect,
     session_rule, benchmark_weight, faces_needed, confidence, p.time_zone, model_version, revision,
-    run_id, created_at
+    run_id, created_at, audit_id, audit_labels, reason, is_comparable
 FROM fer.satisfaction_period AS p
 JOIN fer.facility_public AS f USING (facility_id)
 WHERE facility_id = :facility_id AND last_day BETWEEN :first_day AND :last_day

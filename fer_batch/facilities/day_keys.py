@@ -78,6 +78,10 @@ class DayKeys:
         """The prefixes to list; no key begins with two of them."""
         return tuple(place.prefix for place in self._places)
 
+    def contains(self, key: str) -> bool:
+        """Whether the key is below one of the prefixes."""
+        return self._find(key) is not None
+
     def is_image(self, key: str) -> bool:
         """Whether an object is an image of the day: by its time, and by `include` and `exclude`."""
         return self.is_selected(key) and self.is_of_day(key)

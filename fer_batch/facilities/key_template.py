@@ -13,7 +13,7 @@ import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from itertools import combinations, pairwise, product
 from typing import Literal, TypeAlias
 
@@ -191,6 +191,53 @@ def find_overlaps(templates: Mapping[str, Sequence[str]]) -> Iterator[tuple[str,
             if len(pair) == 2 and pair not in found and _may_overlap(pattern, other_pattern):
                 found.add(pair)
                 yield facility_id, other_id
+
+
+def may_overlap(template: str, facility_id: str, prefix: str) -> bool:
+    """Whether keys that begin with `prefix` may be below a prefix of any day, or the reverse."""
+    return any(_may_overlap(prefix, pattern) for pattern in _list_patterns(template, facility_id))
+
+
+def compile_template(template: str, facility_id: str) -> re.Pattern[str]:
+    """The regular expression of the beginning of any day's keys.
+
+    Its groups `code0`, `code1`, … are the parts of the date, for `read_date`.
+    """
+    forms = {
+        **{code: f"[0-9]{{{width}}}" for code, width in _WIDTHS.items()},
+        **{code: f"[0-9]{{1,{width}}}" for code, width in _UNPADDED.items()},
+        "%b": "|".join(spell(m[:3]) for m in _MONTHS for spell in (str, str.lower, str.upper)),
+        "%B": "|".join(spell(m) for m in _MONTHS for spell in (str, str.lower, str.upper)),
+    }
+    texts = []
+    for number, (kind, text) in enumerate(_parse(template)):
+        if kind == "code":
+            texts.append(f"(?P<code{number}>{forms[text]})")
+        elif kind == "camera":
+            texts.append("[^/]+")
+        else:
+            texts.append(re.escape(facility_id if kind == "id" else text))
+    return re.compile("".join(texts))
+
+
+def read_date(template: str, match: re.Match[str]) -> date | None:
+    """The date in a match of the template's regular expression; None if there is no such date."""
+    read = {
+        text: match[f"code{number}"]
+        for number, (kind, text) in enumerate(_parse(template))
+        if kind == "code"
+    }
+    named = (read.get("%b") or read.get("%B") or "")[:3].title()
+    month = [m[:3] for m in _MONTHS].index(named) + 1 if named else read.get("%m", read.get("%-m"))
+    day, of_year = read.get("%d", read.get("%-d")), read.get("%j", read.get("%-j"))
+    try:
+        # Two digits are of this century, as in expand_template: years from 2000 on.
+        year = int(read["%Y"]) if "%Y" in read else 2000 + int(read["%y"])
+        if month is not None and day is not None:
+            return date(year, int(month), int(day))
+        return date(year, 1, 1) + timedelta(days=int(of_year or 0) - 1)
+    except (KeyError, ValueError, OverflowError):
+        return None
 
 
 def _list_patterns(template: str, facility_id: str) -> list[str]:

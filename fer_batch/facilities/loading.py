@@ -10,16 +10,18 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from fer_batch.errors import ConfigurationError, FormerTargetError
+from fer_batch.errors import ConfigurationError, FormerTargetError, PermanentError
 from fer_batch.facilities.key_template import find_overlaps
 from fer_batch.facilities.registry import Facility, Permission
 from fer_batch.facilities.registry_file import read_document
+from fer_batch.records import Batch
 from fer_batch.settings import Settings
 
 HINT = "docs/registry.md describes every field"
@@ -34,12 +36,14 @@ class InvalidFacility:
 
     `problems` has a text for each fault, with the field and what is allowed.
     `time_zone` is as written, None if it is not a text. `has_former_target`: it has `target_share`.
+    `stand_in` is a facility with the same bucket and keys; None if the entry does not tell them.
     """
 
     facility_id: str
     problems: tuple[str, ...]
     time_zone: str | None = None
     has_former_target: bool = False
+    stand_in: Facility | None = None
 
     @property
     def reason(self) -> str:
@@ -86,6 +90,30 @@ class Registry:
             selected.check()
         return selected
 
+    def get_permitted(self, batch: Batch, strict_from: date) -> Facility:
+        """The facility of a batch whose images may be read at this moment.
+
+        `strict_from` is that of `Facility.get_denial_reason`. Raises PermanentError if the entry is
+        missing or invalid, or the images may not be read.
+        """
+        if invalid := self.invalid.get(batch.facility_id):
+            raise PermanentError(
+                f"the entry of {batch.facility_id} in the registry is invalid: {invalid.reason}",
+                "Nothing of it is read until the entry is corrected",
+            )
+        facility = self.facilities.get(batch.facility_id)
+        if facility is None:
+            raise PermanentError(
+                f"{batch.facility_id} is not in the facility registry any more",
+                "Nothing of it is read; put it back, or start a new run",
+            )
+        denial_reason = facility.get_denial_reason(
+            batch.capture_day, datetime.now(UTC), strict_from
+        )
+        if denial_reason:
+            raise PermanentError(f"{batch.facility_id} may not be read: {denial_reason}")
+        return facility
+
     def check(self) -> None:
         """Raise ConfigurationError with every problem if a facility is invalid.
 
@@ -129,8 +157,11 @@ def load_registry(path: Path, settings: Settings | None = None) -> Registry:
         else:
             problems.setdefault(facility_id, []).extend(facility)
     # An invalid facility takes part: nothing of it may be read in the name of another one either.
-    stand_ins = (_build_stand_in(i, tables[i]) for i in problems if i in tables)
-    located = [*facilities.values(), *(facility for facility in stand_ins if facility is not None)]
+    stand_ins = {i: _build_stand_in(i, tables[i]) for i in problems if i in tables}
+    located = [
+        *facilities.values(),
+        *(facility for facility in stand_ins.values() if facility is not None),
+    ]
     for first, second in _find_overlaps(located, settings):
         for facility_id, other in ((first, second), (second, first)):
             problems.setdefault(facility_id, []).append(
@@ -140,7 +171,10 @@ def load_registry(path: Path, settings: Settings | None = None) -> Registry:
     return Registry(
         path,
         {i: facility for i, facility in facilities.items() if i not in problems},
-        {i: _describe_invalid(i, tables.get(i), texts) for i, texts in problems.items()},
+        {
+            i: _describe_invalid(i, tables.get(i), texts, facilities.get(i) or stand_ins.get(i))
+            for i, texts in problems.items()
+        },
     )
 
 
@@ -185,13 +219,16 @@ def _build_stand_in(facility_id: str, table: Any) -> Facility | None:
     return stand_in if isinstance(stand_in, Facility) else None
 
 
-def _describe_invalid(facility_id: str, table: Any, problems: Sequence[str]) -> InvalidFacility:
+def _describe_invalid(
+    facility_id: str, table: Any, problems: Sequence[str], stand_in: Facility | None
+) -> InvalidFacility:
     time_zone = table.get("time_zone") if isinstance(table, dict) else None
     return InvalidFacility(
         facility_id,
         tuple(problems),
         time_zone if isinstance(time_zone, str) else None,
         isinstance(table, dict) and "target_share" in table,
+        stand_in,
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import difflib
 import re
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -28,8 +28,10 @@ from pydantic import (
     model_validator,
 )
 
+from fer_batch.facilities import audience as audiences
 from fer_batch.facilities import key_template as keys
 from fer_batch.facilities import name_template as names
+from fer_batch.facilities.audience import Audience
 from fer_batch.facilities.day_keys import DayKeys, KeyLayout
 from fer_batch.facilities.name_template import Clock, NameParser
 
@@ -79,7 +81,7 @@ def _sort_weekdays(days: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(day for day in WEEKDAYS if day in days)
 
 
-def _to_templates(value: Any) -> Any:
+def _to_tuple(value: Any) -> Any:
     return (value,) if isinstance(value, str) else value
 
 
@@ -95,7 +97,7 @@ Line = Annotated[
     AfterValidator(_check_printable),
 ]
 Patterns = Annotated[
-    tuple[Line, ...], Strict(False), BeforeValidator(_to_templates), Field(max_length=100)
+    tuple[Line, ...], Strict(False), BeforeValidator(_to_tuple), Field(max_length=100)
 ]
 FacilityId = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -106,7 +108,7 @@ class _Table(BaseModel):
 
 
 class Permission(_Table):
-    """Why a facility's images may be processed, who decided it, and until when."""
+    """Why a facility's images may be processed, who decided it, and on which days."""
 
     purpose: Line = Field(description="The purpose of processing the images, in a sentence")
     lawful_basis: Line = Field(
@@ -115,6 +117,16 @@ class Permission(_Table):
     approved_by: Line = Field(description="The person or office that approved it")
     valid_until: date = Field(
         description="The last day on which images may be read, and the last capture day"
+    )
+    notice_day: date | None = Field(
+        default=None,
+        description="The day since which a notice at the entrance informs people, before a camera "
+        "records them. No earlier capture day is read",
+    )
+    assessment_day: date | None = Field(
+        default=None,
+        description="The day of the impact assessment, of the first one if it was revised. No "
+        "earlier capture day is read",
     )
 
 
@@ -131,6 +143,21 @@ class Facility(_Table):
     time_zone: Annotated[str, AfterValidator(_check_time_zone)] = Field(
         description="IANA time zone, such as `Europe/Berlin`; determines when a capture day is over"
     )
+    audience: Annotated[
+        tuple[Audience, ...],
+        Strict(False),
+        BeforeValidator(_to_tuple),
+        AfterValidator(audiences.sort_audience),
+    ] = Field(
+        default=(),
+        description="Whom the cameras record, one or a list of: "
+        f"{', '.join(f'`{each}`' for each in get_args(Audience))}; see below",
+    )
+    jurisdiction: Annotated[str, AfterValidator(audiences.check_jurisdiction)] | None = Field(
+        default=None,
+        description="The country whose law applies, as an ISO 3166-1 code such as `DE`, or `EU`; "
+        "see below",
+    )
     image_kind: Literal["crops", "frames"] = Field(
         description="`crops` are images of single faces, `frames` are camera images in which faces "
         "are detected"
@@ -138,7 +165,7 @@ class Facility(_Table):
     key_template: Annotated[
         tuple[str, ...],
         Strict(False),
-        BeforeValidator(_to_templates),
+        BeforeValidator(_to_tuple),
         AfterValidator(keys.check_templates),
     ] = Field(
         default=(keys.DEFAULT_TEMPLATE,),
@@ -313,9 +340,46 @@ class Facility(_Table):
             return f"permission ended on {self.permission.valid_until.isoformat()}"
         return None
 
-    def get_denial_reason(self, capture_day: date, now_utc: datetime) -> str | None:
+    def list_missing_fields(self) -> list[str]:
+        """What the entry lacks of what it must record about the people in the images."""
+        found = [name for name in ("audience", "jurisdiction") if not getattr(self, name)]
+        if self.permission is not None:
+            dates = ("notice_day", "assessment_day")
+            found += [f"permission.{d}" for d in dates if getattr(self.permission, d) is None]
+        return found
+
+    def describe_gap(self, strict_from: date) -> str:
+        """What the entry lacks, and from when on nothing is read without it; empty: nothing."""
+        missing = ", ".join(self.list_missing_fields())
+        when = f"required from {strict_from.isoformat()} on"
+        return f"the registry lacks {missing}, {when}" if missing else ""
+
+    def get_denial_reason(
+        self, capture_day: date, now_utc: datetime, strict_from: date
+    ) -> str | None:
         """Why images of this capture day may not be read now, or None if they may.
 
-        The permission must be valid on the capture day and on the day of reading.
+        The permission must be valid on the capture day and on the day of reading. The notice and
+        the impact assessment must not be later than the capture day. From `strict_from` on, the
+        setting `strict_registry_from`, nothing of `list_missing_fields` may be missing.
         """
-        return self.find_permission_problem(max(capture_day, self.compute_local_day(now_utc)))
+        last_day = max(capture_day, self.compute_local_day(now_utc))
+        return (
+            audiences.find_prohibition(self.audience, self.jurisdiction)
+            or self.find_permission_problem(last_day)
+            or self._find_late_date(capture_day)
+            or (self.describe_gap(strict_from) if last_day >= strict_from else "")
+            or None
+        )
+
+    def _find_late_date(self, capture_day: date) -> str | None:
+        if self.permission is None:
+            return None
+        dates = {
+            "the notice at the entrance": self.permission.notice_day,
+            "the impact assessment": self.permission.assessment_day,
+        }
+        for what, since in dates.items():
+            if since is not None and capture_day < since:
+                return f"{what} is dated {since.isoformat()}, after the capture day"
+        return None

@@ -31,8 +31,9 @@ class StoredFinding:
     """A finding with its history.
 
     `first_day` and `last_day` are the first and the last capture day that showed the problem,
-    `days` how many days show it by their newest check. `details` are those of the newest day; they
-    may name the key of an image, or be empty. `closed_by` is None if a run closed it.
+    `days` how many days show it by their newest check. `details` are those of the newest day, or
+    empty; their second line, if any, may name the key of an image. `closed_by` is None if a run
+    closed it.
     """
 
     finding_id: int
@@ -89,6 +90,22 @@ def list_findings(
     for row in connection.execute(_STATEMENTS["list_findings"], params).mappings():
         values = dict(row)
         found.append(StoredFinding(check=values.pop("check_name"), **values))
+    return found
+
+
+def list_new_findings(
+    connection: sa.Connection, facility_ids: Collection[str], run_id: str
+) -> list[dict[str, Any]]:
+    """The findings of these facilities that were opened since the run began and are still open.
+
+    Each has `facility_id`, `check`, `subject`, `severity`, `meaning`, `first_day` and `last_day`,
+    and no details, which may name images. Errors come first.
+    """
+    params = {"facility_ids": sorted(facility_ids), "run_id": run_id}
+    found = []
+    for row in connection.execute(_STATEMENTS["list_new_findings"], params).mappings():
+        values = dict(row)
+        found.append({"check": values.pop("check_name"), **values})
     return found
 
 

@@ -26,6 +26,17 @@ WHERE (CAST(:facility_ids AS text[]) IS NULL OR f.facility_id = ANY(:facility_id
     AND (CAST(:until AS date) IS NULL OR f.first_day <= :until)
 ORDER BY f.state = 'closed', f.facility_id, f.severity, f.first_day, f.finding_id;
 
+-- name: list_new_findings
+-- The open findings of some facilities that were opened since a run began; none of a run that is not
+-- recorded.
+SELECT f.facility_id, f.check_name, f.subject, f.severity, f.meaning, f.first_day, f.last_day
+FROM fer.finding AS f
+JOIN fer.run AS r ON r.run_id = :run_id
+WHERE f.facility_id = ANY(CAST(:facility_ids AS text[]))
+    AND f.state = 'open'
+    AND f.opened_at >= r.began_at
+ORDER BY f.severity, f.facility_id, f.check_name, f.subject;
+
 -- name: list_unknown_facilities
 -- The ids that neither the registry nor a finding ever had.
 SELECT asked.facility_id

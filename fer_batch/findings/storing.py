@@ -58,15 +58,23 @@ def store_findings(
 def _merge_findings(
     findings: Iterable[Mapping[str, Any]],
 ) -> dict[tuple[Problem, date], dict[str, Any]]:
-    """The findings by problem and day; the details of several about the same are joined."""
+    """The findings by problem and day; the details of several about the same are joined.
+
+    The first line of `details` is for everybody. The second one, if any, has the examples.
+    """
     merged: dict[tuple[Problem, date], dict[str, Any]] = {}
+    lines: dict[tuple[Problem, date], tuple[dict[str, None], dict[str, None]]] = {}
     for each in findings:
-        problem = Problem(each["facility_id"], each["check"], each["subject"])
-        details = each["finding"] or ""
-        row = {name: each[name] for name in ("severity", "meaning", "closing_rule")}
-        known = merged.setdefault((problem, each["capture_day"]), row | {"details": details})
-        if details not in known["details"]:
-            known["details"] = "; ".join(filter(None, (known["details"], details)))
+        at = Problem(each["facility_id"], each["check"], each["subject"]), each["capture_day"]
+        merged.setdefault(
+            at, {name: each[name] for name in ("severity", "meaning", "closing_rule")}
+        )
+        texts = (each["finding"] or "", each.get("example") or "")
+        for known, text in zip(lines.setdefault(at, ({}, {})), texts, strict=True):
+            known.update({" ".join(text.splitlines()): None} if text else {})
+    for at, (findings_of, examples) in lines.items():
+        example = f"\n{'; '.join(examples)}" if examples else ""
+        merged[at]["details"] = "; ".join(findings_of) + example
     return merged
 
 

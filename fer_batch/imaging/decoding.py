@@ -15,7 +15,6 @@ end marker is complete.
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -222,13 +221,11 @@ _ORIENTATIONS: dict[int, Callable[[Pixels], Pixels]] = {
 def silence_decoders() -> Iterator[None]:
     """Discard what C libraries print to stderr; Python's own `sys.stderr` still works.
 
-    Core dumps are disabled for the rest of the process, so that a crash leaves no pixels on disk.
     libjpeg and libpng print a line about each damaged image, without its name, and OpenCV cannot
     turn that off. File descriptor 2 is redirected for the whole process, so use this at the outer
     edge: around a whole scoring process, before logging is configured, or around a command's
     decoding.
     """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     python_stderr = sys.stderr
     saved_stderr = os.dup(2)
     devnull = os.open(os.devnull, os.O_WRONLY)

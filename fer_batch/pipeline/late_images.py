@@ -87,7 +87,7 @@ def _look_at(
     found = 0
     with BucketReader(settings, facility) as reader:
         for day, last_listing in sorted(listed_at.items()):
-            if facility.get_denial_reason(day, now_utc):
+            if facility.get_denial_reason(day, now_utc, settings.strict_registry_from):
                 continue
             # Whether they are known is decided by their keys: clocks may differ.
             recent = [

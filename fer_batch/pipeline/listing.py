@@ -131,7 +131,10 @@ class _ListingAttempt:
 
     def _list_batch(self, facility: Facility, batch: Batch, transient_failure: str) -> BatchListing:
         """List one batch; `transient_failure` is that of an earlier day of the facility, if any."""
-        if denial_reason := facility.get_denial_reason(batch.capture_day, self.now_utc):
+        denial_reason = facility.get_denial_reason(
+            batch.capture_day, self.now_utc, self.settings.strict_registry_from
+        )
+        if denial_reason:
             return BatchListing(batch, "no_permission", denial_reason)
         if transient_failure:
             return BatchListing(batch, "failed", transient_failure, is_retryable=True)
@@ -182,10 +185,12 @@ class _ListingAttempt:
             raise _NotReadyError(f"there is no {marker} yet")
         for listed in day.list():
             if "\0" in listed.key:
+                # The reason of a failed listing reaches managers, so only the log has the key.
+                log.error("key with a null character", key=listed.key)
                 raise StorageError(
-                    f"{reader.location} holds the key {listed.key!r}, "
-                    "which PostgreSQL cannot store",
-                    "Rename that object",
+                    f"{reader.location} holds a key with a null character, which PostgreSQL cannot "
+                    "store",
+                    "Rename that object; the log names its key",
                 )
             totals.bytes += listed.size_bytes
             if changed_at := listed.last_modified_utc:

@@ -302,12 +302,18 @@ class Run:
                         newest["model_version"],
                         self.facilities,
                         self.selection.run_id,
+                        is_asked=True,
                     )
-        self._summarize_periods(batches)
+        self._summarize_periods(batches, asked=(first_day, self.selection.capture_day))
         return summaries
 
-    def _summarize_periods(self, batches: Sequence[Batch]) -> None:
-        """Write the summaries of the weeks and four weeks of the batches, and all changes."""
+    def _summarize_periods(
+        self, batches: Sequence[Batch], asked: tuple[date, date] | None = None
+    ) -> None:
+        """Write the summaries of the weeks and four weeks of the batches, and all changes.
+
+        `asked` is that of `periods.write_period_summaries`.
+        """
         from fer_batch.database import connections
         from fer_batch.satisfaction import comparisons, periods
 
@@ -316,23 +322,29 @@ class Run:
             chunk = set(ids[begin : begin + SUMMARY_BATCH])
             of_chunk = [batch for batch in batches if batch.facility_id in chunk]
             with connections.transaction(self.engine) as connection:
-                for write in (periods.write_period_summaries, comparisons.write_changes):
-                    write(connection, of_chunk, self.facilities, self.selection.run_id)
+                run_id = self.selection.run_id
+                periods.write_period_summaries(
+                    connection, of_chunk, self.facilities, run_id, asked=asked
+                )
+                comparisons.write_changes(connection, of_chunk, self.facilities, run_id)
 
     def _is_permitted(self, batch: Batch) -> bool:
-        """Whether images may be read: not if the permission ended after they were listed."""
+        """Whether images may be read: the registry may have changed since they were listed."""
         return not self.facilities[batch.facility_id].get_denial_reason(
-            batch.capture_day, datetime.now(UTC)
+            batch.capture_day, datetime.now(UTC), self.settings.strict_registry_from
         )
 
     def check_data(self) -> list[dict[str, Any]]:
-        """The findings about invalid facilities and of the data checks, one dictionary each."""
+        """The findings about the registry and of the data checks, one dictionary each."""
         from fer_batch.pipeline import checks
 
         of_registry = [
             checks.make_invalid_finding(invalid, self.selection.capture_day)
             for invalid in self.invalid_facilities.values()
         ]
+        of_registry += checks.find_in_registry(
+            self.facilities, self.batches, datetime.now(UTC), self.settings.strict_registry_from
+        )
         return of_registry + checks.check_data(
             self.engine, self.batches, self.model_version, self.selection.run_id, self.settings
         )
@@ -357,6 +369,15 @@ class Run:
         )
         failpoint("report.after")
         return path
+
+    def list_new_findings(self) -> list[dict[str, Any]]:
+        """The findings of the facilities of the run that were opened since it began, no details."""
+        from fer_batch.database import connections
+        from fer_batch.findings import history
+
+        ids = [*self.facilities, *self.invalid_facilities]
+        with connections.transaction(self.engine) as connection:
+            return history.list_new_findings(connection, ids, self.selection.run_id)
 
     def export(self) -> list[dict[str, Any]]:
         """Export the published figures of all facilities to the places of the settings.

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,13 +28,11 @@ from fer_batch.concurrency import group_chunks, map_in_order
 from fer_batch.database import connections, ledger, results
 from fer_batch.errors import (
     FerError,
-    PermanentError,
     RetryableError,
     StorageUnavailableError,
     explain_exception,
 )
 from fer_batch.facilities.loading import Registry, load_registry
-from fer_batch.facilities.registry import Facility
 from fer_batch.imaging.faces import ExtractedFaces, ImageKind
 from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.log import get_logger
@@ -149,7 +147,9 @@ class ShardScorer:
         return result
 
     def _score_range(self, key_range: KeyRange, progress: Progress) -> None:
-        facility = self._get_permitted_facility(key_range.batch)
+        facility = self._registry.get_permitted(
+            key_range.batch, self._settings.strict_registry_from
+        )
         with BucketReader(self._settings, facility) as reader:
             extracted = map_in_order(
                 self._threads,
@@ -181,22 +181,6 @@ class ShardScorer:
                 f"{reader.location}",
                 "The others are written; a retry fetches these alone",
             )
-
-    def _get_permitted_facility(self, batch: Batch) -> Facility:
-        if invalid := self._registry.invalid.get(batch.facility_id):
-            raise PermanentError(
-                f"the entry of {batch.facility_id} in the registry is invalid: {invalid.reason}",
-                "Nothing of it is read until the entry is corrected",
-            )
-        facility = self._registry.facilities.get(batch.facility_id)
-        if facility is None:
-            raise PermanentError(
-                f"{batch.facility_id} is not in the facility registry any more",
-                "Nothing of it is read; put it back, or start a new run",
-            )
-        if denial_reason := facility.get_denial_reason(batch.capture_day, datetime.now(UTC)):
-            raise PermanentError(f"{batch.facility_id} may not be read: {denial_reason}")
-        return facility
 
     def _list_unfinished(self, key_range: KeyRange) -> Iterator[Image]:
         """The images of the range that have no final result yet, page by page."""

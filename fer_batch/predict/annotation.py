@@ -18,7 +18,7 @@ import numpy as np
 from fer_batch.errors import ConfigurationError
 from fer_batch.imaging.decoding import Pixels
 from fer_batch.imaging.sandbox.decoders import Decoders
-from fer_batch.predict.prediction import escape_text, is_multiple
+from fer_batch.predict.names import escape_text, is_multiple
 from fer_batch.records import Box, CalledClass, FaceScore, FetchedImage, ImageScore
 
 LONG_SIDE_PX = 800

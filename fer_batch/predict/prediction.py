@@ -1,6 +1,7 @@
 """Predictions for single images: a file, a folder, an http(s) URL, an object in S3.
 
 The same steps as in a nightly run, from bytes to probabilities, but nothing is written to tables.
+What may be read in S3 is decided in objects.py.
 An image is treated as a frame in which faces are detected, or, if requested, as a crop: the whole
 image is the face. Formatting as text and JSON is done here as well; printing is left to the
 command, marking faces in an image to annotation.py.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ from fer_batch.imaging.faces import ExtractedFaces, ImageKind
 from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.model import active_model
 from fer_batch.model.classifier import Classifier, score_faces
-from fer_batch.predict import downloads
+from fer_batch.predict import downloads, objects
+from fer_batch.predict.names import escape_text, replace_surrogates
 from fer_batch.records import (
     Batch,
     CalledClass,
@@ -37,8 +39,6 @@ from fer_batch.settings import Settings
 DOWNLOAD_TIMEOUT_S = 30.0
 CROP_LIKE_PX = 100
 """An image whose sides have at most this and in which no face is detected is treated as a crop."""
-_FETCH_BATCH = 16
-"""Objects fetched, and held in memory, at once."""
 _NO_BATCH = Batch("", date.min)
 """These images belong to no facility and no day; the key of each is its source."""
 
@@ -74,29 +74,23 @@ def read_images(
     """The images of a source: a file; the files of a folder and its subfolders, ordered by name;
     an http(s) URL; `s3://bucket/key`, or all keys under `s3://bucket/prefix/`.
 
-    Raises ConfigurationError for a source that does not exist or is not supported, and the errors
-    of S3. A single file or response that fails is a score with an outcome.
+    Raises ConfigurationError for a source that does not exist or is not supported, PermanentError
+    where a registered facility does not permit to read it (see objects.py), and the errors of S3
+    and the database. A single file or response that fails is a score with an outcome.
     """
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", source)
     if scheme is None:
         return _read_files(Path(source), ImageLimits.from_settings(settings))
     kind = scheme[1].lower()
     if kind == "s3":
-        return _read_objects(source, settings)
+        return objects.read_objects(source, settings)
     if kind in ("http", "https"):
+        objects.check_url(source, settings)
         return _download(source, settings, is_private_allowed)
     raise ConfigurationError(
         f"{kind}:// is not supported as a source of images",
         "Give a file, a folder, an http(s) URL or s3://bucket/key",
     )
-
-
-def is_multiple(source: str) -> bool:
-    """Whether a source may hold several images: a folder, or a prefix of keys."""
-    if source.lower().startswith("s3://"):
-        _, _, key = source[len("s3://") :].partition("/")
-        return not key or key.endswith("/")
-    return "://" not in source and Path(source).is_dir()
 
 
 def _make_image(source: str, size_bytes: int = 0) -> Image:
@@ -147,34 +141,6 @@ def _download(
         yield ImageScore(_make_image(url), error.outcome, error.reason)
     else:
         yield FetchedImage(_make_image(url, len(data)), data)
-
-
-def _read_objects(source: str, settings: Settings) -> Iterator[FetchedImage | ImageScore]:
-    from fer_batch.storage.reader import BucketReader  # boto3 and obstore: only where S3 is read
-
-    bucket, _, key = source[len("s3://") :].partition("/")
-    if not bucket:
-        raise ConfigurationError(f"{escape_text(source)} names no bucket", "Give s3://bucket/key")
-    is_folder = is_multiple(source)
-    with BucketReader(settings, bucket=bucket) as reader:
-        images = sorted(
-            (
-                listed.build_image(_NO_BATCH)
-                for listed in reader.list(key)
-                if (is_folder or listed.key == key) and not listed.is_folder_marker
-            ),
-            key=lambda image: image.key.encode(),
-        )
-        if not images:
-            raise ConfigurationError(
-                f"there is no object {escape_text(source)}",
-                "Check bucket and key; a prefix ends with /",
-            )
-        for start in range(0, len(images), _FETCH_BATCH):
-            fetched = reader.fetch_many(images[start : start + _FETCH_BATCH])
-            for item in sorted(fetched, key=lambda item: item.image.key.encode()):
-                name = f"s3://{bucket}/{item.image.key}"
-                yield replace(item, image=replace(item.image, key=name))
 
 
 # ---------------------------------------------------------------- predicting
@@ -260,7 +226,7 @@ def to_json(prediction: Prediction, annotated: Path | None = None) -> dict[str, 
     score = prediction.score
     means = prediction.probabilities
     return {
-        "source": _replace_surrogates(score.image.key),
+        "source": replace_surrogates(score.image.key),
         "outcome": score.outcome.value,
         "reason": score.reason,
         "taken_as": prediction.kind,
@@ -273,21 +239,8 @@ def to_json(prediction: Prediction, annotated: Path | None = None) -> dict[str, 
         "emotion": score.emotion,
         "called_class": score.called_class,
         "faces": [asdict(face) | {"emotion": face.emotion.value} for face in score.faces],
-        "annotated": annotated and _replace_surrogates(str(annotated)),
+        "annotated": annotated and replace_surrogates(str(annotated)),
     }
-
-
-def escape_text(text: str) -> str:
-    """A name as one line of printable text, whatever it contains."""
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode()
-        for c in _replace_surrogates(text)
-    )
-
-
-def _replace_surrogates(text: str) -> str:
-    """File names that are not UTF-8 contain surrogates, which cannot be encoded for output."""
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _format_probabilities(p_happy: float, p_sad: float, p_neither: float) -> str:

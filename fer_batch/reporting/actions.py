@@ -38,15 +38,20 @@ GENERAL = {
     "unreadable": "Many images cannot be read. Check the cameras and their upload",
     "upload": "Images arrive late or not completely. Check the upload",
     "permission": "The permission has ended or ends soon. Renew it, or stop the cameras",
+    "people": "People at work or in education are read. Have a lawyer confirm that this is lawful",
+    "registry": "The entry in the facility registry is not complete. Add what the finding names",
     "technical": "The data are not in order. Ask the operator of fer-batch to look at the findings",
     "not scored": "Many images were not scored. Check what the cameras see; the reasons are below",
     "retry": "Images could not be read. The next run tries again; look at the findings below",
     "below target": "The happy rate is clearly below the target. Find out what is different there",
     "fell": "The happy rate fell clearly since last week. Find out what changed",
     "unusual": "A share is unusual for the facility. Look at what its cameras see",
+    "drift": "The faces differ from those of the audit. Look at what the cameras see; if it is to "
+    "stay so, draw and label a new audit",
     "closed day": "Images were taken on a closed day. Check the closed weekdays and the time zone",
     "names": "Keys tell no capture time. Ask the operator of fer-batch to check the name template",
     "findings": "The data checks found something. Look at the findings below",
+    "label again": "The audit does not hold any more, or soon. Label again, or refresh it",
     "audit": "Audit faces of the facility: more faces alone would not settle the target",
     "faces": "Wait for more faces, or audit some: they would settle the target",
 }
@@ -65,9 +70,14 @@ _BY_CHECK = {
     "many_images_not_scored": "not scored",
     "names_without_time": "names",
     "no_permission": "permission",
+    "people_at_work_or_in_education": "people",
+    "incomplete_in_registry": "registry",
     "rate_below_target": "below target",
     "rate_fell": "fell",
     "unusual_share": "unusual",
+    "faces_differ_from_audit": "drift",
+    "audit_expires": "label again",
+    "audit_of_another_version": "label again",
     "images_on_closed_day": "closed day",
     **dict.fromkeys(
         (
@@ -170,6 +180,11 @@ def _from_findings(each: FacilityRows) -> list[Action]:
         if kind == "no images" and day is not None and not day["is_complete"]:
             kind = "findings"  # images may arrive before the day is over
         sentence = f"{GENERAL[kind]}."
+        if kind == "permission" and finding.details:
+            sentence = (
+                f"Images were not read: {finding.details}. Correct the entry in the facility "
+                "registry, or stop the cameras."
+            )
         if kind in ("frozen camera", "poster") and finding.subject:
             what = "repeats the same picture. Restart it."
             if kind == "poster":
@@ -229,7 +244,9 @@ def _from_verdict(rated: Sequence[Row], rows: ReportRows) -> list[Action]:
         return []
     longest = [row for row in rated if row["verdict"] == "inconclusive"][-1]
     labels = compute_labels_needed(longest, rows.confusions[longest["model_version"]])
-    audit = None if labels is None else f"an audit of about {labels:,} of its own faces"
+    audit = None
+    if labels is not None and labels > (longest["audit_labels"] or 0):
+        audit = f"an audit of about {labels:,} of its own faces ({wording.AUDIT_COMMAND})"
     needed = longest["faces_needed"]
     if needed is not None:
         number = f"{wording.round_up(needed):,} faces instead of {longest['faces']:,}"

@@ -14,7 +14,7 @@ SELECT DISTINCT ON (s.facility_id, s.capture_day)
     s.happy_rate, s.happy_rate_low, s.happy_rate_high, s.target_rate,
     s.sad_rate, s.sad_rate_low, s.sad_rate_high,
     s.images, s.images_pending, s.not_scored, s.faces, s.faces_needed, s.session_rule,
-    s.design_effect, s.is_complete, s.is_below_expected, s.hours,
+    s.design_effect, s.is_complete, s.is_below_expected, s.audit_id, s.audit_labels, s.hours,
     CASE WHEN s.capture_day >= CAST(:last_day AS date) - 21 THEN s.cameras END AS cameras
 FROM fer.satisfaction_summary AS s
 JOIN fer.facility USING (facility_id)
@@ -40,7 +40,8 @@ SELECT DISTINCT ON (s.facility_id, s.period)
     s.verdict, s.method, s.model_version,
     s.happy_rate, s.happy_rate_low, s.happy_rate_high, s.target_rate,
     s.sad_rate, s.sad_rate_low, s.sad_rate_high,
-    s.faces, s.faces_needed, s.session_rule, s.design_effect, s.is_complete, s.totals
+    s.faces, s.faces_needed, s.session_rule, s.design_effect, s.is_complete, s.audit_id,
+    s.audit_labels, s.totals
 FROM fer.satisfaction_summary AS s
 JOIN fer.facility USING (facility_id)
 WHERE s.period <> 'day'
@@ -52,7 +53,7 @@ ORDER BY s.facility_id, s.period DESC, s.capture_day DESC, s.revision DESC;
 -- The newest summaries of some facilities and periods, for the changes of totals of groups.
 SELECT DISTINCT ON (s.facility_id, s.period)
     s.facility_id, s.period, s.capture_day AS last_day,
-    s.method, s.model_version, s.session_rule, s.design_effect, s.faces, s.totals
+    s.method, s.model_version, s.session_rule, s.design_effect, s.faces, s.audit_id, s.totals
 FROM fer.satisfaction_summary AS s
 JOIN unnest(CAST(:facility_ids AS text[]), CAST(:periods AS text[]), CAST(:days AS date[]))
     AS asked (facility_id, period, capture_day) USING (facility_id, period, capture_day)
@@ -86,13 +87,14 @@ FROM (
     SELECT
         facility_id, capture_day, revision, created_at,
         happy_rate, happy_rate_low, happy_rate_high, verdict, target_rate, model_version,
-        images, images_pending, not_scored, faces,
+        images, images_pending, not_scored, faces, audit_id, reason,
         lag(happy_rate) OVER revisions AS happy_rate_before,
         lag(happy_rate_low) OVER revisions AS happy_rate_before_low,
         lag(happy_rate_high) OVER revisions AS happy_rate_before_high,
         lag(verdict) OVER revisions AS verdict_before,
         lag(target_rate) OVER revisions AS target_rate_before,
         lag(model_version) OVER revisions AS model_version_before,
+        lag(audit_id) OVER revisions AS audit_id_before,
         lag(images) OVER revisions AS images_before,
         lag(images_pending) OVER revisions AS images_pending_before,
         lag(not_scored) OVER revisions AS not_scored_before

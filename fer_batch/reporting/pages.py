@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from fer_batch.reporting import actions, charts, wording
 from fer_batch.reporting.actions import Action
+from fer_batch.reporting.differences import Differences, describe_differences, is_comparable
 from fer_batch.reporting.loading import DAYS, FacilityRows, ReportRows, Row, is_closed
 from fer_batch.reporting.totals import Total, build_totals
 from fer_batch.satisfaction.change import MAX_Q_VALUE
@@ -55,7 +56,10 @@ class HeatMap:
 
 @dataclass(frozen=True, slots=True)
 class FacilityPage:
-    """What the report shows of a facility. `main` is the summary whose rate is shown."""
+    """What the report shows of a facility. `main` is the summary whose rate is shown.
+
+    `is_comparable`: it may be compared with the rates of other comparable facilities.
+    """
 
     facility_id: str
     name: str
@@ -63,6 +67,7 @@ class FacilityPage:
     as_of: date | None
     main: Row | None
     main_period: str
+    is_comparable: bool
     status: Status
     verdict: str
     sentence: str
@@ -98,6 +103,7 @@ class ReportPage:
 
     capture_day: date
     groups: Sequence[GroupPage]
+    differences: Differences
     top: float
     unknown: Sequence[str]
     made_at: str
@@ -143,6 +149,7 @@ def build_report(rows: ReportRows) -> ReportPage:
             )
             for name in names
         ],
+        describe_differences(rows.facilities),
         top,
         [
             f"{row['facility_id']}: {row['meaning']}{wording.format_details(row)}"
@@ -171,6 +178,7 @@ def build_facility(each: FacilityRows, rows: ReportRows, top: float) -> Facility
         as_of=None if as_of is None else as_of["capture_day"],
         main=main,
         main_period="" if main is None else wording.name_days(main),
+        is_comparable=is_comparable(main),
         status=status,
         verdict=name_verdict(status, main),
         sentence=_describe(rated, main),
@@ -220,7 +228,13 @@ def _describe(rated: Sequence[Row], main: Row | None) -> str:
     if main is None:
         return ""
     rate = f"{wording.name_period(main)}: {wording.describe_rate(main)}"
-    return " ".join(filter(None, (rate, wording.describe_verdict(rated))))
+    audit = ""
+    if main["audit_labels"]:
+        audit = (
+            f"Corrected by {main['audit_labels']:,} labeled faces of the facility "
+            f"(method {main['method']})."
+        )
+    return " ".join(filter(None, (rate, wording.describe_verdict(rated), audit)))
 
 
 def find_change(each: FacilityRows) -> Change:

@@ -19,6 +19,7 @@ from typing import Any
 import jinja2
 
 from fer_batch.reporting import charts, store, wording
+from fer_batch.reporting.differences import COMPARABLE, NOT_COMPARABLE
 from fer_batch.reporting.loading import DAYS
 from fer_batch.reporting.pages import (
     FacilityPage,
@@ -121,6 +122,8 @@ def _render_day(
         format_day=wording.format_day,
         format_interval=wording.format_interval,
         wording=wording,
+        comparable=COMPARABLE,
+        not_comparable=NOT_COMPARABLE,
         min_faces=MIN_FACES,
         min_sessions=MIN_SESSIONS,
     )

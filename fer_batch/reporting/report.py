@@ -22,6 +22,8 @@ from fer_batch.facilities.registry import Facility
 from fer_batch.findings import storing
 from fer_batch.records import Batch
 from fer_batch.reporting import loading, pages, rendering, store, wording
+from fer_batch.reporting.differences import COMPARABLE, is_comparable
+from fer_batch.satisfaction.figures import is_published
 from fer_batch.settings import Settings
 
 
@@ -64,7 +66,7 @@ def format_cells(summary: Mapping[str, Any]) -> dict[str, str]:
     return {
         "facility": str(summary.get("facility_name") or summary["facility_id"]),
         "images": f"{summary['images']:,}",
-        "faces": f"{summary['faces']:,}",
+        "faces": f"{summary['faces']:,}" if is_published(summary["method"]) else console.NO_VALUE,
         "happy": wording.format_rate(summary, "happy_rate"),
         "target": _format_percent(summary["target_rate"]),
         "verdict": wording.name_verdict(summary),
@@ -110,6 +112,13 @@ def print_summaries(
     sys.stdout.write("\n")
     for summary, row in zip(summaries, rows, strict=True):
         console.print_text(f"{row['facility']}: {wording.describe_rate(summary)}")
+    names = [
+        row["facility"]
+        for summary, row in zip(summaries, rows, strict=True)
+        if summary["happy_rate"] is not None and not is_comparable(summary)
+    ]
+    if names and len(rows) > 1:
+        console.print_text(f"{COMPARABLE} Not comparable: {', '.join(names)}.")
 
 
 def _add_columns(

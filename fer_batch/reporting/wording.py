@@ -29,6 +29,8 @@ NOT_COVERED = (
     "that the detector finds happy faces more often than sad ones, or faces that the cameras never "
     "see. And an expression is not a feeling."
 )
+AUDIT_COMMAND = "fer-batch audit sample"
+"""The command that begins an audit."""
 _CONCLUSIVE = ("satisfied", "not satisfied")
 NOT_CLEAR, NO_RATE = "not clear", "no rate"
 _VERDICTS = {
@@ -111,15 +113,18 @@ def describe_verdict(periods: Sequence[Mapping[str, Any]]) -> str:
             side = "above" if row["verdict"] == "satisfied" else "below"
             return f"{name_period(row)} the happy rate was very likely {side} {target}."
     longest = judged[-1]
+    audit = (
+        f"{'an' if longest['audit_id'] is None else 'a larger'} audit of the facility's own faces"
+    )
     if longest["faces_needed"] is None:
         return (
-            f"Whether {target} was met is open. More faces alone would not settle it; an audit of "
-            "the facility's own faces would narrow the range."
+            f"Whether {target} was met is open. More faces alone would not settle it; {audit} "
+            f"would narrow the range ({AUDIT_COMMAND})."
         )
     return (
         f"Whether {target} was met is open. About {round_up(longest['faces_needed']):,} faces "
-        f"instead of {longest['faces']:,} would settle it at this rate, or an audit of the "
-        "facility's own faces."
+        f"instead of {longest['faces']:,} would settle it at this rate, or {audit} "
+        f"({AUDIT_COMMAND})."
     )
 
 
@@ -313,7 +318,7 @@ def describe_no_rate(
     `is_without_week`: the facility has no rate of a week either.
     """
     day = format_day(summary["capture_day"])
-    images, faces = (format_count(summary[name], name[:-1]) for name in ("images", "faces"))
+    images = format_count(summary["images"], "image")
     week = "no week has enough faces yet" if is_without_week else "single days have no rate"
     sentences: dict[Reason, str] = {
         "other method": "An earlier version of fer-batch counted this day by another method.",
@@ -321,7 +326,7 @@ def describe_no_rate(
         "no image": f"No image arrived on {day}.",
         "no face": f"No face was found in the {images} of {day}.",
         "by week": f"It publishes by week, and {week} ({day}).",
-        "too few faces or visits": f"Too few faces or visits on {day} ({faces}) to publish a rate.",
+        "too few faces or visits": f"Too few faces or visits on {day} to publish a rate.",
     }
     return sentences[find_reason(summary, publish_period)]
 
@@ -359,8 +364,11 @@ def describe_open_finding(finding: StoredFinding) -> str:
 
 
 def format_details(finding: Mapping[str, Any]) -> str:
-    """The details of a finding in parentheses, with words instead of the ids of outcomes."""
-    details: str = finding["finding"] or ""
+    """The details of a finding in parentheses, with words instead of the ids of outcomes.
+
+    Only their first line: the second one may name images.
+    """
+    details: str = (finding["finding"] or "").partition("\n")[0]
     for pattern, replacement in _OUTCOME_IDS:
         details = pattern.sub(replacement, details)
     return f" ({details})" if details else ""
@@ -395,8 +403,12 @@ def _explain_revision(revised: Mapping[str, Any]) -> str:
     added = revised["images"] - revised["images_before"]
     erased = revised["not_scored"].get("erased", 0) - revised["not_scored_before"].get("erased", 0)
     pending = revised["images_pending_before"] - revised["images_pending"]
+    if revised["reason"]:
+        return str(revised["reason"])
     if revised["model_version"] != revised["model_version_before"]:
         return "another model version"
+    if revised["audit_id"] != revised["audit_id_before"]:
+        return "another audit of the facility's own faces"
     if erased > 0:
         return f"{format_count(erased, 'image')} deleted on request"
     if added > 0:

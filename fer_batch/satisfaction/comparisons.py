@@ -1,7 +1,8 @@
 """Changes of the rates against earlier periods, in the database.
 
 A day is compared with the day before and with the same weekday a week ago; a week and four weeks
-with the period before. Only published figures of the same method and model version are compared.
+with the period before. Only published figures of the same method, model version and audit are
+compared.
 The arithmetic is left to change.py.
 """
 
@@ -17,6 +18,7 @@ from fer_batch.database import connections, tables
 from fer_batch.database.statements import load_statements
 from fer_batch.facilities.registry import Facility
 from fer_batch.records import Batch
+from fer_batch.satisfaction.audits import Audits, LocalAudit
 from fer_batch.satisfaction.change import Change, compute_change, compute_q_values
 from fer_batch.satisfaction.figures import parse_clusterings
 from fer_batch.satisfaction.intervals import Floats
@@ -51,7 +53,7 @@ def write_changes(
     batches = list(batches)
     rows: list[dict[str, Any]] = []
     groups: set[tuple[Any, ...]] = set()
-    confusions = Confusions(connection)
+    confusions, audits = Confusions(connection), Audits(connection)
     for (period, comparison), days in COMPARISONS.items():
         ends = {
             (batch.facility_id, end + timedelta(days=later))
@@ -69,8 +71,10 @@ def write_changes(
         deleted = connection.execute(_STATEMENTS["delete_changes"], params).scalars()
         groups |= {(period, day, comparison) for day in deleted}
         for pair in connection.execute(_STATEMENTS["load_pairs"], params).mappings():
-            confusion = confusions.load(pair["model_version"])
-            change = _compare(pair, facilities[pair["facility_id"]], confusion)
+            version = pair["model_version"]
+            confusion = confusions.load(version)
+            audit = audits.get(pair["facility_id"], version, pair["audit_id"])
+            change = _compare(pair, facilities[pair["facility_id"]], confusion, audit)
             if change is not None:
                 rows.append(
                     {
@@ -97,7 +101,10 @@ def _list_ends(period: str, day: date) -> list[date]:
 
 
 def _compare(
-    pair: Mapping[Any, Any], facility: Facility, confusion: Floats | None
+    pair: Mapping[Any, Any],
+    facility: Facility,
+    confusion: Floats | None,
+    audit: LocalAudit | None,
 ) -> Change | None:
     """The change of a pair of `load_pairs`; None if their faces were never clustered alike."""
     earlier, later = (parse_clusterings(pair[name]) for name in ("earlier", "later"))
@@ -108,6 +115,7 @@ def _compare(
         [earlier[rule] for rule in sorted(rules)],
         [later[rule] for rule in sorted(rules)],
         confusion,
+        None if audit is None else audit.counts,
         design_effect=facility.design_effect if pair["session_rule"] == "design effect" else None,
     )
 

@@ -2,7 +2,8 @@
 -- The totals of each period and of an earlier one, if both are published, comparable and current.
 WITH newest AS (
     SELECT DISTINCT ON (s.facility_id, s.capture_day)
-        s.facility_id, s.capture_day, s.method, s.model_version, s.session_rule, s.totals
+        s.facility_id, s.capture_day, s.method, s.model_version, s.session_rule, s.audit_id,
+        s.totals
     FROM fer.satisfaction_summary AS s
     JOIN unnest(CAST(:facility_ids AS text[]), CAST(:days AS date[]))
         AS asked (facility_id, capture_day)
@@ -12,7 +13,7 @@ WITH newest AS (
     ORDER BY s.facility_id, s.capture_day, s.revision DESC
 )
 SELECT
-    later.facility_id, later.capture_day, later.model_version, later.session_rule,
+    later.facility_id, later.capture_day, later.model_version, later.session_rule, later.audit_id,
     later.totals AS later, earlier.totals AS earlier
 FROM newest AS later
 JOIN newest AS earlier
@@ -21,6 +22,7 @@ JOIN newest AS earlier
     AND earlier.model_version = later.model_version
     AND earlier.method = later.method
     AND earlier.session_rule = later.session_rule
+    AND earlier.audit_id IS NOT DISTINCT FROM later.audit_id
 JOIN unnest(CAST(:facility_ids AS text[]), CAST(:days AS date[]))
     AS asked (facility_id, capture_day)
     ON asked.facility_id = later.facility_id AND asked.capture_day = later.capture_day

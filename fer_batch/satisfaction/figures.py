@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fer_batch.facilities.registry import Facility
+from fer_batch.satisfaction.audits import LocalAudit
 from fer_batch.satisfaction.estimator import (
     ClusterTotals,
     Estimate,
@@ -49,6 +50,8 @@ _FIGURE = (
         "method",
         "confidence",
         "faces_needed",
+        "audit_id",
+        "audit_labels",
     ),
 )
 """The columns that stay together when a published figure is kept."""
@@ -62,18 +65,22 @@ def compute_figures(
     facility: Facility,
     confusion: Floats | None,
     is_due: bool = True,
+    audit: LocalAudit | None = None,
 ) -> dict[str, Any]:
     """The columns of a summary that follow from its counts.
 
     `totals` holds the sums of the period by clustering, `gap` (sessions) and `blocks`, each as
     `ClusterTotals.to_json` writes them; without faces it is empty. `confusion` [3,3] is the
     confusion matrix in the card of the CNN, or None. `is_due` is false while more images of the
-    period may come: a figure is published once. Returns the columns of `RATES` and `PRECISION`
-    with `method`, `sessions`, `session_rule`, `target_rate`, `confidence` and `verdict`.
+    period may come: a figure is published once. `audit` is the audit that corrects the rates too.
+    Returns the columns of `RATES` and `PRECISION` with `method`, `sessions`, `session_rule`,
+    `target_rate`, `confidence`, `verdict`, `audit_id` and `audit_labels`.
     """
     clusterings = parse_clusterings(totals)
     rule = _choose_rule(clusterings, facility)
-    figures: dict[str, Any] = dict.fromkeys((*RATES, *PRECISION, "sessions", "faces_needed"))
+    figures: dict[str, Any] = dict.fromkeys(
+        (*RATES, *PRECISION, "sessions", "faces_needed", "audit_id", "audit_labels")
+    )
     is_part_of_week = period == "day" and facility.publish_period == "week"
     figures |= {
         "session_rule": rule if clusterings else None,
@@ -85,7 +92,7 @@ def compute_figures(
     }
     if not clusterings:
         return figures
-    estimated = _estimate(clusterings, rule, facility, confusion)
+    estimated = _estimate(clusterings, rule, facility, confusion, audit)
     figures["sessions"] = clusterings[rule].clusters if rule in clusterings else None
     if is_part_of_week or _is_too_small(estimated, figures["sessions"]):
         return figures
@@ -98,7 +105,10 @@ def compute_figures(
         figures |= _name_rate(f"{name}_rate", getattr(estimated, name))
     figures["neither_rate"] = round(estimated.neither_rate, _DECIMALS)
     figures["method"] = estimated.method
-    figures["verdict"] = _judge(estimated.method, figures, facility.target_rate)
+    if audit is not None and estimated.method == "local":
+        figures |= {"audit_id": audit.audit_id, "audit_labels": audit.labels}
+        figures["method"] = audit.method
+    figures["verdict"] = _judge(figures["method"], figures, facility.target_rate)
     if figures["verdict"] == "inconclusive":
         figures["faces_needed"] = _compute_faces_needed(estimated, facility.target_rate)
     return figures
@@ -109,30 +119,41 @@ def keep_published(
     summary: Mapping[str, Any],
     facility: Facility,
     confusion: Floats | None,
+    audit: LocalAudit | None = None,
 ) -> Mapping[str, Any]:
     """The summary, with the published figure of the newest one if it must stay.
 
     Two figures that differ by a few faces would reveal those faces. So a figure stays until at
     least `MIN_FACES` faces, of at least `MIN_SESSIONS` sessions if they are known, were added or
-    removed. Only the numbers of images and of scored faces follow at once, and the verdict follows
-    the target.
+    removed, or as many labels of its audit erased. Only the numbers of images and of scored faces
+    follow at once, and the verdict follows the target. If another audit corrects the rates, they
+    are computed again for the same faces.
     """
     if not is_published(newest["method"]) or newest["model_version"] != summary["model_version"]:
         return summary
     changed = sum(abs(newest[name] - summary[name]) for name in _CALLED)
-    if changed == 0 and summary["verdict"] != "pending":
+    is_same_audit = newest["audit_id"] == (None if audit is None else audit.audit_id)
+    erased = 0
+    if audit is not None and is_same_audit:
+        erased = abs(newest["audit_labels"] - audit.labels)
+    if changed == erased == 0 and summary["verdict"] != "pending":
         return summary
     is_small = changed < MIN_FACES or (
         summary["session_rule"] == newest["session_rule"] == "gap"
         and abs((summary["sessions"] or 0) - newest["sessions"]) < MIN_SESSIONS
     )
-    if not is_small and summary["verdict"] != "pending":
+    if (not is_small or erased >= MIN_FACES) and summary["verdict"] != "pending":
         return summary
     kept = {name: newest[name] for name in _FIGURE}
+    if not is_same_audit:
+        again = compute_figures(
+            newest["totals"], summary["period"], facility, confusion, audit=audit
+        )
+        return {**summary, **kept, **again}
     kept["verdict"] = _judge(newest["method"], kept, summary["target_rate"])
     if newest["target_rate"] != summary["target_rate"]:
         estimated = _estimate(
-            parse_clusterings(newest["totals"]), newest["session_rule"], facility, confusion
+            parse_clusterings(newest["totals"]), newest["session_rule"], facility, confusion, audit
         )
         kept["faces_needed"] = (
             _compute_faces_needed(estimated, summary["target_rate"])
@@ -180,11 +201,15 @@ def _estimate(
     rule: str,
     facility: Facility,
     confusion: Floats | None,
+    audit: LocalAudit | None,
 ) -> Estimate:
     # Sessions come first: they are what is counted, and the blocks are a second opinion.
     ordered = [clusterings[name] for name in ("gap", "blocks") if name in clusterings]
     design_effect = facility.design_effect if rule == "design effect" else None
-    return estimate(ordered, confusion, design_effect=design_effect)
+    # A few labels alone would be no confusion matrix.
+    is_usable = audit is not None and (confusion is not None or audit.method == "local")
+    local = audit.counts if audit is not None and is_usable else None
+    return estimate(ordered, confusion, local, design_effect=design_effect)
 
 
 def _is_too_small(estimated: Estimate, sessions: int | None) -> bool:

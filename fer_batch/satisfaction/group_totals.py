@@ -57,7 +57,8 @@ def estimate_group(
 ) -> GroupTotal:
     """The happy rate of the published ones of some summaries, one of each facility.
 
-    A summary has `method`, `model_version`, `session_rule`, `totals`, `design_effect` and `faces`.
+    A summary has `method`, `model_version`, `audit_id`, `session_rule`, `totals`, `design_effect`
+    and `faces`.
     `confusions` holds the confusion matrix in the card of each model version. Facilities with and
     without an audit of their own, or of different model versions, are not comparable. If they were
     clustered by different rules, the largest design effect counts for all.
@@ -100,7 +101,8 @@ def _explain_incomparable(used: Sequence[Mapping[str, Any]]) -> str:
         return "fewer than two facilities have a rate"
     if len({row["model_version"] for row in used}) > 1:
         return "not comparable: different model versions"
-    if {row["method"] for row in used} not in ({"benchmark"}, {"raw"}):
+    is_audited = any(row["audit_id"] is not None for row in used)
+    if is_audited or {row["method"] for row in used} not in ({"benchmark"}, {"raw"}):
         return "not comparable: some facilities have an audit of their own"
     return ""
 

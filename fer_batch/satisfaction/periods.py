@@ -18,9 +18,15 @@ from fer_batch.database import connections
 from fer_batch.database.statements import load_statements
 from fer_batch.facilities.registry import Facility
 from fer_batch.records import Batch
+from fer_batch.satisfaction.audits import Audits, LocalAudit
 from fer_batch.satisfaction.figures import add_totals, compute_figures, is_published
 from fer_batch.satisfaction.intervals import Floats
-from fer_batch.satisfaction.revisions import Confusions, write_revision
+from fer_batch.satisfaction.revisions import (
+    Confusions,
+    explain_request,
+    find_audit,
+    write_revision,
+)
 
 WEEK_DAYS = 7
 WEEKS = 4
@@ -33,13 +39,16 @@ def write_period_summaries(
     batches: Iterable[Batch],
     facilities: Mapping[str, Facility],
     run_id: str,
+    *,
+    asked: tuple[date, date] | None = None,
 ) -> list[dict[str, Any]]:
     """Write the summaries of the weeks and four weeks that contain the batches.
 
     Call it after the summaries of all the days are written. A week has a summary once its Sunday is
     over and a summary of that day or a later one exists, four weeks once each of the weeks has one.
-    Returns the newest summary of each period, whether new or unchanged, as
-    `revisions.write_summaries` does.
+    `asked` are the first and the last day that somebody has asked to estimate anew: an audit that
+    came into force later corrects the periods within them too. Returns the newest summary of each
+    period, whether new or unchanged, as `revisions.write_summaries` does.
     """
     connections.lock(connection, "period summaries")
     weeks = {(batch.facility_id, find_week_end(batch.capture_day)) for batch in batches}
@@ -49,14 +58,20 @@ def write_period_summaries(
         for facility_id, end in weeks
         for later in range(WEEKS)
     }
-    confusions = Confusions(connection)
+    confusions, audits = Confusions(connection), Audits(connection)
     summaries = []
     for period, ends in (("week", weeks), ("four weeks", four_weeks)):
         for (facility_id, end), parts in _load_parts(connection, period, ends).items():
             facility = facilities[facility_id]
-            confusion = confusions.load(parts[-1]["model_version"])
-            row = _summarize_period(facility, period, end, parts, confusion)
-            summaries.append(write_revision(connection, row, run_id, facility, confusion))
+            version = parts[-1]["model_version"]
+            confusion = confusions.load(version)
+            first_day = end - timedelta(days=_count_days(period) - 1)
+            is_asked = asked is not None and asked[0] <= first_day and end <= asked[1]
+            batch = Batch(facility_id, end)
+            audit = find_audit(connection, audits, batch, period, version, is_asked)
+            row = _summarize_period(facility, period, end, parts, confusion, audit)
+            row["reason"] = explain_request(row["audit_id"]) if is_asked else ""
+            summaries.append(write_revision(connection, row, run_id, facility, confusion, audit))
     return summaries
 
 
@@ -94,6 +109,7 @@ def _summarize_period(
     end: date,
     parts: Sequence[Mapping[str, Any]],
     confusion: Floats | None,
+    audit: LocalAudit | None,
 ) -> dict[str, Any]:
     """The columns of the summary of a week or of four weeks that consists of `parts`."""
     model_version = parts[-1]["model_version"]
@@ -125,7 +141,7 @@ def _summarize_period(
         "totals": totals,
         "is_complete": len(parts) == expected and all(part["is_complete"] for part in parts),
         "is_below_expected": any(part["is_below_expected"] for part in parts),
-        **compute_figures(totals, period, facility, confusion, is_due=not is_waiting),
+        **compute_figures(totals, period, facility, confusion, not is_waiting, audit),
     }
 
 

@@ -20,6 +20,7 @@ from fer_batch.database.statements import load_statements
 from fer_batch.facilities.registry import Facility
 from fer_batch.log import get_logger
 from fer_batch.records import Batch
+from fer_batch.satisfaction.audits import Audits, LocalAudit
 from fer_batch.satisfaction.figures import PRECISION, RATES, compute_figures, keep_published
 from fer_batch.satisfaction.intervals import Floats
 from fer_batch.testing.failpoints import failpoint
@@ -27,7 +28,7 @@ from fer_batch.testing.failpoints import failpoint
 log = get_logger(__name__)
 
 _STATEMENTS = load_statements(__file__)
-_NOT_COMPARED = {"revision", "run_id", "created_at"}
+_NOT_COMPARED = {"revision", "run_id", "created_at", "reason"}
 _UNSEEN = ("missing", "archived", "refused", "erased")
 
 
@@ -38,11 +39,15 @@ def write_summaries(
     facilities: Mapping[str, Facility],
     run_id: str,
     due_until: date | None = None,
+    *,
+    is_asked: bool = False,
 ) -> list[dict[str, Any]]:
     """Summarize the batches; returns the newest summary of each, whether new or unchanged.
 
     The rates of an incomplete day are published if it is not after `due_until`, the last day that
-    no later run looks at again; None publishes those of all days.
+    no later run looks at again; None publishes those of all days. With `is_asked`, somebody has
+    asked to estimate the days anew: also an audit that came into force later corrects them, and a
+    new revision says so in its `reason`.
 
     The dictionaries have the columns of `satisfaction_summary` and `is_new_revision`. A revision
     is written only if something other than the run and the time would change. It does not replace
@@ -52,25 +57,24 @@ def write_summaries(
     """
     connections.prefer_hash_joins(connection)
     results.check_registered(connection, model_version)
-    confusion = Confusions(connection).load(model_version)
-    rows = [
-        row
+    confusion, audits = Confusions(connection).load(model_version), Audits(connection)
+    summarized = [
+        _summarize_batch(
+            connection,
+            batch,
+            model_version,
+            facilities[batch.facility_id],
+            confusion,
+            audits,
+            is_due=due_until is None or batch.capture_day <= due_until,
+            is_asked=is_asked,
+        )
         # Sorted, so that concurrent runs take the locks in the same order and cannot deadlock.
         for batch in sorted(batches, key=lambda b: (b.capture_day, b.facility_id))
-        if (
-            row := _summarize_batch(
-                connection,
-                batch,
-                model_version,
-                facilities[batch.facility_id],
-                confusion,
-                is_due=due_until is None or batch.capture_day <= due_until,
-            )
-        )
     ]
     summaries = [
-        write_revision(connection, row, run_id, facilities[row["facility_id"]], confusion)
-        for row in rows
+        write_revision(connection, row, run_id, facilities[row["facility_id"]], confusion, audit)
+        for row, audit in filter(None, summarized)
     ]
     new = sum(summary["is_new_revision"] for summary in summaries)
     log.info("summarized", summaries=len(summaries), new_revisions=new)
@@ -101,22 +105,49 @@ class Confusions:
         return self._loaded[model_version]
 
 
+def find_audit(
+    connection: sa.Connection,
+    audits: Audits,
+    batch: Batch,
+    period: str,
+    model_version: str,
+    is_asked: bool,
+) -> LocalAudit | None:
+    """The audit that corrects the period that ends on the batch's day; None without one."""
+    newest = find_newest(connection, batch, period)
+    return audits.find(
+        batch.facility_id,
+        model_version,
+        batch.capture_day,
+        used_id=None if newest is None else newest["audit_id"],
+        is_asked=is_asked,
+    )
+
+
+def explain_request(audit_id: int | None) -> str:
+    """The reason of a revision that somebody has asked for, with the audit that corrects it."""
+    return f"estimated anew {'without an audit' if audit_id is None else f'with audit {audit_id}'}"
+
+
 def _summarize_batch(
     connection: sa.Connection,
     batch: Batch,
     model_version: str,
     facility: Facility,
     confusion: Floats | None,
+    audits: Audits,
     *,
     is_due: bool,
-) -> dict[str, Any] | None:
-    """The columns of a batch's summary; None if the batch has no summary."""
+    is_asked: bool,
+) -> tuple[dict[str, Any], LocalAudit | None] | None:
+    """The columns of a batch's summary and its audit; None if the batch has no summary."""
     connections.lock(connection, f"summary:{batch.facility_id}:{batch.capture_day}")
     params = asdict(batch) | {"model_version": model_version, "time_zone": facility.time_zone}
     counts = connection.execute(_STATEMENTS["count_batch"], params).mappings().one_or_none()
     if counts is None:
         return None
     row = dict(counts)
+    audit = find_audit(connection, audits, batch, "day", model_version, is_asked)
     listed_at, is_unlisted = row.pop("listed_at"), row.pop("is_unlisted")
     is_doubtful = row.pop("is_largely_unread") or is_unlisted
     was_over = listed_at is not None and listed_at >= facility.compute_day_end_utc(
@@ -124,11 +155,12 @@ def _summarize_batch(
     )
     is_complete = was_over and row["images_pending"] == 0 and not is_doubtful
     figures = compute_figures(
-        row["totals"], "day", facility, confusion, is_due=is_due or is_complete
+        row["totals"], "day", facility, confusion, is_due=is_due or is_complete, audit=audit
     )
-    return {
+    summary = {
         **row,
         **figures,
+        "reason": explain_request(figures["audit_id"]) if is_asked else "",
         "faces_scored": row["faces"],
         "period": "day",
         "first_day": batch.capture_day,
@@ -139,6 +171,7 @@ def _summarize_batch(
         and not facility.is_closed(batch.capture_day)
         and row["images"] < facility.expected_images_min,
     }
+    return summary, audit
 
 
 def write_revision(
@@ -147,16 +180,17 @@ def write_revision(
     run_id: str,
     facility: Facility,
     confusion: Floats | None,
+    audit: LocalAudit | None = None,
 ) -> dict[str, Any]:
     """Insert the summary as the next revision unless the newest one is equal or must stay.
 
-    `facility` and `confusion` are those that the summary was computed with.
+    `facility`, `confusion` and `audit` are those that the summary was computed with.
     """
     newest = find_newest(
         connection, Batch(summary["facility_id"], summary["capture_day"]), summary["period"]
     )
     if newest is not None:
-        summary = keep_published(newest, summary, facility, confusion)
+        summary = keep_published(newest, summary, facility, confusion, audit)
     if newest is not None and all(
         newest[name] == summary.get(name) for name in newest if name not in _NOT_COMPARED
     ):

@@ -197,7 +197,8 @@ SELECT
     daily.images_pending, daily.not_scored, daily.faces_scored, daily.faces, daily.sessions,
     daily.sessions_effective, daily.faces_effective, daily.design_effect, daily.session_rule,
     daily.benchmark_weight, daily.faces_needed, daily.confidence, daily.time_zone,
-    daily.model_version, daily.revision, daily.run_id, daily.created_at,
+    daily.model_version, daily.revision, daily.run_id, daily.created_at, daily.audit_id,
+    daily.audit_labels, daily.reason,
     facility.publish_period,
     daily.images = 0
     AND to_char(daily.capture_day, 'dy') = ANY(facility.closed_weekdays) AS is_closed

@@ -23,6 +23,7 @@ from fer_batch.facilities.registry import Facility
 from fer_batch.log import get_logger
 from fer_batch.records import FetchedImage, Image, ImageScore, Outcome
 from fer_batch.settings import Settings
+from fer_batch.storage.bucket_rules import keeps_old_versions
 from fer_batch.storage.client import Clients
 from fer_batch.storage.fetching import FetchFailure, FetchFailures, ImageFetcher
 from fer_batch.storage.listing_pages import (
@@ -78,7 +79,7 @@ class BucketReader:
         self._settings = settings
         self._clients = Clients(settings, self.location)
         self._fetcher = ImageFetcher(
-            self._clients, self.location, settings.max_image_bytes, self._find
+            self._clients, self.location, settings.max_image_bytes, self.find
         )
         self._asks_restore_status = False
 
@@ -103,6 +104,10 @@ class BucketReader:
             self._clients.boto.list_objects_v2(
                 Bucket=self.location.bucket, Prefix=prefix, MaxKeys=1
             )
+
+    def keeps_old_versions(self, prefix: str) -> bool:
+        """Whether deleted objects below a prefix are kept for good; False if S3 does not tell."""
+        return keeps_old_versions(self._clients.boto, self.location.bucket, prefix)
 
     def exists(self, key: str) -> bool:
         """Whether the object exists. Raises StorageError or StorageUnavailableError."""
@@ -204,7 +209,7 @@ class BucketReader:
                     self._asks_restore_status = True
             return page
 
-    def _find(self, key: str) -> ListedObject | None:
+    def find(self, key: str) -> ListedObject | None:
         """The object with this key, as it is listed; None if it is not.
 
         Raises StorageError or StorageUnavailableError.
@@ -227,9 +232,12 @@ class BucketReader:
             raise self._make_truncated_error(prefix, f"an object has no {missing}") from None
         for listed in objects:
             if not listed.key.startswith(prefix):
+                # The reason of a failed listing reaches managers, so only the log has the key.
+                log.error("key without the prefix", key=listed.key, prefix=prefix)
                 raise StorageError(
-                    f"{self.location} lists {listed.key!r} for the prefix {prefix!r}",
-                    "The server changes keys; choose a key_template that it keeps unchanged",
+                    f"{self.location} lists another key for the prefix {prefix!r}",
+                    "The server changes keys; choose a key_template that it keeps unchanged. The "
+                    "log names the key",
                 )
         return objects
 
@@ -267,8 +275,10 @@ class BucketReader:
         try:
             return unquote_plus(key, errors="strict")
         except UnicodeDecodeError:
+            log.error("key that is not UTF-8", key=key)
             raise StorageError(
-                f"{self.location} holds a key that is not UTF-8: {key}", "Rename that object"
+                f"{self.location} holds a key that is not UTF-8",
+                "Rename that object; the log names its key",
             ) from None
 
     # ------------------------------------------------------------ fetching

@@ -48,11 +48,11 @@ SELECT
     place.facility_id,
     place.capture_day,
     place.camera AS subject,
-    format('%s: near (%s, %s) in up to %s of %s frames',
+    format('%s: near (%s, %s) in most of its %s frames',
         coalesce('camera ' || place.camera, 'unknown camera'),
         (array_agg(place.box_x ORDER BY place.frames DESC))[1],
         (array_agg(place.box_y ORDER BY place.frames DESC))[1],
-        max(place.frames), max(camera.frames)) AS finding
+        max(camera.frames)) AS finding
 FROM place
 JOIN camera
     ON camera.facility_id = place.facility_id

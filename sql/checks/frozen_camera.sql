@@ -4,8 +4,9 @@ SELECT
     facility_id,
     capture_day,
     camera AS subject,
-    format('%s: one picture %s times, first %s',
-        coalesce('camera ' || camera, 'unknown camera'), images, first_key) AS finding
+    format('%s: one picture %s times',
+        coalesce('camera ' || camera, 'unknown camera'), images) AS finding,
+    'first ' || first_key AS example
 FROM (
     SELECT
         i.facility_id, i.capture_day, i.camera,

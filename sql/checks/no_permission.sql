@@ -1,4 +1,4 @@
--- warning: a facility was skipped because it has no valid permission
+-- warning: a facility was skipped because its images may not be read
 -- closed by: later day
 SELECT facility_id, capture_day, reason AS finding
 FROM fer.batch

@@ -4,8 +4,8 @@ SELECT
     facility_id,
     capture_day,
     outcome AS subject,
-    format('%s of %s images are %s%s: %s', images, all_images, outcome,
-        ' (' || nullif(reason, '') || ')', cause) AS finding
+    format('%s of %s images are %s: %s', images, all_images, outcome, cause) AS finding,
+    reason AS example
 FROM (
     SELECT
         facility_id,

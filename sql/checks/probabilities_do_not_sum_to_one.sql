@@ -1,6 +1,6 @@
 -- error: the three probabilities of a face do not sum to 1
 -- closed by: same day
-SELECT facility_id, capture_day, format('%s faces', count(*)) AS finding
+SELECT facility_id, capture_day, format('%s images', count(DISTINCT image_key)) AS finding
 FROM fer.face_result
 WHERE facility_id = ANY(:facility_ids)
     AND capture_day = ANY(:capture_days)

@@ -1,8 +1,8 @@
 -- error: there are results of images that were never listed, or faces without a result
 -- closed by: same day
-SELECT facility_id, capture_day, format('%s results, %s faces', sum(results), sum(faces)) AS finding
+SELECT facility_id, capture_day, format('%s images', count(DISTINCT image_key)) AS finding
 FROM (
-    SELECT r.facility_id, r.capture_day, 1 AS results, 0 AS faces
+    SELECT r.facility_id, r.capture_day, r.image_key
     FROM fer.image_result AS r
     WHERE r.facility_id = ANY(:facility_ids)
         AND r.capture_day = ANY(:capture_days)
@@ -14,7 +14,7 @@ FROM (
                 AND i.image_key = r.image_key
                 AND i.member = r.member)
     UNION ALL
-    SELECT f.facility_id, f.capture_day, 0, 1
+    SELECT f.facility_id, f.capture_day, f.image_key
     FROM fer.face_result AS f
     WHERE f.facility_id = ANY(:facility_ids)
         AND f.capture_day = ANY(:capture_days)

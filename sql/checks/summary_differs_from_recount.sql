@@ -59,6 +59,7 @@ compared AS (
     SELECT
         d.facility_id,
         d.capture_day,
+        d.method = 'suppressed' AS is_suppressed,
         ARRAY[d.images, d.images_scored, d.images_pending, d.faces_scored] AS summary,
         ARRAY[
             coalesce(i.images, 0) + fer.erased_images(d.facility_id, d.capture_day),
@@ -105,8 +106,15 @@ compared AS (
 SELECT
     facility_id,
     capture_day,
-    format('images, scored, pending, faces: %s in the summary, %s counted%s',
-        array_to_string(summary, ' '), array_to_string(recount, ' '),
-        CASE WHEN has_other_split THEN '; the called classes differ' END) AS finding
+    CASE
+        -- Counts of faces of a suppressed day are confidential.
+        WHEN is_suppressed THEN format('images, pending: %s %s in the summary, %s %s counted%s',
+            summary[1], summary[3], recount[1], recount[3],
+            CASE WHEN summary[2] <> recount[2] OR summary[4] <> recount[4] OR has_other_split
+                THEN '; the faces differ' END)
+        ELSE format('images, scored, pending, faces: %s in the summary, %s counted%s',
+            array_to_string(summary, ' '), array_to_string(recount, ' '),
+            CASE WHEN has_other_split THEN '; the called classes differ' END)
+    END AS finding
 FROM compared
 WHERE summary <> recount OR has_other_split

@@ -5,8 +5,9 @@ SELECT
     facility_id,
     capture_day,
     pattern AS subject,
-    format('%s of %s images are like %s; if they are copies, add exclude = ["%s"] to the facility',
-        images, all_images, first_key, pattern) AS finding
+    format('%s of %s images are named so; if they are copies, add exclude = ["%s"] to the facility',
+        images, all_images, pattern) AS finding,
+    'first ' || first_key AS example
 FROM (
     SELECT
         facility_id, capture_day, pattern,

@@ -6,15 +6,15 @@ SELECT
     suffix AS subject,
     CASE
         WHEN unsupported < images THEN format(
-            '%s of %s *.%s files have another format than JPEG, PNG or WebP, first %s; convert them',
-            unsupported, images, suffix, first_key)
+            '%s of %s *.%s files have another format than JPEG, PNG or WebP; convert them',
+            unsupported, images, suffix)
         WHEN suffix IS NULL THEN format(
-            '%s of %s images have no suffix and an unsupported format, first %s', unsupported,
-            all_images, first_key)
+            '%s of %s images have no suffix and an unsupported format', unsupported, all_images)
         ELSE format(
             '%s of %s images are *.%s files; if they are no photographs, add exclude = ["*.%s"] to '
             'the facility', unsupported, all_images, suffix, suffix)
-    END AS finding
+    END AS finding,
+    'first ' || first_key AS example
 FROM (
     SELECT
         facility_id, capture_day, suffix,

@@ -13,7 +13,8 @@ SELECT
     d.neither_rate,
     d.verdict,
     d.method,
-    left(d.model_version, 12) AS model
+    left(d.model_version, 12) AS model,
+    CASE WHEN d.is_comparable THEN 'comparable' ELSE 'not comparable' END AS with_other_facilities
 FROM fer.satisfaction_daily AS d
 JOIN fer.newest_complete_day AS newest USING (facility_id)
 WHERE d.capture_day > newest.capture_day - coalesce(nullif(current_setting('fer.days', true), '')::integer, 28)

@@ -2,6 +2,8 @@
 -- parameter facility: facility, only this one
 -- parameter weeks: number 1 to 500, how many weeks up to the newest complete day; 8 if not given
 -- Role: fer_reader
+-- Compare the weekdays of a facility. Called shares are not corrected: they are not comparable
+-- between facilities.
 SELECT
     d.facility_name,
     to_char(d.capture_day, 'Dy') AS weekday,
@@ -9,7 +11,8 @@ SELECT
     sum(d.faces) AS faces,
     round((100 * sum(d.called_happy_rate * d.faces) / sum(d.faces))::numeric) AS called_happy_percent,
     count(*) FILTER (WHERE d.verdict = 'satisfied') AS satisfied_days,
-    count(*) FILTER (WHERE d.verdict = 'not satisfied') AS not_satisfied_days
+    count(*) FILTER (WHERE d.verdict = 'not satisfied') AS not_satisfied_days,
+    'not comparable' AS with_other_facilities
 FROM fer.satisfaction_daily AS d
 JOIN fer.newest_complete_day AS newest USING (facility_id)
 -- Rates of different model versions must not be compared.

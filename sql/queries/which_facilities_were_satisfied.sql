@@ -9,7 +9,8 @@ SELECT
     round(100 * d.happy_rate_high::numeric) AS to_percent,
     round(100 * d.target_rate::numeric) AS target_percent,
     d.faces,
-    d.is_complete
+    d.is_complete,
+    CASE WHEN d.is_comparable THEN 'comparable' ELSE 'not comparable' END AS with_other_facilities
 FROM fer.satisfaction_daily AS d
 JOIN fer.newest_complete_day AS newest USING (facility_id, capture_day)
 WHERE d.method <> 'wilson' -- its verdict is about another figure

@@ -13,13 +13,14 @@ SELECT
     round(100 * w.target_rate::numeric) AS target_percent,
     round(100 * c.happy_change::numeric) AS points_since_week_before,
     CASE
-        WHEN c.happy_q_value IS NULL THEN 'not comparable'
+        WHEN c.happy_q_value IS NULL THEN 'no comparable week before'
         WHEN c.happy_q_value > 0.05 THEN 'no clear change'
         WHEN c.happy_change > 0 THEN 'rose'
         ELSE 'fell'
     END AS change,
     w.faces,
-    w.is_complete
+    w.is_complete,
+    CASE WHEN w.is_comparable THEN 'comparable' ELSE 'not comparable' END AS with_other_facilities
 FROM fer.satisfaction_period AS w
 JOIN fer.newest_complete_day AS newest USING (facility_id)
 LEFT JOIN fer.change_public AS c

@@ -1,7 +1,7 @@
 -- name: roles
 -- The roles, which have no login: logins are members of them. `fer-batch db roles` creates and
--- repairs them, and grants exactly the privileges of this file; `fer-batch db upgrade` grants those
--- of new tables and views. fer_owner owns the schema fer. fer_retainer does not inherit from it: it
+-- repairs them, and grants exactly the privileges of this file; `fer-batch db upgrade` does so for
+-- new tables and views. fer_owner owns the schema fer. fer_retainer does not inherit from it: it
 -- uses SET ROLE.
 SELECT * FROM (VALUES
     ('fer_owner', true),
@@ -64,6 +64,10 @@ SELECT * FROM (VALUES
     ('TABLE', 'digest_delivery', 'fer_writer', 'UPDATE', 'run_id sent_at'),
     ('TABLE', 'deletion', 'fer_writer', 'SELECT', ''),
     ('TABLE', 'retention', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'audit', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'audit_face', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'audit_result', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'audit_label', 'fer_writer', 'SELECT', ''),
     ('TABLE', 'satisfaction_daily', 'fer_writer', 'SELECT', ''),
     ('TABLE', 'satisfaction_period', 'fer_writer', 'SELECT', ''),
     ('TABLE', 'not_scored_daily', 'fer_writer', 'SELECT', ''),
@@ -73,6 +77,7 @@ SELECT * FROM (VALUES
     ('TABLE', 'facility_public', 'fer_writer', 'SELECT', ''),
     ('TABLE', 'change_public', 'fer_writer', 'SELECT', ''),
     ('TABLE', 'finding_public', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'audit_public', 'fer_writer', 'SELECT', ''),
     ('TABLE', 'schema_revision', 'fer_writer', 'SELECT', ''),
     ('FUNCTION', 'is_final', 'fer_writer', 'EXECUTE', ''),
     ('FUNCTION', 'hits_many', 'fer_writer', 'EXECUTE', ''),
@@ -90,6 +95,7 @@ SELECT * FROM (VALUES
     ('TABLE', 'batch', 'fer_eraser', 'DELETE', ''),
     ('TABLE', 'checked_day', 'fer_eraser', 'DELETE', ''),
     ('TABLE', 'satisfaction_summary', 'fer_eraser', 'DELETE', ''),
+    ('TABLE', 'audit_face', 'fer_eraser', 'DELETE', ''),
 
     -- Retention. It detaches and drops partitions as fer_owner.
     ('TABLE', 'schema_version', 'fer_retainer', 'SELECT', ''),
@@ -114,25 +120,53 @@ SELECT * FROM (VALUES
     ('TABLE', 'facility_public', 'fer_reader', 'SELECT', ''),
     ('TABLE', 'change_public', 'fer_reader', 'SELECT', ''),
     ('TABLE', 'finding_public', 'fer_reader', 'SELECT', ''),
+    ('TABLE', 'audit_public', 'fer_reader', 'SELECT', ''),
     ('TABLE', 'schema_revision', 'fer_reader', 'SELECT', ''),
 
     -- Those who look into the rows per image of facilities that were granted to them.
     ('TABLE', 'image', 'fer_inspector', 'SELECT', ''),
     ('TABLE', 'image_result', 'fer_inspector', 'SELECT', ''),
     ('TABLE', 'face_result', 'fer_inspector', 'SELECT', ''),
-    ('FUNCTION', 'list_granted_facilities', 'fer_inspector', 'EXECUTE', '')
+    ('FUNCTION', 'list_granted_facilities', 'fer_inspector', 'EXECUTE', ''),
+    ('FUNCTION', 'is_final', 'fer_inspector', 'EXECUTE', ''),
+
+    -- Audits of these facilities: they draw faces, label them and put the labels into force. Who
+    -- did it and when is set by the database. The CNNs are for `audit refresh`.
+    ('TABLE', 'cnn', 'fer_inspector', 'SELECT', ''),
+    ('TABLE', 'cnn_promotion', 'fer_inspector', 'SELECT', ''),
+    ('TABLE', 'model_version', 'fer_inspector', 'SELECT', ''),
+    ('TABLE', 'audit', 'fer_inspector', 'SELECT', ''),
+    ('TABLE', 'audit', 'fer_inspector', 'INSERT',
+        'facility_id model_version first_day last_day seed faces_in_window faces_drawn reference'),
+    ('TABLE', 'audit', 'fer_inspector', 'UPDATE',
+        'finished_at finished_by start_day expiry_day'),
+    ('TABLE', 'audit_face', 'fer_inspector', 'SELECT INSERT', ''),
+    ('TABLE', 'audit_result', 'fer_inspector', 'SELECT INSERT DELETE', ''),
+    ('TABLE', 'audit_label', 'fer_inspector', 'SELECT DELETE', ''),
+    ('TABLE', 'audit_label', 'fer_inspector', 'INSERT',
+        'audit_id face_number facility_id rater is_settlement label')
 ) AS privilege (kind, object_name, role_name, privileges, columns);
 
 -- name: policies
--- Row-level security of the rows per image. It concerns neither the owner nor, by a policy that is
--- always true, the job. An inspector reads only facilities that were granted to the login: the
--- function is called once per query. With the collation of the column, the planner would look up each
--- of the facilities in the index. The expressions are written as PostgreSQL shows them.
-SELECT t.table_name, policy.*
-FROM unnest(ARRAY['image', 'image_result', 'face_result']) AS t (table_name)
-CROSS JOIN (VALUES
-    ('job', 'fer_writer', 'ALL', 'true', 'true'),
-    ('inspector', 'fer_inspector', 'SELECT',
-        '((facility_id COLLATE "default") = ANY (( SELECT fer.list_granted_facilities() AS list_granted_facilities)::text[]))',
-        NULL)
-) AS policy (policy_name, role_name, command, using_expression, check_expression);
+-- Row-level security of the rows per image and of audits. It concerns neither the owner nor, by a
+-- policy that is always true, the job. An inspector reads, and as privileges allow writes, only rows
+-- of facilities that were granted to the login: the function is called once per query. With the
+-- collation of the column, the planner would look up each of the facilities in the index. The
+-- expressions are written as PostgreSQL shows them.
+SELECT
+    t.table_name, policy.policy_name, policy.role_name, policy.command, policy.expression AS using_expression,
+    CASE WHEN policy.command = 'ALL' THEN policy.expression END AS check_expression
+FROM (VALUES
+    ('image', 'SELECT'),
+    ('image_result', 'SELECT'),
+    ('face_result', 'SELECT'),
+    ('audit', 'ALL'),
+    ('audit_face', 'ALL'),
+    ('audit_result', 'ALL'),
+    ('audit_label', 'ALL')
+) AS t (table_name, inspector_command)
+CROSS JOIN LATERAL (VALUES
+    ('job', 'fer_writer', 'ALL', 'true'),
+    ('inspector', 'fer_inspector', t.inspector_command,
+        '((facility_id COLLATE "default") = ANY (( SELECT fer.list_granted_facilities() AS list_granted_facilities)::text[]))')
+) AS policy (policy_name, role_name, command, expression);

@@ -31,7 +31,9 @@ SELECT
     CASE WHEN newest.method <> 'suppressed' THEN newest.images_scored END AS images_scored,
     newest.images_pending,
     newest.not_scored,
-    CASE WHEN newest.method <> 'suppressed' THEN newest.faces_scored END AS faces_scored,
+    -- The difference would be the faces of few late or erased images, or of a suppressed day.
+    CASE WHEN newest.method <> 'suppressed' AND newest.faces_scored = newest.faces
+        THEN newest.faces_scored END AS faces_scored,
     CASE WHEN newest.method <> 'suppressed' THEN newest.faces END AS faces,
     CASE WHEN newest.method <> 'suppressed' THEN newest.sessions END AS sessions,
     CASE WHEN newest.method <> 'suppressed' THEN newest.sessions_effective END AS sessions_effective,
@@ -45,7 +47,11 @@ SELECT
     newest.model_version,
     newest.revision,
     newest.run_id,
-    newest.created_at
+    newest.created_at,
+    newest.audit_id,
+    newest.audit_labels,
+    newest.reason,
+    newest.method = 'local' AS is_comparable
 FROM (
     SELECT DISTINCT ON (facility_id, capture_day) *
     FROM fer.satisfaction_summary
@@ -73,15 +79,15 @@ COMMENT ON COLUMN fer.satisfaction_daily.called_happy_rate_high IS 'Upper end of
 COMMENT ON COLUMN fer.satisfaction_daily.called_sad_rate IS 'Share (0 to 1) of all faces that were called sad, not corrected; null: suppressed';
 COMMENT ON COLUMN fer.satisfaction_daily.called_sad_rate_low IS 'Lower end of its 95 % interval';
 COMMENT ON COLUMN fer.satisfaction_daily.called_sad_rate_high IS 'Upper end of its 95 % interval';
-COMMENT ON COLUMN fer.satisfaction_daily.method IS 'suppressed: no rate is published, see verdict. raw: not corrected, because the card of the CNN has no confusion matrix. benchmark: corrected by the confusion matrix in the card. local: corrected by audits of the facility too. wilson: of an earlier version, which published happy / (happy + sad); see former_figures in satisfaction_summary';
+COMMENT ON COLUMN fer.satisfaction_daily.method IS 'suppressed: no rate is published, see verdict. raw: not corrected, because the card of the CNN has no confusion matrix. benchmark: corrected by the confusion matrix in the card, and by the labels of an audit if audit_id names one. local: corrected by an audit of at least 200 labels of the facility''s own faces. wilson: of an earlier version, which published happy / (happy + sad); see former_figures in satisfaction_summary';
 COMMENT ON COLUMN fer.satisfaction_daily.is_complete IS 'True: the images were listed after the local day had ended, each has a final outcome, at most 20 % are missing, archived or refused, and the last listing did not lack all stored images while its run found none of another day. False: the numbers may still change';
 COMMENT ON COLUMN fer.satisfaction_daily.is_below_expected IS 'True: an open day with fewer images than expected; check the cameras first';
 COMMENT ON COLUMN fer.satisfaction_daily.images IS 'All known images of the day: scored, not scored and pending';
 COMMENT ON COLUMN fer.satisfaction_daily.images_scored IS 'Images in which faces were scored; null: no rate is published';
 COMMENT ON COLUMN fer.satisfaction_daily.images_pending IS 'Images without a final outcome; the next run retries them';
 COMMENT ON COLUMN fer.satisfaction_daily.not_scored IS 'Images with a final outcome other than scored, counted by outcome. As rows: view not_scored_daily';
-COMMENT ON COLUMN fer.satisfaction_daily.faces_scored IS 'Faces in the scored images; pictures with the same content count once; null: no rate is published';
-COMMENT ON COLUMN fer.satisfaction_daily.faces IS 'Faces that the rates are based on. A published rate stays until the number of faces changed by 30 and, where sessions are known, their number by 10: then faces_scored differs; null: no rate is published';
+COMMENT ON COLUMN fer.satisfaction_daily.faces_scored IS 'Faces in the scored images; pictures with the same content count once; null: no rate is published, or the rates are based on a few faces more or less, see faces';
+COMMENT ON COLUMN fer.satisfaction_daily.faces IS 'Faces that the rates are based on. A published rate stays until the number of faces changed by 30 and, where sessions are known, their number by 10: until then faces_scored is null; null: no rate is published';
 COMMENT ON COLUMN fer.satisfaction_daily.sessions IS 'Sessions or blocks that the faces were divided into; null: none, or no rate is published';
 COMMENT ON COLUMN fer.satisfaction_daily.sessions_effective IS 'Sessions of equal size that would hold as much information; null: no rate is published';
 COMMENT ON COLUMN fer.satisfaction_daily.faces_effective IS 'Independent faces that would hold as much information; null: no rate is published';
@@ -95,3 +101,7 @@ COMMENT ON COLUMN fer.satisfaction_daily.model_version IS 'Model version whose r
 COMMENT ON COLUMN fer.satisfaction_daily.revision IS 'Number of this summary of the day, from 1; older ones are in table satisfaction_summary';
 COMMENT ON COLUMN fer.satisfaction_daily.run_id IS 'Run that wrote this summary';
 COMMENT ON COLUMN fer.satisfaction_daily.created_at IS 'When this summary was written';
+COMMENT ON COLUMN fer.satisfaction_daily.audit_id IS 'Audit whose labels correct the rates too, see view audit_public; null: none';
+COMMENT ON COLUMN fer.satisfaction_daily.audit_labels IS 'Labeled faces of this audit that the correction rests on; null: none';
+COMMENT ON COLUMN fer.satisfaction_daily.reason IS 'Why the revision was written, if somebody asked for it; empty: a run found that a number had changed';
+COMMENT ON COLUMN fer.satisfaction_daily.is_comparable IS 'True: the rates are corrected by an audit of the facility''s own faces, so they may be compared with those of other facilities that have one. False: they are not comparable with other facilities, because the errors of the CNN differ between them; compare with the same facility only';

@@ -29,7 +29,9 @@ SELECT
     CASE WHEN newest.method <> 'suppressed' THEN newest.images_scored END AS images_scored,
     newest.images_pending,
     newest.not_scored,
-    CASE WHEN newest.method <> 'suppressed' THEN newest.faces_scored END AS faces_scored,
+    -- The difference would be the faces of few late or erased images, or of a suppressed day.
+    CASE WHEN newest.method <> 'suppressed' AND newest.faces_scored = newest.faces
+        THEN newest.faces_scored END AS faces_scored,
     CASE WHEN newest.method <> 'suppressed' THEN newest.faces END AS faces,
     CASE WHEN newest.method <> 'suppressed' THEN newest.sessions END AS sessions,
     CASE WHEN newest.method <> 'suppressed' THEN newest.sessions_effective END AS sessions_effective,
@@ -43,7 +45,11 @@ SELECT
     newest.model_version,
     newest.revision,
     newest.run_id,
-    newest.created_at
+    newest.created_at,
+    newest.audit_id,
+    newest.audit_labels,
+    newest.reason,
+    newest.method = 'local' AS is_comparable
 FROM (
     SELECT DISTINCT ON (facility_id, period, capture_day) *
     FROM fer.satisfaction_summary
@@ -73,15 +79,15 @@ COMMENT ON COLUMN fer.satisfaction_period.called_happy_rate_high IS 'Upper end o
 COMMENT ON COLUMN fer.satisfaction_period.called_sad_rate IS 'Share (0 to 1) of all faces that were called sad, not corrected; null: suppressed';
 COMMENT ON COLUMN fer.satisfaction_period.called_sad_rate_low IS 'Lower end of its 95 % interval';
 COMMENT ON COLUMN fer.satisfaction_period.called_sad_rate_high IS 'Upper end of its 95 % interval';
-COMMENT ON COLUMN fer.satisfaction_period.method IS 'suppressed: no rate is published, see verdict. raw: not corrected, because the card of the CNN has no confusion matrix. benchmark: corrected by the confusion matrix in the card. local: corrected by audits of the facility too. wilson: of an earlier version, which published happy / (happy + sad); see former_figures in satisfaction_summary';
+COMMENT ON COLUMN fer.satisfaction_period.method IS 'suppressed: no rate is published, see verdict. raw: not corrected, because the card of the CNN has no confusion matrix. benchmark: corrected by the confusion matrix in the card, and by the labels of an audit if audit_id names one. local: corrected by an audit of at least 200 labels of the facility''s own faces. wilson: of an earlier version, which published happy / (happy + sad); see former_figures in satisfaction_summary';
 COMMENT ON COLUMN fer.satisfaction_period.is_complete IS 'True: each day of the period is complete';
 COMMENT ON COLUMN fer.satisfaction_period.is_below_expected IS 'True: on an open day fewer images than expected were found';
 COMMENT ON COLUMN fer.satisfaction_period.images IS 'All known images of the period: scored, not scored and pending';
 COMMENT ON COLUMN fer.satisfaction_period.images_scored IS 'Images in which faces were scored; null: no rate is published';
 COMMENT ON COLUMN fer.satisfaction_period.images_pending IS 'Images without a final outcome; the next run retries them';
 COMMENT ON COLUMN fer.satisfaction_period.not_scored IS 'Images with a final outcome other than scored, counted by outcome';
-COMMENT ON COLUMN fer.satisfaction_period.faces_scored IS 'Faces in the scored images; pictures with the same content count once; null: no rate is published';
-COMMENT ON COLUMN fer.satisfaction_period.faces IS 'Faces of these shorter periods, on which the rates are based. A published rate stays until the number of faces changed by 30 and, where sessions are known, their number by 10: then faces_scored differs; null: no rate is published';
+COMMENT ON COLUMN fer.satisfaction_period.faces_scored IS 'Faces in the scored images; pictures with the same content count once; null: no rate is published, or the rates are based on other faces: those of published shorter periods';
+COMMENT ON COLUMN fer.satisfaction_period.faces IS 'Faces of these shorter periods, on which the rates are based. A published rate stays until the number of faces changed by 30 and, where sessions are known, their number by 10: until then faces_scored is null; null: no rate is published';
 COMMENT ON COLUMN fer.satisfaction_period.sessions IS 'Sessions or blocks that the faces were divided into; null: none, or no rate is published';
 COMMENT ON COLUMN fer.satisfaction_period.sessions_effective IS 'Sessions of equal size that would hold as much information; null: no rate is published';
 COMMENT ON COLUMN fer.satisfaction_period.faces_effective IS 'Independent faces that would hold as much information; null: no rate is published';
@@ -95,3 +101,7 @@ COMMENT ON COLUMN fer.satisfaction_period.model_version IS 'Model version whose 
 COMMENT ON COLUMN fer.satisfaction_period.revision IS 'Number of this summary of the period, from 1; older ones are in table satisfaction_summary';
 COMMENT ON COLUMN fer.satisfaction_period.run_id IS 'Run that wrote this summary';
 COMMENT ON COLUMN fer.satisfaction_period.created_at IS 'When this summary was written';
+COMMENT ON COLUMN fer.satisfaction_period.audit_id IS 'Audit whose labels correct the rates too, see view audit_public; null: none';
+COMMENT ON COLUMN fer.satisfaction_period.audit_labels IS 'Labeled faces of this audit that the correction rests on; null: none';
+COMMENT ON COLUMN fer.satisfaction_period.reason IS 'Why the revision was written, if somebody asked for it; empty: a run found that a number had changed';
+COMMENT ON COLUMN fer.satisfaction_period.is_comparable IS 'True: the rates are corrected by an audit of the facility''s own faces, so they may be compared with those of other facilities that have one. False: they are not comparable with other facilities, because the errors of the CNN differ between them; compare with the same facility only';

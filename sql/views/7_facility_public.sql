@@ -1,4 +1,4 @@
--- The facilities without what is not for analysts: buckets, keys and the permission on record.
+-- The facilities without what is not for analysts: buckets, keys, and who permitted what.
 CREATE OR REPLACE VIEW fer.facility_public AS
 SELECT
     facility_id,
@@ -10,7 +10,8 @@ SELECT
     publish_period,
     expected_images_min,
     closed_weekdays,
-    is_in_registry
+    is_in_registry,
+    permission_valid_until
 FROM fer.facility;
 
 COMMENT ON VIEW fer.facility_public IS 'One row per facility, with what analysts need of the registry.';
@@ -24,3 +25,4 @@ COMMENT ON COLUMN fer.facility_public.publish_period IS 'Shortest period of whic
 COMMENT ON COLUMN fer.facility_public.expected_images_min IS 'Images that an open day has at least; fewer is a finding';
 COMMENT ON COLUMN fer.facility_public.closed_weekdays IS 'Weekdays on which the facility is closed, such as {sun}';
 COMMENT ON COLUMN fer.facility_public.is_in_registry IS 'False: the facility has left the registry; its rows remain';
+COMMENT ON COLUMN fer.facility_public.permission_valid_until IS 'Last day on which images may be read, and last capture day; null: no permission is recorded';

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import pty
 import subprocess
@@ -173,3 +175,49 @@ def test_the_login_of_the_job_can_neither_erase_nor_retain(nightly: Command, lis
         assert "permission denied" in ended.err
         assert "docs/deploy.md" in ended.err
     assert row_counts(listed) == [38, 0, 0]
+
+
+def test_erasures_are_logged_and_repeated(eraser: Command, listed: Night) -> None:
+    """The default log is in the working directory; it names no key."""
+    key = f"a/{OLD}/0000.png"
+    assert eraser("erase", "--facility", "a", "--key", key, "--yes").code == 0
+    log = eraser.folder / "erasures.jsonl"
+    written = log.read_text()
+    assert json.loads(written)["facility_id"] == "a"
+    assert "0000.png" not in written
+    assert eraser("erase", "--replay", str(log), "--json").json == []  # the database knows it
+
+    # A log of erasures that this database does not know, as after a restore.
+    other = hashlib.sha256(f"a/{OLD}/0001.png".encode()).hexdigest()
+    line = written.replace(json.loads(written)["key_sha256"], other)
+    copy = eraser.folder / "copy.jsonl"
+    nowhere = line.replace(other, "7" * 64).replace('"a"', '"nowhere"')
+    copy.write_text(f"{line}cut off\n{nowhere}")
+    asked = ("erase", "--replay", str(copy), "--json")
+    lost = {"facility_id": "a", "capture_day": str(OLD), "kind": "image"}
+    shown = eraser(*asked, "--dry-run")
+    assert (shown.code, shown.json) == (2, [{**lost, "images": 1, "faces": 0}])
+    assert row_counts(listed)[0] == 37
+    done = eraser(*asked, "--yes")
+    assert (done.code, done.json) == (2, [{**lost, "images": 1, "faces": 0}])
+    assert row_counts(listed)[0] == 36
+    assert "no erasure in line 2" in done.err
+    copy.write_text(copy.read_text().replace("cut off\n", ""))
+    assert "does not know the facility nowhere" in eraser(*asked, "--yes").err
+    assert len(log.read_text().splitlines()) == 2
+
+    early = ("erase", "--facility", "a", "--unlisted", "--json", "--yes", "--key")
+    tomorrow = OLD + timedelta(1)
+    assert eraser(*early, f"a/{tomorrow}/1.png").json == [
+        {"facility_id": "a", "capture_day": str(tomorrow), "images": 0, "faces": 0,
+         "revision": None}
+    ]  # fmt: skip
+    assert eraser(*early, f"c/{tomorrow}/1.png").code == 2
+
+    for wrong in (
+        ("--replay", "x", "--facility", "a"), ("--yes",), ("--facility", "a", "--unlisted"),
+    ):  # fmt: skip
+        assert eraser("erase", *wrong).code == 2
+    refused = eraser("erase", "--facility", "b", "--yes", FER_ERASURE_LOG="/no/such/folder/log")
+    assert (refused.code, "erasure log /no/such/folder/log" in refused.err) == (2, True)
+    assert row_counts(listed)[0] == 36

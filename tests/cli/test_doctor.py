@@ -165,7 +165,7 @@ valid_until = 2020-01-31
     assert parts["facility ended"].detail == "skipped: permission ended on 2020-01-31"
     night.write_registry(format_facility("a"))
     found(night.settings)
-    assert set(sent_operations()) == {"ListObjectsV2", "GetObject"}
+    assert set(sent_operations()) == {"ListObjectsV2", "GetObject", "GetBucketVersioning"}
 
 
 def test_missing_read_access_is_reported(night: Night, s3: Any) -> None:

@@ -23,7 +23,7 @@ from tests.fixtures.night import DAY, Night, format_facility
 def has_only_json_types(row: Mapping[str, Any]) -> bool:
     """Whether no number was printed as a string."""
     texts = {"facility_id", "capture_day", "model_version", "time_zone", "method", "verdict",
-             "period", "first_day", "session_rule", "run_id", "created_at"}  # fmt: skip
+             "period", "first_day", "session_rule", "run_id", "created_at", "reason"}  # fmt: skip
     return all(isinstance(value, str) == (name in texts) for name, value in row.items())
 
 
@@ -49,7 +49,7 @@ def test_a_whole_day(nightly: Command, night: Night) -> None:
     assert mall["capture_day"] == DAY.isoformat()
     assert has_only_json_types(mall)
     assert kiosk["verdict"] == "suppressed"
-    assert kiosk["images_scored"] == 3
+    assert (kiosk["images"], kiosk["images_scored"]) == (3, None)
     assert not NOT_PUBLISHED & kiosk.keys()
     assert "summarized" in ended.err
     report = night.settings.report_dir / f"{DAY}.html"
@@ -95,14 +95,16 @@ def test_a_warning_does_not_fail_a_run(nightly: Command, night: Night) -> None:
         )
 
 
-def test_suppressed_summaries_have_no_class_counts(nightly: Command, night: Night) -> None:
+def test_suppressed_summaries_have_no_counts_of_faces(nightly: Command, night: Night) -> None:
     night.write_registry(format_facility("a"))
     night.fill("a", happy=20, sad=9)
     assert nightly("list-images", *ON_DAY).code == 0
     scored = nightly("score", *ON_DAY, "--json")  # without a shard: all images left to score
     assert [row["outcomes"] for row in scored.json] == [{"scored": 29}]
     (summary,) = nightly("summarize", *ON_DAY, "--json").json
-    assert (summary["faces"], summary["verdict"]) == (29, "suppressed")
+    assert (summary["images"], summary["verdict"]) == (29, "suppressed")
+    counts = ("faces", "faces_scored", "images_scored", "sessions", "faces_effective")
+    assert {name: summary[name] for name in counts} == dict.fromkeys(counts)
     assert not NOT_PUBLISHED & summary.keys()
     assert {name: summary[name] for name in RATES} == dict.fromkeys(RATES)
 
@@ -238,6 +240,7 @@ def test_a_report_shows_the_findings_that_it_is_given(nightly: Command, night: N
     for place, text in (("-", changed), ("-", "[]"), (str(path), "")):
         ended = nightly("report", *ON_DAY, "--findings", place, "--json", stdin=text)
         assert ended.code == 0
+        assert ended.json["new_findings"] == []  # the run that opened it is another one
         shown = Path(ended.json["report"]).read_text()
         assert ("as check_data found it" in shown) == (text != "[]")
     refused = nightly("report", *ON_DAY, "--findings", "-", stdin='[{"check": "x"}]')

@@ -245,7 +245,7 @@ def test_a_scoring_process_reaches_its_own_deadline_before_the_task_does(
 
 def test_the_deadline_of_every_run_is_before_its_timeout(parsed: dict[str, Any]) -> None:
     for dag in parsed["dags"].values():
-        callback = "fer_deadline.log_missed_deadline"
+        callback = "fer_deadline.tell_missed_deadline"
         assert dag["deadlines"] == [["AverageRuntimeDeadline", 6 * 3600, callback]]
         assert dag["timeout_s"] == 8 * 3600
 

@@ -20,6 +20,7 @@ WORKER = {
     "GITHUB_TOKEN": "canary",
     "PGPASSWORD": "canary",
     "FER_DB_PASSWORD": "canary",
+    "FER_AIRFLOW_PASSWORD": "canary",
     "FER_THREADS": "2",
     "FER_DATABASE_URL": "postgresql://fer:login@db/fer",
     "AWS_ROLE_ARN": "images",

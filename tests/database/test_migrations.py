@@ -20,6 +20,7 @@ from fer_batch.satisfaction.figures import PRECISION, RATES
 from tests.database.revision_0003 import DAYS, FILL
 from tests.fixtures.servers import switch_login
 from tests.fixtures.tables import CARD, VERSION, Tables
+from tests.support.audits import insert_audit
 
 UNFINISHED = ["5_changed.jpg", "6_fetch_failed.jpg", "7_vanished_and_back.jpg", "8_new.jpg"]
 
@@ -240,6 +241,24 @@ def test_next_summary_of_a_published_day_is_a_revision_of_a_new_method(
     assert checks.check_data(filled, [batch], VERSION, "run-1") == []
     stays = "SELECT former_figures FROM fer.satisfaction_summary WHERE facility_id = 'outlet'"
     assert (FORMER,) in read(filled, stays)
+
+
+def test_an_audit_corrects_summaries_of_an_upgraded_database(
+    upgrade: Callable[[], str], filled: sa.Engine
+) -> None:
+    upgrade()
+    stored = "SELECT DISTINCT audit_id, audit_labels, reason FROM fer.satisfaction_summary"
+    assert read(filled, stored) == [(None, None, "")]
+    batch, facilities = Batch("outlet", DAYS[0]), {"outlet": Tables.build_facility("outlet")}
+    with connections.transaction(filled) as connection:
+        connection.execute(sa.update(tables.model_version).values(card=CARD))
+        number = insert_audit(
+            connection, [[60, 0, 9], [0, 20, 9], [5, 5, 99]], *DAYS[:2], facility_id="outlet"
+        )
+        (new,) = revisions.write_summaries(connection, [batch], VERSION, facilities, "run-2")
+    assert (new["revision"], new["method"], new["audit_id"]) == (2, "local", number)
+    shown = "SELECT audit_id, audit_labels FROM fer.satisfaction_daily WHERE facility_id = 'outlet'"
+    assert read(filled, shown) == [(number, 207)]
 
 
 def test_figures_of_both_methods_do_not_mix(upgrade: Callable[[], str], filled: sa.Engine) -> None:

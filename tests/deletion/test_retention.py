@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from fer_batch.database import ledger
+from fer_batch.database import deletions, ledger
 from fer_batch.deletion import retention
 from fer_batch.errors import ConfigurationError, DatabaseUnavailableError, RetryableError
 from fer_batch.records import Batch, ListedImage
+from fer_batch.satisfaction import audits
 from tests.deletion.conftest import (
     DAY,
     NEXT,
@@ -22,6 +23,7 @@ from tests.deletion.conftest import (
     list_partitions,
     list_summaries,
 )
+from tests.support.audits import build_insert
 
 
 def test_days_before_a_day_are_dropped_and_their_summaries_stay(
@@ -41,6 +43,28 @@ def test_days_before_a_day_are_dropped_and_their_summaries_stay(
     assert retention.retain(tables.retainer_url, NEXT) == []
     recorded = "SELECT kind, facility_id, capture_day, images, faces FROM fer.deletion"
     assert tables.query(recorded) == [("retention", None, DAY, 40, 40)]
+
+
+def test_labels_of_a_dropped_day_lead_to_no_image(
+    tables: Any, two_days: tuple[Batch, Batch]
+) -> None:
+    """They still count in the confusion matrix of their audit; the other day's faces stay whole."""
+    number = build_insert(tables)([[40, 0, 0], [0, 50, 0], [0, 0, 0]], DAY, date(2026, 9, 1))
+    tables.execute(
+        "UPDATE fer.audit_face AS a SET capture_day = i.capture_day, image_key = i.image_key,"
+        " member = '', etag = i.etag, size_bytes = 1, face_index = 0, box_x = 0, box_y = 0,"
+        " box_width = 48, box_height = 48, session_number = 1"
+        " FROM (SELECT *, row_number() OVER (ORDER BY capture_day, image_key) AS n FROM fer.image)"
+        " AS i WHERE i.n = a.face_number"
+    )
+    retention.retain(tables.retainer_url, NEXT)
+    kept = (
+        "SELECT capture_day, count(image_key), count(*) FROM fer.audit_face GROUP BY 1 ORDER BY 1"
+    )
+    assert tables.query(kept) == [(NEXT, 50, 50), (None, 0, 40)]
+    with tables.transaction() as connection:
+        (audit,) = audits.load_audits(connection, "north-mall", tables.version)
+    assert (audit.audit_id, audit.labels) == (number, 90)
 
 
 def test_dropped_day_is_neither_listed_nor_summarized_again(
@@ -71,7 +95,7 @@ def test_the_horizon_only_moves_forward(tables: Any) -> None:
     for before in (NEXT, DAY, NEXT):
         retention.retain(tables.retainer_url, before)
     with tables.transaction() as connection:
-        assert retention.load_horizon(connection) == NEXT
+        assert deletions.load_horizon(connection) == NEXT
     with pytest.raises(sa.exc.IntegrityError, match="never changed"):
         tables.execute("DELETE FROM fer.retention")
 

@@ -136,6 +136,13 @@ def test_the_api_server_reads_the_reports_of_the_workers(stack: dict[str, Any]) 
     assert "FER_REPORT_DIR=/opt/airflow/reports" in (DOCKER / "Dockerfile").read_text()
 
 
+def test_the_erasure_log_outlives_the_container_and_the_database(stack: dict[str, Any]) -> None:
+    folder = "/opt/airflow/erasures"
+    assert f"FER_ERASURE_LOG={folder}/erasures.jsonl" in (DOCKER / "Dockerfile").read_text()
+    assert f"erasures:{folder}" in stack["services"]["fer-batch-admin"]["volumes"]
+    assert "erasures" in stack["volumes"]
+
+
 def test_only_the_ui_is_published_and_only_on_this_host(stack: dict[str, Any]) -> None:
     published = {n: s["ports"] for n, s in stack["services"].items() if "ports" in s}
     assert published == {"api-server": ["127.0.0.1:8080:8080"]}
@@ -151,7 +158,8 @@ def test_only_the_ui_has_an_external_network(stack: dict[str, Any]) -> None:
     assert networks.pop("api-server") == ["data", "out"]
     assert all(names == ["data"] for names in networks.values()), networks
     out = yaml.safe_load((DOCKER / "compose.out.yaml").read_text())["services"]
-    assert out == {name: {"networks": ["data", "out"]} for name in ("worker", "fer-batch")}
+    names = ("worker", "fer-batch", "dag-processor")
+    assert out == {name: {"networks": ["data", "out"]} for name in names}
 
 
 def test_containers_of_our_image_are_read_only_and_bounded(stack: dict[str, Any]) -> None:
@@ -201,6 +209,21 @@ def test_only_services_that_need_a_database_password_know_it(
         for name, environment in get_environments(stack).items()
         if f"secret-{password}" in " ".join(environment.values())
     }
+
+
+def test_who_tells_people_has_the_mail_server_and_no_key_of_an_image(
+    stack: dict[str, Any],
+) -> None:
+    """The callbacks of failed runs are called in the DAG processor."""
+    files = {
+        name: [each["path"] for each in service.get("env_file", ())]
+        for name, service in stack["services"].items()
+    }
+    assert files["dag-processor"] == ["notify.env"]
+    assert files["worker"] == files["fer-batch"] == ["fer.env", "notify.env"]
+    ignored = (DOCKER / ".gitignore").read_text().splitlines()
+    assert {"fer.env", "notify.env"} <= set(ignored)
+    assert not {n for n in get_environments(stack)["dag-processor"] if n.startswith("FER_S3")}
 
 
 def test_the_default_sizes_fit_together(stack: dict[str, Any]) -> None:

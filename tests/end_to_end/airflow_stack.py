@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any, LiteralString
 from urllib.parse import quote
@@ -21,11 +22,11 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from fer_batch.airflow_client import AirflowUnavailableError
 from fer_batch.local.stack import Stack
 from fer_batch.local.stack.airflow import DATABASE, AirflowStack
 from fer_batch.local.stack.airflow_api import (
     AirflowApi,
-    AirflowUnavailableError,
     RunState,
     TaskState,
 )
@@ -33,7 +34,10 @@ from fer_batch.local.stack.stack import BUCKET
 from fer_batch.resources import find_dags_dir
 from fer_batch.storage.writer import upload_many
 from tests.fixtures.night import encode_crop, format_facility, spread
+from tests.support.fork_server import ForkServer
+from tests.support.forked_python import forked_python
 from tests.support.models import write_tiny_cnn
+from tests.support.receivers import SmtpServer, smtp_server_running
 from tests.support.repository import REPO_ROOT
 
 DAG_ID = "satisfaction_nightly"
@@ -80,12 +84,24 @@ REGISTRY = "\n".join(
 )
 
 
+class ForkingAirflow(AirflowStack):
+    """Airflow whose tasks start the command as forks."""
+
+    python: Path
+
+    def _build_environment(self, settings: Mapping[str, str]) -> dict[str, str]:
+        return {**super()._build_environment(settings), "FER_PYTHON": str(self.python)}
+
+
 class SmallStack(Stack):
     """A stack whose tasks use the tiny CNN and split a day of the tests into several shards."""
 
+    airflow: ForkingAirflow
+    mail_port: int
+
     def __init__(self, stack_dir: Path) -> None:
         super().__init__(stack_dir)
-        self.airflow = AirflowStack(
+        self.airflow = ForkingAirflow(
             self.folder / "airflow",
             self.postgres,
             self.seaweed,
@@ -105,6 +121,11 @@ class SmallStack(Stack):
             "FER_SHARD_IMAGES": "30",
             "FER_THREADS": "1",
             "FER_DEADLINE_HOURS": "-0.1",  # before the usual end: every run misses it
+            "FER_SMTP_HOST": "127.0.0.1",
+            "FER_SMTP_PORT": str(self.mail_port),
+            "FER_SMTP_SECURITY": "none",
+            "FER_SMTP_FROM": "fer-batch@example.com",
+            "FER_INCIDENT_TO": "on-call@example.com",
         }
 
 
@@ -114,6 +135,7 @@ class Airflow:
 
     stack: Stack
     api: AirflowApi
+    mails: SmtpServer
 
     @property
     def metadata_url(self) -> str:
@@ -165,6 +187,20 @@ class Airflow:
         with psycopg.connect(self.metadata_url, autocommit=True) as connection:
             while connection.execute(query, parameters).fetchone() and time.monotonic() < end:
                 time.sleep(0.3)
+
+    def wait_for_mail(self, subject: str, run_id: str) -> EmailMessage:
+        """Wait for the only mail about a run with this text in its subject."""
+        end = time.monotonic() + DEADLINE_S
+        while True:
+            found = [
+                mail
+                for mail in list(self.mails.mails)
+                if subject in mail["Subject"] and run_id in mail.get_content()
+            ]
+            if found or time.monotonic() > end:
+                (mail,) = found
+                return mail
+            time.sleep(0.3)
 
     def stop_at(self, run_id: str, task_id: str, state: str) -> RunState:
         """Wait until a task has this state, return the run as it is then, and end the run.
@@ -267,18 +303,21 @@ class Airflow:
 
 
 @contextmanager
-def airflow_running(folder: Path) -> Iterator[Airflow]:
+def airflow_running(folder: Path, fork_server: ForkServer) -> Iterator[Airflow]:
     """Airflow with the facilities of these tests, for the duration of the block."""
     stack = SmallStack(folder)
     stack.write_registry(REGISTRY)
     write_tiny_cnn(stack.folder)
-    with stack.running(with_airflow=True):
-        api = stack.airflow.create_client()
-        for dag_id in (DAG_ID, BERLIN_DAG_ID):
-            unpause(api, dag_id)
-        running = Airflow(stack, api)
-        running.skip_scheduled_run(BERLIN_DAG_ID)
-        yield running
+    with forked_python(fork_server, stack.folder) as python, smtp_server_running() as mails:
+        stack.airflow.python = python
+        stack.mail_port = mails.port
+        with stack.running(with_airflow=True):
+            api = stack.airflow.create_client()
+            for dag_id in (DAG_ID, BERLIN_DAG_ID):
+                unpause(api, dag_id)
+            running = Airflow(stack, api, mails)
+            running.skip_scheduled_run(BERLIN_DAG_ID)
+            yield running
     shutil.rmtree(stack.folder)
 
 

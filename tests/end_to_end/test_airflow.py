@@ -143,8 +143,8 @@ def test_a_test_run_of_a_dag_ends_without_a_traceback(airflow: Airflow) -> None:
 def test_a_facility_without_a_time_zone_is_an_import_error(
     airflow: Airflow, runs: dict[date, str]
 ) -> None:
-    (error,) = airflow.api.list_import_errors()
-    assert error.startswith("invalid_facilities.py: ")
+    ((file, error),) = airflow.api.list_import_errors()
+    assert file == "invalid_facilities.py"
     assert f"facility {NOWHERE}: time_zone must be an IANA time zone" in error
     run = airflow.wait_for_success(runs[ZONES_DAY])
     assert f"{TYPO}: invalid in the registry: unknown field wifi" in airflow.read_log(

@@ -48,8 +48,8 @@ PASSWORD, TOKEN, EXTRA = (f"canary-{name}-7Qx9/+@Zk" for name in ("password", "t
 
 SECRET_FILES = {
     *("env", "airflow.cfg", "passwords.json", "password", "api_secret_key", "jwt_secret"),
-    *("fernet_secret", "password-airflow", "password-fer", "password-postgres"),
-    *("secret_access_key", "s3.json", "security.toml"),
+    *("fernet_secret", "password-airflow", "password-fer", "password-fer_nightly"),
+    *("password-postgres", "secret_access_key", "s3.json", "security.toml"),
 }
 """The files of the local stack whose purpose is to store a secret."""
 
@@ -182,6 +182,23 @@ def test_the_report_is_given_the_findings_that_made_check_data_fail(
     assert "--findings=-" in airflow.read_log(nights.broken, "report")
 
 
+def test_a_failed_run_sends_one_mail_with_its_errors_and_a_link(
+    airflow: Airflow, nights: Nights
+) -> None:
+    """From the DAG processor, which calls the callbacks of runs."""
+    for run, parts in (
+        (nights.rejected_login, ["sync_facilities: the database rejects the login", "Check user"]),
+        (nights.broken, [f"{GONE}, Wed 9 Apr: listing_failed, error", f"{TYPO}, Wed 9 Apr: "]),
+    ):
+        mail = airflow.wait_for_mail("run failed", run.run_id)
+        text = mail.get_content()
+        link = f"{airflow.api.url}/dags/{DAG_ID}/runs/{quote(run.run_id, safe='')}"
+        for part in (*parts, link, run.run_id):
+            assert part in text
+        assert PASSWORD not in text
+        assert ".jpg" not in text
+
+
 def test_a_late_run_misses_its_deadline_and_the_callback_logs_it(
     airflow: Airflow, nights: Nights
 ) -> None:
@@ -196,6 +213,7 @@ def test_a_late_run_misses_its_deadline_and_the_callback_logs_it(
     folder = airflow.stack.airflow.folder / "logs" / "executor_callbacks" / DAG_ID / run.run_id
     (log,) = (path.read_text() for path in folder.iterdir())
     assert f"run {run.run_id} of {DAG_ID} missed its deadline, " in log
+    assert airflow.wait_for_mail("run is late", run.run_id)["To"] == "on-call@example.com"
 
 
 def read_secrets(airflow: Airflow) -> dict[str, str]:

@@ -104,3 +104,14 @@ def test_without_a_permission_no_request_is_sent_to_s3(
     with pytest.raises(PermanentError, match="no permission is recorded"):
         compare(night, *pair)
     assert sent_operations() == []
+
+
+def test_without_a_database_nothing_is_read(
+    night: Night, pair: tuple[Cnn, Cnn], sent_operations: Callable[[], list[str]]
+) -> None:
+    """It alone knows what was erased."""
+    night.write_registry(format_facility("a"))
+    sent_operations().clear()
+    with pytest.raises(ConfigurationError, match="FER_DATABASE_URL"):
+        compare(night.with_settings(database_url=None), *pair)
+    assert sent_operations() == []

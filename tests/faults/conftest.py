@@ -156,7 +156,7 @@ class Job:
 
 _FINAL: Mapping[str, LiteralString] = {
     "satisfaction_summary": "where is_complete",
-    "finding": "where state <> 'closed'",
+    "finding": "where exists (select from fer.finding_day where finding_id = finding.finding_id)",
 }
 """The rows that count: not what a disturbed run published or found and the next one completed."""
 
@@ -166,8 +166,9 @@ def read_tables(url: str) -> Tables:
     numbers.
 
     Incomplete summaries are left out: a disturbed run publishes them as preliminary figures, and
-    the next run adds a complete one. So are closed findings. Of partitions only the names are
-    listed; their rows are part of their parent tables.
+    the next run adds a complete one. So are findings that no day shows any more: what a disturbed
+    run truly found, such as images without an outcome, stays in the history, closed by the next
+    run. Of partitions only the names are listed; their rows are part of their parent tables.
     """
     with psycopg.connect(switch_login(url)) as connection:
         contents: Tables = {

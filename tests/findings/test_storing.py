@@ -317,3 +317,43 @@ def test_findings_of_the_version_before_become_open_findings(postgres_url: str) 
         ("summary_missing", "", day(1), 1, "9 images listed"),
     ]
     engine.dispose()
+
+
+def test_a_finding_is_new_to_the_run_that_opened_it_only_and_has_no_details(
+    calendar: Calendar,
+) -> None:
+    tables = calendar.tables
+
+    def begin_and_store(run_id: str, *found: Mapping[str, Any]) -> list[dict[str, Any]]:
+        with tables.transaction() as connection:
+            ledger.begin_run(connection, run_id, tables.version)
+        store(tables, [0, 1], *found, run_id=run_id)
+        with tables.transaction() as connection:
+            return history.list_new_findings(connection, ["north-mall"], run_id)
+
+    (new,) = begin_and_store("night-1", find(0))
+    assert new == {
+        "facility_id": "north-mall",
+        "check": "frozen_camera",
+        "subject": "till",
+        "severity": "warning",
+        "meaning": "a camera is frozen",
+        "first_day": day(0),
+        "last_day": day(0),
+    }
+    assert begin_and_store("night-2", find(0), find(1)) == []
+    error = find(1, check="listing_failed", severity="error")
+    assert [each["check"] for each in begin_and_store("night-3", find(1), error)] == [
+        "listing_failed"
+    ]
+    with tables.transaction() as connection:
+        assert history.list_new_findings(connection, ["outlet"], "night-3") == []
+        assert history.list_new_findings(connection, ["north-mall"], "never began") == []
+        # The message of an earlier run may be late: it names what is still open.
+        [finding] = [
+            each
+            for each in history.list_open_findings(connection)
+            if each.check == "listing_failed"
+        ]
+        history.close(connection, [finding.finding_id], "Ada", "repaired")
+        assert history.list_new_findings(connection, ["north-mall"], "night-3") == []

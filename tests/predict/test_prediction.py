@@ -18,11 +18,11 @@ from fer_batch.errors import ConfigurationError
 from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.local.demo.drawing import draw_face
 from fer_batch.local.demo.heads import Mouth
+from fer_batch.predict.names import escape_text
 from fer_batch.predict.prediction import (
     CROP_LIKE_PX,
     Prediction,
     Predictor,
-    escape_text,
     format_text,
     read_images,
     to_json,

@@ -42,6 +42,8 @@ def build_summary(day: date = DAY, **changes: Any) -> dict[str, Any]:
         "last_day": day,
         "verdict": "satisfied",
         "method": "benchmark",
+        "audit_id": None,
+        "audit_labels": None,
         "model_version": "ab" * 32,
         "happy_rate": 0.4333,
         "happy_rate_low": 0.3112,

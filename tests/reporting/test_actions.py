@@ -75,6 +75,11 @@ def test_dead_cameras(delivered: dict[int, str], dead: dict[str, date]) -> None:
          "The happy rate fell clearly since last week. Find out what changed."),
         (build_open_finding("frozen_camera", last_day=DAY - timedelta(1), subject="till"),
          "Camera till repeats the same picture. Restart it."),  # not closed yet
+        (build_open_finding("no_permission", "pupils may not be read in DE: Article 5(1)(f)"),
+         "Images were not read: pupils may not be read in DE: Article 5(1)(f). Correct the entry "
+         "in the facility registry, or stop the cameras."),
+        (build_open_finding("incomplete_in_registry"),
+         "The entry in the facility registry is not complete. Add what the finding names."),
         (build_acknowledged_finding("frozen_camera"), None),
     ],
 )  # fmt: skip
@@ -118,7 +123,11 @@ def test_open_findings_say_since_when_and_who_takes_care_of_them() -> None:
 
 
 def test_every_check_has_an_action() -> None:
-    names = {check.name for check in checks.load_checks()} | {"invalid_in_registry"}
+    of_registry = {
+        *("invalid_in_registry", "incomplete_in_registry"),
+        "people_at_work_or_in_education",
+    }
+    names = {check.name for check in checks.load_checks()} | of_registry
     assert set(actions._BY_CHECK) == names
     assert set(actions._BY_CHECK.values()) <= set(actions.GENERAL)
 
@@ -161,8 +170,14 @@ def test_open_verdicts_name_the_faces_or_labels() -> None:
     )
     (sentence,) = list_sentences(open_day)
     assert sentence.startswith("About 4,400 faces instead of 300, or an audit of about ")
-    assert sentence.endswith("own faces, would settle whether the target was met.")
+    assert sentence.endswith(
+        "own faces (fer-batch audit sample), would settle whether the target was met."
+    )
     (alone,) = list_sentences(open_day | {"faces_needed": None})
+    audited = open_day | {"audit_id": 3, "audit_labels": 2_000}
+    assert list_sentences(audited) == [
+        "About 4,400 faces instead of 300 would settle whether the target was met."
+    ]
     assert alone.startswith("An audit of about ")
     assert alone.endswith("would settle whether the target was met; more faces alone would not.")
 

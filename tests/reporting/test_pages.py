@@ -91,7 +91,7 @@ def test_a_change_is_named_only_if_it_is_hardly_chance(rows: Any, kind: str) -> 
     [
         ({}, ""),
         ({"images": 0, "faces": 0, **NO_RATE}, "No image arrived on Sun 29 Nov."),
-        (NO_RATE | {"faces": 23}, "Too few faces or visits on Sun 29 Nov (23 faces)"),
+        (NO_RATE | {"faces": 23}, "Too few faces or visits on Sun 29 Nov to publish"),
         (NO_RATE | {"faces": 0}, "No face was found in the 310 images of Sun 29 Nov."),
         (
             NO_RATE | {"is_complete": False, "images_pending": 12},
@@ -187,16 +187,19 @@ def test_groups_have_totals_of_what_is_published() -> None:
         ({"not_scored": {"erased": 2}, "images_before": 310}, "2 images deleted on request"),
         ({"images_pending_before": 1}, "1 image could be read by now"),
         ({"target_rate_before": 0.5}, "another target"),
+        ({"audit_id": 3}, "another audit of the facility's own faces"),
+        ({"reason": "estimated anew with audit 3"}, "estimated anew with audit 3"),
         ({}, "summarized again with other settings"),
     ],
 )
 def test_a_revision_has_its_reason(changes: dict[str, Any], reason: str) -> None:
     summary = build_summary()
     names = (
-        *("happy_rate", "verdict", "target_rate", "model_version"),
+        *("happy_rate", "verdict", "target_rate", "model_version", "audit_id"),
         *("images", "images_pending", "not_scored"),
     )
     revised = summary | {f"{name}_before": summary[name] for name in names}
+    revised |= {"reason": ""}
     revised |= {"happy_rate_before_low": 0.3112, "happy_rate_before_high": 0.5533}
     revised |= {"created_at": datetime(2026, 11, 30, 3), "happy_rate_before": 0.39}  # noqa: DTZ001
     (line,) = build_page(summary, revisions=[revised | changes]).revisions

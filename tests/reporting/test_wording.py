@@ -28,6 +28,8 @@ def build(**changes: Any) -> dict[str, Any]:
         "images_pending": 0,
         "not_scored": {},
         "method": "benchmark",
+        "audit_id": None,
+        "audit_labels": None,
         "verdict": "inconclusive",
         "target_rate": 0.3,
         "faces": 300,
@@ -70,7 +72,7 @@ def build_four_weeks(**changes: Any) -> dict[str, Any]:
         ),
         (
             SUPPRESSED | {"faces": 4},
-            "Too few faces or visits on Mon 2 Mar (4 faces) to publish a rate.",
+            "Too few faces or visits on Mon 2 Mar to publish a rate.",
         ),
         (
             SUPPRESSED | {"publish_period": "week"},
@@ -158,17 +160,25 @@ def test_rates_are_shown_in_whole_percents_only(ends: list[float]) -> None:
         (
             [build()],
             "Whether the target of 30 % was met is open. About 1,300 faces instead of 300 would "
-            "settle it at this rate, or an audit of the facility's own faces.",
+            "settle it at this rate, or an audit of the facility's own faces "
+            "(fer-batch audit sample).",
         ),
         (
             [build(), build_week(faces_needed=98_765)],
             "Whether the target of 30 % was met is open. About 99,000 faces instead of 2,100 would "
-            "settle it at this rate, or an audit of the facility's own faces.",
+            "settle it at this rate, or an audit of the facility's own faces "
+            "(fer-batch audit sample).",
         ),
         (
             [build(), build_week()],
             "Whether the target of 30 % was met is open. More faces alone would not settle it; an "
-            "audit of the facility's own faces would narrow the range.",
+            "audit of the facility's own faces would narrow the range (fer-batch audit sample).",
+        ),
+        (
+            [build(), build_week(audit_id=3, audit_labels=200)],
+            "Whether the target of 30 % was met is open. More faces alone would not settle it; a "
+            "larger audit of the facility's own faces would narrow the range (fer-batch audit "
+            "sample).",
         ),
     ],
 )

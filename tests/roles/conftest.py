@@ -43,6 +43,22 @@ INSERT INTO fer.image (facility_id, capture_day, image_key, etag, size_bytes, fi
 VALUES ('outlet', '2026-02-01', 'old.jpg', 'e', 1, now(), now());
 """
 
+AUDIT = """
+WITH a AS (
+    INSERT INTO fer.audit (facility_id, model_version, first_day, last_day, seed, faces_in_window,
+        faces_drawn)
+    VALUES (:facility_id, :version, '2026-03-01', '2026-03-02', 1, 10, 1)
+    RETURNING audit_id, facility_id),
+f AS (
+    INSERT INTO fer.audit_face (audit_id, face_number, facility_id) SELECT audit_id, 1, facility_id
+    FROM a),
+r AS (
+    INSERT INTO fer.audit_result (audit_id, face_number, facility_id, model_version, called_class)
+    SELECT audit_id, 1, facility_id, :version, 'happy' FROM a)
+INSERT INTO fer.audit_label (audit_id, face_number, facility_id, rater, label)
+SELECT audit_id, 1, facility_id, 'Ada', 'happy' FROM a
+"""
+
 
 def migrate_from_0009(server: PostgresServer, url: str) -> None:
     """A database of an earlier version, with rows and a role of analysts, upgraded."""
@@ -83,6 +99,8 @@ def fill(tables: Tables) -> None:
         " VALUES ('retention', '2024-12-31', 1, 1)"
     )
     roles.grant(tables.admin_url, INSPECTOR, "inspector", ["north-mall"])
+    for facility_id in tables.facilities:
+        tables.execute(AUDIT, facility_id=facility_id, version=tables.version)
 
 
 @pytest.fixture(scope="module", params=["new", "upgraded"])

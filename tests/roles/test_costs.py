@@ -64,6 +64,7 @@ PARAMS: dict[str, Any] = {
     "slice_starts": [1000, 2000],
     "facility_ids": ["outlet", "kiosk"],
     "capture_days": [DAY],
+    "figure_days": [DAY],
     "first_keys": ["000001"],
     "last_keys": ["002000"],
     "run_id": "run-1",

@@ -10,15 +10,17 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.fixtures.tables import Tables
+from tests.fixtures.tables import VERSION, Tables
 from tests.roles.conftest import connect
 
 ROLES = ("reader", "inspector", "writer", "eraser", "retainer")
 DENIED = "42501"  # insufficient privilege
 
 PER_IMAGE = ("image", "image_result", "face_result")
+AUDITS = ("audit", "audit_face", "audit_result", "audit_label")
+ROWS = (*PER_IMAGE, *AUDITS)
 ALL_TABLES = (
-    *(*PER_IMAGE, "facility", "batch", "run", "model_version", "cnn", "cnn_promotion"),
+    *(*PER_IMAGE, *AUDITS, "facility", "batch", "run", "model_version", "cnn", "cnn_promotion"),
     *("satisfaction_summary", "satisfaction_change", "deletion", "retention"),
     *("finding", "finding_day", "checked_day", "finished_night", "digest_delivery"),
     *("inspector_grant", "schema_version"),
@@ -32,8 +34,8 @@ ACTIONS: dict[str, str] = {
     **{f"alter {t}": f"ALTER TABLE fer.{t} ADD COLUMN x integer" for t in ALL_TABLES},
     **{f"own {t}": f"ALTER TABLE fer.{t} OWNER TO CURRENT_USER" for t in ALL_TABLES},
     **{f"trigger {t}": f"ALTER TABLE fer.{t} DISABLE TRIGGER ALL" for t in ALL_TABLES},
-    **{f"no policies on {t}": f"ALTER TABLE fer.{t} DISABLE ROW LEVEL SECURITY" for t in PER_IMAGE},
-    **{f"policy on {t}": f"CREATE POLICY all_rows ON fer.{t} USING (true)" for t in PER_IMAGE},
+    **{f"no policies on {t}": f"ALTER TABLE fer.{t} DISABLE ROW LEVEL SECURITY" for t in ROWS},
+    **{f"policy on {t}": f"CREATE POLICY all_rows ON fer.{t} USING (true)" for t in ROWS},
     "drop policy": "DROP POLICY inspector ON fer.image",
     "drop schema": "DROP SCHEMA fer CASCADE",
     "rename schema": "ALTER SCHEMA fer RENAME TO other",
@@ -106,6 +108,31 @@ ACTIONS: dict[str, str] = {
     " VALUES (session_user, session_user::regrole, 'outlet')",
     "read grants": "SELECT FROM fer.inspector_grant",
     "update faces": "UPDATE fer.face_result SET p_happy = 1",
+    # Audits.
+    "draw an audit": "INSERT INTO fer.audit (facility_id, model_version, first_day, last_day, seed,"
+    f" faces_in_window, faces_drawn) VALUES ('north-mall', '{VERSION}', '2026-03-01', '2026-03-02',"
+    " 1, 10, 1)",
+    "draw an audit of another facility": "INSERT INTO fer.audit (facility_id, model_version,"
+    " first_day, last_day, seed, faces_in_window, faces_drawn)"
+    f" VALUES ('outlet', '{VERSION}', '2026-03-01', '2026-03-02', 1, 10, 1)",
+    "draw as others": "INSERT INTO fer.audit (facility_id, created_by) VALUES ('outlet', 'ada')",
+    "change a draw": "UPDATE fer.audit SET seed = 1",
+    "change who drew": "UPDATE fer.audit SET created_by = 'ada'",
+    "finish audits": "UPDATE fer.audit SET finished_at = now(), finished_by = session_user,"
+    " start_day = '2026-03-02', expiry_day = '2026-09-01'",
+    "delete audits": "DELETE FROM fer.audit",
+    "change audited faces": "UPDATE fer.audit_face SET etag = 'x'",
+    "delete audited faces": "DELETE FROM fer.audit_face",
+    "change what is called": "UPDATE fer.audit_result SET called_class = 'sad'",
+    "delete what is called": "DELETE FROM fer.audit_result",
+    "label": "INSERT INTO fer.audit_label (audit_id, face_number, facility_id, rater, label)"
+    " SELECT audit_id, 1, facility_id, 'Bo', 'sad' FROM fer.audit",
+    "label a face of another facility": "INSERT INTO fer.audit_label (audit_id, face_number,"
+    " facility_id, rater, label) VALUES (2, 1, 'outlet', 'Bo', 'sad')",
+    "label as others": "INSERT INTO fer.audit_label (audit_id, face_number, facility_id, rater,"
+    " label, labeled_by) VALUES (1, 1, 'north-mall', 'Bo', 'sad', 'ada')",
+    "change labels": "UPDATE fer.audit_label SET label = 'sad'",
+    "delete labels": "DELETE FROM fer.audit_label",
     # Rows.
     **{f"read {t}": f"SELECT * FROM fer.{t} LIMIT 0" for t in ALL_TABLES},
     "read CNN files": "SELECT artifact FROM fer.cnn",
@@ -142,10 +169,17 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     **{f"become {role}": (role,) for role in ROLES},
     "become owner": ("retainer",),
     **{f"read {t}": _JOB for t in _JOB_TABLES},
-    **{f"read {t}": (*_JOB, "inspector") for t in PER_IMAGE},
+    **{f"read {t}": (*_JOB, "inspector") for t in ROWS},
+    **{f"read {t}": (*_JOB, "inspector") for t in ("model_version", "cnn", "cnn_promotion")},
+    "draw an audit": ("inspector",),
+    "finish audits": ("inspector",),
+    "label": ("inspector",),
+    "delete labels": ("inspector",),
+    "delete what is called": ("inspector",),
+    "delete audited faces": ("eraser",),
     "read schema_version": (*_JOB, "retainer"),
     "read retention": (*_JOB, "retainer"),
-    "read CNN files": _JOB,
+    "read CNN files": (*_JOB, "inspector"),
     **{f"delete from {t}": _JOB for t in PER_IMAGE},
     "insert images": _JOB,
     "update images": _JOB,

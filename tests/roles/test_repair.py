@@ -148,6 +148,16 @@ def test_an_upgrade_grants_what_new_views_need(damaged: Tables) -> None:
     assert roles.repair(damaged.admin_url) == []
 
 
+def test_an_upgrade_makes_the_policies_of_new_tables(damaged: Tables) -> None:
+    """Without a policy, the job would see no row of a new table."""
+    policies = "SELECT count(*) FROM pg_policies WHERE tablename LIKE 'audit%'"
+    assert damaged.query(policies) == [(8,)]
+    for policy in ("job", "inspector"):
+        damaged.execute(f"DROP POLICY {policy} ON fer.audit")
+    schema.upgrade(damaged.admin_url)
+    assert damaged.query(policies) == [(8,)]
+
+
 def test_databases_of_a_server_make_the_roles_at_once(postgres_server: PostgresServer) -> None:
     with (
         fresh_database(postgres_server, "template1") as one,

@@ -17,6 +17,7 @@ from tests.fixtures.tables import Tables
 from tests.roles.conftest import DAY, connect
 
 PER_IMAGE = ("image", "image_result", "face_result")
+AUDITS = ("audit", "audit_face", "audit_result", "audit_label")
 HIDDEN = (
     *("images_scored", "faces_scored", "faces", "sessions", "sessions_effective"),
     *("faces_effective", "design_effect", "faces_needed"),
@@ -28,10 +29,12 @@ def read(tables: Tables, role: str, statement: str) -> list[Any]:
         return connection.execute(statement.encode()).fetchall()
 
 
-def list_facilities(tables: Tables, role: str = "inspector") -> dict[str, set[Any]]:
+def list_facilities(
+    tables: Tables, role: str = "inspector", names: tuple[str, ...] = PER_IMAGE
+) -> dict[str, set[Any]]:
     return {
         table: {f for (f,) in read(tables, role, f"SELECT DISTINCT facility_id FROM fer.{table}")}
-        for table in PER_IMAGE
+        for table in names
     }
 
 
@@ -53,8 +56,8 @@ def test_a_reader_sees_no_counts_of_a_suppressed_day(filled: Tables) -> None:
 
 
 def test_an_inspector_sees_the_facilities_that_were_granted(filled: Tables) -> None:
-    granted = {table: {"north-mall"} for table in PER_IMAGE}
-    assert list_facilities(filled) == granted
+    granted = {table: {"north-mall"} for table in (*PER_IMAGE, *AUDITS)}
+    assert list_facilities(filled, names=(*PER_IMAGE, *AUDITS)) == granted
     # Rows of partitions that the job created later are included.
     days = read(filled, "inspector", "SELECT count(DISTINCT capture_day) FROM fer.image")
     assert days == [(2,)]
@@ -79,9 +82,9 @@ def test_a_session_of_an_inspector_cannot_take_another_name(filled: Tables) -> N
 
 
 def test_the_job_and_the_owner_see_all_rows(filled: Tables) -> None:
-    everything = {table: {"north-mall", "outlet"} for table in PER_IMAGE}
-    assert list_facilities(filled, "writer") == everything
-    for table in PER_IMAGE:
+    everything = {table: {"north-mall", "outlet"} for table in (*PER_IMAGE, *AUDITS)}
+    assert list_facilities(filled, "writer", (*PER_IMAGE, *AUDITS)) == everything
+    for table in everything:
         rows = filled.query(f"SELECT DISTINCT facility_id FROM fer.{table}")
         assert {f for (f,) in rows} == everything[table]
 

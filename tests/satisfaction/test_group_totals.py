@@ -28,6 +28,8 @@ def build_summary(seed: int, **changes: Any) -> dict[str, Any]:
     totals = build_totals(seed, changes.pop("clusters", 60))
     return {
         "method": "benchmark",
+        "audit_id": None,
+        "audit_labels": None,
         "model_version": "a",
         "session_rule": "gap",
         "totals": {"gap": totals.to_json()},
@@ -69,6 +71,7 @@ def test_suppressed_facilities_are_not_part_of_a_total() -> None:
     ("changes", "reason"),
     [
         ({"method": "local"}, "not comparable: some facilities have an audit of their own"),
+        ({"audit_id": 3}, "not comparable: some facilities have an audit of their own"),
         ({"model_version": "b"}, "not comparable: different model versions"),
     ],
 )

@@ -172,7 +172,8 @@ def test_a_small_week_of_a_weekly_facility_is_left_out_of_four_weeks(calendar: C
     weeks = calendar.read_weeks("kiosk")
     assert [week["method"] for week in weeks] == ["suppressed"] + ["benchmark"] * 3
     (month,) = calendar.read_weeks("kiosk", "four weeks")
-    assert (month["faces"], month["faces_scored"]) == (210, 224)
+    # 224 faces were scored; the view does not tell, because the difference is the small week.
+    assert (month["faces"], month["faces_scored"]) == (210, None)
 
 
 def test_a_week_has_one_model_version(calendar: Calendar) -> None:
@@ -262,7 +263,7 @@ def test_erasure_rewrites_the_week_and_the_changes(tables: Any, calendar: Calend
     assert week["faces"] == 200
     erasure.erase(tables.eraser, erasure.Target("north-mall", None, "000003.jpg"))
     (row,) = calendar.read_weeks()
-    assert (row["faces"], row["faces_scored"], row["not_scored"]) == (200, 198, {"erased": 2})
+    assert (row["faces"], row["faces_scored"], row["not_scored"]) == (200, None, {"erased": 2})
     assert len(tables.query(changes)) == 1
     erasure.erase(tables.eraser, erasure.Target("north-mall", saturday.capture_day))
     (row,) = calendar.read_weeks()

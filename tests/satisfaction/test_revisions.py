@@ -89,6 +89,9 @@ def test_summary_holds_all_figures_of_a_day(tables: Any) -> None:
         "is_complete": False,
         "is_below_expected": False,
         "run_id": "run-9",
+        "audit_id": None,
+        "audit_labels": None,
+        "reason": "",
         "is_new_revision": True,
     }
     assert {name: summary[name] for name in expected} == expected

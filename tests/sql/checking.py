@@ -14,8 +14,11 @@ def run(tables: Any, *batches: Batch, run_id: str = "run-1") -> list[dict[str, A
 
 
 def find(tables: Any, *batches: Batch, run_id: str = "run-1") -> dict[str, str]:
-    """The details of the findings by check."""
-    return {f["check"]: f["finding"] for f in run(tables, *batches, run_id=run_id)}
+    """The details of the findings by check, with their examples."""
+    return {
+        f["check"]: ", ".join(filter(None, (f["finding"], f["example"])))
+        for f in run(tables, *batches, run_id=run_id)
+    }
 
 
 def write_healthy_day(tables: Any) -> None:

@@ -52,10 +52,11 @@ def test_finding_has_facility_day_and_severity(tables: Any) -> None:
         "check": "no_permission",
         "subject": "",
         "closing_rule": "later day",
+        "example": "",
         "severity": "warning",
         "facility_id": "outlet",
         "capture_day": tables.batch.capture_day,
-        "meaning": "a facility was skipped because it has no valid permission",
+        "meaning": "a facility was skipped because its images may not be read",
         "finding": "permission ended on 2026-01-01",
     }
 
@@ -134,7 +135,8 @@ def write_outcomes(tables: Any, images: int, outcomes: dict[Outcome, int]) -> di
 )
 def test_outcome_that_hits_the_whole_day_is_an_error(tables: Any, outcome: Outcome) -> None:
     finding = write_outcomes(tables, 5, {outcome: 5})["outcome_hits_many"]
-    assert finding.startswith(f"5 of 5 images are {outcome.value} (a reason): ")
+    assert finding.startswith(f"5 of 5 images are {outcome.value}: ")
+    assert finding.endswith(", a reason")
     (error,) = (f for f in run(tables) if f["check"] == "outcome_hits_many")
     assert (error["severity"], error["subject"]) == ("error", outcome.value)
 
@@ -171,17 +173,17 @@ def test_face_count_differs(tables: Any) -> None:
 
 def test_probabilities_do_not_sum_to_one(tables: Any) -> None:
     findings = broken(tables, "UPDATE fer.face_result SET p_sad = 0.2 WHERE image_key < '000002'")
-    assert findings == {"probabilities_do_not_sum_to_one": "2 faces"}
+    assert findings == {"probabilities_do_not_sum_to_one": "2 images"}
 
 
 def test_result_without_image(tables: Any) -> None:
     findings = broken(tables, "DELETE FROM fer.image WHERE image_key < '000002'")
-    assert findings["result_without_image"] == "2 results, 0 faces"
+    assert findings["result_without_image"] == "2 images"
 
 
 def test_face_without_result(tables: Any) -> None:
     findings = broken(tables, "DELETE FROM fer.image_result WHERE image_key < '000002'")
-    assert findings["result_without_image"] == "0 results, 2 faces"
+    assert findings["result_without_image"] == "2 images"
 
 
 def test_unknown_model_version(tables: Any) -> None:
@@ -213,7 +215,9 @@ def test_one_face_is_enough_in_a_suppressed_summary(tables: Any) -> None:
     tables.summarize()
     assert find(tables) == {}
     tables.execute("UPDATE fer.face_result SET called_class = 'sad' WHERE image_key = '000000.jpg'")
-    assert find(tables)["summary_differs_from_recount"].endswith("the called classes differ")
+    assert find(tables)["summary_differs_from_recount"] == (
+        "images, pending: 20 0 in the summary, 20 0 counted; the faces differ"
+    )
 
 
 def overwrite(tables: Any, count: int) -> dict[str, str]:
@@ -357,6 +361,7 @@ def test_no_plan_of_a_check_has_the_partitions_of_other_days(tables: Any) -> Non
         "capture_days": [tables.batch.capture_day],
         "model_version": tables.version,
         "run_id": "run-1",
+        "figure_days": checks.list_figure_days([tables.batch.capture_day]),
         "max_q_value": 0.05,
         **checks.read_thresholds(None),
     }

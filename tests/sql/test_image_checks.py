@@ -59,7 +59,7 @@ def test_face_that_never_moves_is_found_in_frames(
     assert ("face_that_never_moves" in findings) is is_found
     if is_found:
         assert findings["face_that_never_moves"].startswith("unknown camera: near (")
-        assert findings["face_that_never_moves"].endswith(" of 30 frames")
+        assert findings["face_that_never_moves"].endswith(" of its 30 frames")
 
 
 def test_names_without_time_are_counted(tables: Any) -> None:
@@ -206,7 +206,7 @@ def test_sidecars_are_named_with_the_pattern_that_excludes_them(tables: Any) -> 
     assert found == {
         "unsupported_files": "60 of 180 images are *.json files; if they are no photographs, add "
         'exclude = ["*.json"] to the facility',
-        "thumbnails": "60 of 180 images are like a/000_thumb.jpg; if they are copies, add "
+        "thumbnails": "60 of 180 images are named so; if they are copies, add "
         'exclude = ["*_thumb.*"] to the facility',
     }
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from fer_batch.export import named_queries
+from fer_batch.satisfaction.differences import compute_difference
+from fer_batch.satisfaction.estimator import Rate
 from fer_batch.satisfaction.patterns import compute_patterns
 from tests.satisfaction.conftest import Calendar
 
@@ -25,6 +27,23 @@ COPY = """
     FROM fer.satisfaction_summary AS s
     CROSS JOIN generate_series(CAST(:first AS date), :last, '1 day') AS day
     WHERE s.facility_id = :facility AND s.capture_day = CAST(:first AS date) - 1
+"""
+
+COMPARED = ("comparable_facilities", "lowest_happy_percent", "highest_happy_percent")
+BESIDE_EACH_OTHER = (
+    "which_facilities_were_satisfied",
+    "which_weeks_met_the_target",
+    "which_days_were_best",
+    "which_days_missed_the_target_most",
+    "how_did_the_happy_rate_change",
+    "how_do_weekdays_compare",
+)
+RATE = """
+    SELECT happy_rate, happy_rate_low, happy_rate_high
+    FROM fer.satisfaction_period
+    WHERE facility_id = :facility AND period = 'week'
+    ORDER BY last_day DESC
+    LIMIT 1
 """
 
 
@@ -110,7 +129,42 @@ def test_weekdays_best_days_and_groups(measured: Any) -> None:
         ("malls", 2, 1, 0, 1, 0, 800),
         ("no group", 1, 0, 0, 0, 1, None),
     ]
-    assert groups[0]["lowest_happy_percent"] < 20 < groups[0]["highest_happy_percent"]
+    # Without audits of their own, rates are not compared, and days are not ranked together.
+    assert [groups[0][name] for name in COMPARED] == [0, None, None]
+    assert [row["facility_name"] for row in best] == sorted(row["facility_name"] for row in best)
+    points = [row["points_above_at_least"] for row in best if row["facility_name"] == "South Mall"]
+    assert points == sorted(points, reverse=True)
+    for name in BESIDE_EACH_OTHER:
+        rows = ask(measured, name)
+        assert {row["with_other_facilities"] for row in rows} == {"not comparable"}, name
+    assert ask(measured, "how_do_facilities_differ") == []
+
+
+def test_facilities_with_an_audit_each_are_compared(measured: Any) -> None:
+    """The interval of the difference is that of the report: the two audits are independent."""
+    measured.execute(
+        "UPDATE fer.satisfaction_summary SET method = 'local'"
+        " WHERE method = 'benchmark' AND facility_id IN ('north-mall', 'south')"
+    )
+    (found,) = ask(measured, "how_do_facilities_differ")
+    one, other = (
+        Rate(*measured.query(RATE, facility=facility)[0]) for facility in ("north-mall", "south")
+    )
+    difference = compute_difference(one, other)
+    assert (found["facility_name"], found["other_facility_name"]) == ("North-Mall", "South Mall")
+    assert (found["week_until"], found["difference"]) == (LAST, "higher")
+    assert [found[name] for name in ("points_higher", "from_points", "to_points")] == [
+        round(100 * value) for value in (difference.difference, difference.low, difference.high)
+    ]
+    assert len(ask(measured, "how_do_facilities_differ", facility="south")) == 1
+    assert ask(measured, "how_do_facilities_differ", facility="kiosk") == []
+    groups = ask(measured, "how_do_groups_compare")
+    audited, lowest, highest = (groups[0][name] for name in COMPARED)
+    assert audited == 2
+    assert lowest < 20 < highest
+    assert select(
+        ask(measured, "which_facilities_were_satisfied"), "facility_name", "with_other_facilities"
+    ) == [("Kiosk", "not comparable"), ("North-Mall", "comparable"), ("South Mall", "comparable")]
 
 
 def test_hours_show_no_small_cell_nor_one_that_can_be_computed(measured: Any) -> None:

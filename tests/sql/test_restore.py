@@ -6,18 +6,20 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from fer_batch.database import connections, schema
-from fer_batch.deletion import erasure
+from fer_batch.deletion import erasure, erasure_log, replay
 from fer_batch.local.stack.postgres import ADMIN, PostgresServer
 from tests.faults.conftest import read_tables
 from tests.fixtures.servers import build_settings, fresh_database, switch_login
-from tests.fixtures.tables import Tables
+from tests.fixtures.tables import Tables, name_etag
 
 
 @pytest.fixture
@@ -28,6 +30,14 @@ def commands(repo_root: Path) -> str:
     block = re.search(r"```console\n(.*?)```", part, re.DOTALL)
     assert block is not None
     return "".join(f"{line.removeprefix('$ ')}\n" for line in block[1].splitlines())
+
+
+def read_rows(tables: Tables, table: str) -> Sequence[Any]:
+    """The rows of a table, without times, ids and run ids."""
+    left_out = "'deletion_id', 'deleted_at', 'run_id', 'scored_at', 'listed_at', 'first_listed_at'"
+    return tables.query(
+        f"SELECT to_jsonb(t) - ARRAY[{left_out}] AS row FROM fer.{table} AS t ORDER BY 1"  # noqa: S608
+    )
 
 
 def test_restored_database_is_complete_and_keeps_erased_images_out(
@@ -58,6 +68,23 @@ def test_restored_database_is_complete_and_keeps_erased_images_out(
             again = Tables(restored)
             again.list([f"{n:06d}.jpg" for n in range(40)])
             assert again.list_work() == []
+            # What the former database erased after the backup is listed and scored by a night.
+            log = tmp_path / "erasures.jsonl"
+            former = Tables(url)
+            for target in ("000004.jpg", "000005.jpg"):
+                erasure.erase(former.eraser, erasure.Target("north-mall", None, target), log)
+            changed = {f"{n:06d}.jpg": "new content" for n in (4, 5)}
+            again.list({f"{n:06d}.jpg": name_etag(f"{n:06d}.jpg") for n in range(40)} | changed)
+            again.write(*(again.build_score(image) for image in again.list_work()))
+            again.summarize()
+            assert read_rows(again, "image_result") != read_rows(former, "image_result")
+            replay.replay(again.eraser, erasure_log.read(log)[0], log)
+            for table in ("image", "image_result", "face_result", "deletion"):
+                assert read_rows(again, table) == read_rows(former, table)
+            newest = "SELECT images, not_scored, faces, faces_scored FROM fer.satisfaction_daily"
+            assert again.query(newest) == former.query(newest)
+            assert again.list([*changed]) == (2, 0)
+            former.dispose()
             again.dispose()
         finally:
             with psycopg.connect(

@@ -8,7 +8,7 @@ from fer_batch.resources import find_sql_dir
 
 NAMED_DIFFERENTLY = {"capture_day", "period", "first_day", "last_day"}
 DESCRIBED_DIFFERENTLY = {
-    "images", "faces", "is_complete", "is_below_expected", "not_scored", "revision",
+    "images", "faces_scored", "faces", "is_complete", "is_below_expected", "not_scored", "revision",
 }  # fmt: skip
 """What these columns mean depends on the length of the period."""
 
@@ -17,7 +17,8 @@ def read_view(name: str) -> tuple[list[str], dict[str, str]]:
     """The columns of a view in order, and the comment of each."""
     (file,) = (find_sql_dir() / "views").glob(f"*_{name}.sql")
     text = file.read_text(encoding="utf-8")
-    columns = text.partition("SELECT\n")[2].partition("\nFROM")[0].split(",")
+    selected = text.partition("SELECT\n")[2].partition("\nFROM")[0]
+    columns = re.sub("--.*", "", selected).split(",")
     comments = re.findall(rf"COMMENT ON COLUMN fer\.{name}\.(\w+) IS '(.*)';", text)
     return [re.findall(r"\w+", column)[-1] for column in columns], dict(comments)
 

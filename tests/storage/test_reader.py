@@ -198,8 +198,8 @@ def test_a_folder_marker_is_distinguished_from_an_image(s3_settings, s3):
     [
         ([{"is_truncated": True}], "ends early"),
         ([{"is_truncated": True, "token": "t"}] * 2, "ends early"),
-        ([{"keys": ["b/1"]}], "lists 'b/1' for the prefix 'a/'"),
-        ([{"keys": ["a/%FF"]}], "not UTF-8: a/%FF"),
+        ([{"keys": ["b/1"]}], "lists another key for the prefix 'a/'"),
+        ([{"keys": ["a/%FF"]}], "a key that is not UTF-8"),
     ],
 )
 def test_an_unreliable_listing_is_an_error(scripted, reader, pages, problem):

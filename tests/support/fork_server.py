@@ -49,7 +49,7 @@ IMPORTED = (
     "fer_batch.reporting.report",
 )
 SCORING_COMMANDS = ("run", "score")
-DECODING_COMMANDS = ("check", "models", "predict", "worker")
+DECODING_COMMANDS = ("audit", "check", "models", "predict", "worker")
 DECODERS = "the server of the decoders"
 """The first argument of a call that starts it, in place of a command."""
 COVERAGE = "COVERAGE_PROCESS_CONFIG"
@@ -138,7 +138,7 @@ def fork_server_running(environment: Mapping[str, str]) -> Iterator[ForkServer]:
 
 
 def build_subprocess_module(server: ForkServer) -> Any:
-    """A replacement for the module `subprocess` in supervisor.py and decoders.py.
+    """A replacement for the module `subprocess` in supervisor.py and handles.py.
 
     Scoring processes and servers of decoders are forks.
     """
@@ -202,9 +202,9 @@ def _become(call: dict[str, Any], descriptors: Sequence[int]) -> NoReturn:
 
         vars(supervisor)["subprocess"] = build_subprocess_module(_fork_server())
     elif call["arguments"][:1] in ([name] for name in DECODING_COMMANDS):
-        from fer_batch.imaging.sandbox import decoders
+        from fer_batch.imaging.sandbox import handles
 
-        vars(decoders)["subprocess"] = build_subprocess_module(_fork_server())
+        vars(handles)["subprocess"] = build_subprocess_module(_fork_server())
     # After the fork of a server, whose processes it would trace too.
     if COVERAGE in os.environ:
         import coverage

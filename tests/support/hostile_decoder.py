@@ -1,6 +1,6 @@
 """A server of decoders for tests: an image's comment says what its decoder does.
 
-`Decoders` starts it if its module is named in `decoders.SERVER_MODULE`. The comments are obeyed
+`Decoders` starts it if its module is named in `handles.SERVER_MODULE`. The comments are obeyed
 inside the decoder, after it has given up its rights: what it finds out is the reason of the outcome
 `unreadable`.
 """

@@ -54,6 +54,16 @@ def describe_missing(layers: Layer) -> str:
     return "; ".join(text for layer, text in _NEEDS.items() if layer not in layers)
 
 
+def protect_memory() -> None:
+    """Keep what this process holds from the disk and from other processes of the same user.
+
+    A core limit of 0 does not stop the kernel from piping a core to a program; not being dumpable
+    does. A process that this one starts with exec is dumpable again.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _control_process(_PR_SET_DUMPABLE, 0)
+
+
 def confine(descriptors: Collection[int], memory_bytes: int) -> Layer:
     """Give up everything but the open `descriptors` and `memory_bytes` of new memory.
 
@@ -172,39 +182,21 @@ def _deny_files_and_network() -> bool:
 
 # ---------------------------------------------------------------- seccomp
 
-# Audit architecture, number of seccomp, and the allowed calls with their numbers. None of them
-# takes a path, makes a descriptor, or names another process.
-_MEMORY_CALLS = ("mmap", "mprotect")  # without the right to execute
-_MACHINES: dict[str, tuple[int, int, dict[str, int]]] = {
-    "x86_64": (
-        0xC000_003E,
-        317,
-        {
-            "mmap": 9, "mprotect": 10,
-            "read": 0, "write": 1, "readv": 19, "writev": 20, "close": 3,
-            "munmap": 11, "brk": 12, "mremap": 25, "madvise": 28,
-            "rt_sigprocmask": 14, "rt_sigreturn": 15, "restart_syscall": 219,
-            "sched_yield": 24, "futex": 202, "rseq": 334, "membarrier": 324,
-            "getpid": 39, "gettid": 186, "getcpu": 309, "getrandom": 318,
-            "nanosleep": 35, "clock_nanosleep": 230, "clock_gettime": 228, "gettimeofday": 96,
-            "exit": 60, "exit_group": 231,
-        },
-    ),
-    "aarch64": (
-        0xC000_00B7,
-        277,
-        {
-            "mmap": 222, "mprotect": 226,
-            "read": 63, "write": 64, "readv": 65, "writev": 66, "close": 57,
-            "munmap": 215, "brk": 214, "mremap": 216, "madvise": 233,
-            "rt_sigprocmask": 135, "rt_sigreturn": 139, "restart_syscall": 128,
-            "sched_yield": 124, "futex": 98, "rseq": 293, "membarrier": 283,
-            "getpid": 172, "gettid": 178, "getcpu": 168, "getrandom": 278,
-            "nanosleep": 101, "clock_nanosleep": 115, "clock_gettime": 113, "gettimeofday": 169,
-            "exit": 93, "exit_group": 94,
-        },
-    ),
+# The allowed calls with their numbers on x86-64 and on ARM64. None of them takes a path, makes a
+# descriptor, or names another process.
+_CALLS = {
+    "mmap": (9, 222), "mprotect": (10, 226),
+    "read": (0, 63), "write": (1, 64), "readv": (19, 65), "writev": (20, 66), "close": (3, 57),
+    "munmap": (11, 215), "brk": (12, 214), "mremap": (25, 216), "madvise": (28, 233),
+    "rt_sigprocmask": (14, 135), "rt_sigreturn": (15, 139), "restart_syscall": (219, 128),
+    "sched_yield": (24, 124), "futex": (202, 98), "rseq": (334, 293), "membarrier": (324, 283),
+    "getpid": (39, 172), "gettid": (186, 178), "getcpu": (309, 168), "getrandom": (318, 278),
+    "nanosleep": (35, 101), "clock_nanosleep": (230, 115), "clock_gettime": (228, 113),
+    "gettimeofday": (96, 169), "exit": (60, 93), "exit_group": (231, 94),
 }  # fmt: skip
+_MEMORY_CALLS = ("mmap", "mprotect")  # without the right to execute
+_MACHINES = {"x86_64": (0, 0xC000_003E, 317), "aarch64": (1, 0xC000_00B7, 277)}
+"""The column of `_CALLS`, the audit architecture, and the number of seccomp."""
 _SET_MODE_FILTER, _ON_ALL_THREADS = 1, 1
 _KILL, _ALLOW, _DENY = 0x8000_0000, 0x7FFF_0000, 0x0005_0001  # _DENY: error 1, EPERM
 _LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -248,8 +240,8 @@ def _filter_system_calls() -> bool:
     machine = _MACHINES.get(platform.machine()) if sys.platform == "linux" else None
     if machine is None or sys.maxsize <= 2**32:
         return False
-    audit, seccomp, calls = machine
-    steps = build_filter(audit, calls)
+    column, audit, seccomp = machine
+    steps = build_filter(audit, {name: numbers[column] for name, numbers in _CALLS.items()})
     program = _Program(len(steps) // 8, steps)
     mode, flags = ctypes.c_uint(_SET_MODE_FILTER), ctypes.c_uint(_ON_ALL_THREADS)
     return _call(seccomp, mode, flags, ctypes.byref(program)) == 0

@@ -10,32 +10,21 @@ another facility.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
-import os
-import select
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Sequence
 
-from fer_batch.errors import ModelError, SandboxError, ScoringProcessError
+from fer_batch.errors import SandboxError, ScoringProcessError
 from fer_batch.imaging.decoding import ImageLimits, Pixels, UndecodableImageError
 from fer_batch.imaging.faces import DecodedImage, ExtractedFaces, ImageKind
-from fer_batch.imaging.sandbox import control
-from fer_batch.imaging.sandbox.confinement import Layer, describe_missing
+from fer_batch.imaging.sandbox import control, handles
+from fer_batch.imaging.sandbox.confinement import describe_missing, protect_memory
+from fer_batch.imaging.sandbox.handles import DecoderFailedError, DecoderHandle, Server
 from fer_batch.imaging.sandbox.memory import MemoryBudget
 from fer_batch.imaging.sandbox.messages import (
-    ANSWER,
-    GRANTED,
     InvalidAnswerError,
     Item,
-    Kind,
     Task,
     compute_largest_body,
-    format_request,
     parse_answer,
 )
 from fer_batch.log import get_logger
@@ -44,41 +33,23 @@ from fer_batch.settings import Settings
 
 log = get_logger(__name__)
 
-IMAGE_DEADLINE_S = 60.0
-"""Time for one request, without waiting for memory. A frame takes less than a second."""
-START_DEADLINE_S = 120.0
-"""Time in which the server has loaded OpenCV, also on a machine that is overloaded."""
 MAX_CRASHES = 2
 """An image that ends its decoder so often while it is alone is not decoded any more."""
-SERVER_MODULE = "fer_batch.imaging.sandbox.server"
-# Libraries of linear algebra start threads when they are loaded, which would not survive a fork.
-_BOOT = (
-    "import importlib, json, os, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "os.environ['OPENBLAS_NUM_THREADS'] = os.environ['OMP_NUM_THREADS'] = '1'; "
-    "importlib.import_module(sys.argv[1]).main(int(sys.argv[3]))"
-)
-_PIPE_BYTES = 1 << 20
 _TASKS = {"crops": Task.CROPS, "frames": Task.FRAMES}
-
-
-class DecoderFailedError(Exception):
-    """A decoder died, took too long or gave an invalid answer. `str` is what happened."""
-
-    def __init__(self, what: str, *, is_late: bool = False) -> None:
-        super().__init__(what)
-        self.is_late = is_late
 
 
 class Decoders:
     """Decodes images in processes without rights; `with` ends them. Safe to use from threads.
 
     The server process starts at once and loads OpenCV while the caller does something else; the
-    first image waits for it. Raises ModelError for a wrong detector file and, with
+    first image waits for it. This process holds images, so from now on it writes no core file and
+    cannot be traced. Raises ModelError for a wrong detector file and, with
     `FER_SANDBOX=require`, SandboxError where a layer of the confinement is missing, both with the
     first image.
     """
 
     def __init__(self, settings: Settings) -> None:
+        protect_memory()
         self._limits = ImageLimits.from_settings(settings)
         self._min_face_px = settings.min_face_px
         self._is_required = settings.sandbox == "require"
@@ -93,9 +64,9 @@ class Decoders:
         )
         self._local = threading.local()
         self._lock = threading.Lock()
-        self._decoders: set[_Decoder] = set()
+        self._decoders: set[DecoderHandle] = set()
         self._is_reported = False
-        self._server = _Server(self._configuration)
+        self._server = Server(self._configuration)
 
     def __enter__(self) -> Decoders:
         return self
@@ -173,8 +144,8 @@ class Decoders:
 
     # ------------------------------------------------------------ this thread's decoder
 
-    def _get_decoder(self, facility_id: str) -> _Decoder:
-        decoder: _Decoder | None = getattr(self._local, "decoder", None)
+    def _get_decoder(self, facility_id: str) -> DecoderHandle:
+        decoder: DecoderHandle | None = getattr(self._local, "decoder", None)
         if decoder is not None and decoder.facility_id != facility_id:
             self._drop_decoder()
             decoder = None
@@ -183,18 +154,18 @@ class Decoders:
         return decoder
 
     def _drop_decoder(self) -> None:
-        decoder: _Decoder | None = getattr(self._local, "decoder", None)
+        decoder: DecoderHandle | None = getattr(self._local, "decoder", None)
         if decoder is not None:
             self._local.decoder = None
             self._end_decoder(decoder)
 
-    def _start_decoder(self, facility_id: str) -> _Decoder:
+    def _start_decoder(self, facility_id: str) -> DecoderHandle:
         with self._lock:
             try:
                 decoder = self._server.start_decoder(facility_id)
             except (OSError, DecoderFailedError):  # the server was killed: start it once more
                 self._server.close()
-                self._server = _Server(self._configuration)
+                self._server = Server(self._configuration)
                 try:
                     decoder = self._server.start_decoder(facility_id)
                 except (OSError, DecoderFailedError) as error:
@@ -214,7 +185,7 @@ class Decoders:
                 log.warning("decoders are not fully confined", missing=missing)
         return decoder
 
-    def _end_decoder(self, decoder: _Decoder) -> None:
+    def _end_decoder(self, decoder: DecoderHandle) -> None:
         with self._lock:
             self._decoders.discard(decoder)
             decoder.close()
@@ -230,7 +201,7 @@ def _make_result(fetched: FetchedImage, item: Item) -> ExtractedFaces | ImageSco
 
 def _make_crashed(error: DecoderFailedError) -> UndecodableImageError:
     reason = (
-        f"decoding it took longer than {IMAGE_DEADLINE_S:g} s"
+        f"decoding it took longer than {handles.IMAGE_DEADLINE_S:g} s"
         if error.is_late
         else "ended the process that decoded it each time"
     )
@@ -246,165 +217,3 @@ def _log_failure(fetched: Sequence[FetchedImage], error: DecoderFailedError) -> 
         keys=[each.image.key for each in fetched],
         reason=str(error),
     )
-
-
-class _Server:
-    """The server process, and the socket to it."""
-
-    def __init__(self, configuration: control.Configuration) -> None:
-        text = configuration.to_json()
-        self._control, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-I", "-c", _BOOT, SERVER_MODULE),
-                    json.dumps([os.path.abspath(path) for path in sys.path]),  # noqa: PTH100
-                    str(theirs.fileno()),
-                ],
-                env={},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,  # libjpeg and libpng print about each damaged image
-            )
-        self._control.settimeout(START_DEADLINE_S)
-        self._is_ready = False
-        self._control.sendall(control.LENGTH.pack(len(text)) + text)
-
-    def start_decoder(self, facility_id: str) -> _Decoder:
-        """Fork a decoder. Raises DecoderFailedError or OSError if the server is gone."""
-        self._await_ready()
-        requests_read, requests_write = os.pipe()
-        answers_read, answers_write = os.pipe()
-        try:
-            command = control.COMMAND.pack(control.START, 0)
-            socket.send_fds(self._control, [command], [requests_read, answers_write])
-            (process,) = control.REPLY.unpack(self._receive(control.REPLY.size))
-        except BaseException:
-            os.close(requests_write)
-            os.close(answers_read)
-            raise
-        finally:
-            os.close(requests_read)
-            os.close(answers_write)
-        return _Decoder(process, facility_id, requests_write, answers_read)
-
-    def end_decoder(self, decoder: _Decoder) -> None:
-        self._control.sendall(control.COMMAND.pack(control.END, decoder.process))
-        self._receive(control.REPLY.size)
-
-    def close(self) -> None:
-        """End the server; it ends its decoders."""
-        self._control.close()
-        try:
-            self._process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-    def _await_ready(self) -> None:
-        if self._is_ready:
-            return
-        (length,) = control.LENGTH.unpack(self._receive(control.LENGTH.size))
-        if problems := json.loads(self._receive(length)):
-            raise ModelError(problems[0])
-        self._is_ready = True
-
-    def _receive(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
-            part = self._control.recv(size - len(data))
-            if not part:
-                raise DecoderFailedError("the server of the decoders has ended")
-            data += part
-        return data
-
-
-class _Decoder:
-    """One decoder: its two pipes, and the layers of its confinement."""
-
-    def __init__(self, process: int, facility_id: str, requests: int, answers: int) -> None:
-        self.process = process
-        self.facility_id = facility_id
-        self._requests, self._answers = requests, answers
-        for descriptor in (requests, answers):
-            os.set_blocking(descriptor, False)
-            with contextlib.suppress(OSError, AttributeError):  # Linux, within the user's limit
-                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._readable, self._writable = select.poll(), select.poll()
-        self._readable.register(answers, select.POLLIN)
-        self._writable.register(requests, select.POLLOUT)
-        self._deadline = time.monotonic() + START_DEADLINE_S
-        try:
-            kind, layers = self._read_header()
-        except DecoderFailedError:
-            self.close()
-            raise
-        if kind != Kind.READY:
-            self.close()
-            raise DecoderFailedError("did not start")
-        self.layers = Layer(layers)
-
-    def close(self) -> None:
-        os.close(self._requests)
-        os.close(self._answers)
-
-    def ask(
-        self, task: Task, images: Sequence[bytes], largest: int, budget: MemoryBudget
-    ) -> bytearray:
-        """Send a request and return the body of the answer, of at most `largest` bytes.
-
-        Raises DecoderFailedError if the decoder dies, lies or is late.
-        """
-        self._deadline = time.monotonic() + IMAGE_DEADLINE_S
-        for part in format_request(task, images):
-            self._write(part)
-        taken = 0
-        try:
-            while True:
-                kind, number = self._read_header()
-                budget.give_back(taken)
-                taken = 0
-                if kind == Kind.DONE and number <= largest:
-                    return self._read(number)
-                if kind != Kind.NEEDS or number > budget.total_bytes:
-                    raise DecoderFailedError("gave an invalid answer")
-                budget.take(number)
-                taken = number
-                self._deadline = time.monotonic() + IMAGE_DEADLINE_S
-                self._write(GRANTED)
-        finally:
-            budget.give_back(taken)
-
-    def _read_header(self) -> tuple[int, int]:
-        kind, number = ANSWER.unpack(self._read(ANSWER.size))
-        return kind, number
-
-    def _read(self, size: int) -> bytearray:
-        data = bytearray(size)
-        rest = memoryview(data)
-        while rest:
-            try:
-                count = os.readv(self._answers, [rest])
-            except BlockingIOError:
-                self._wait(self._readable)
-                continue
-            if count == 0:
-                raise DecoderFailedError("died")
-            rest = rest[count:]
-        return data
-
-    def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            try:
-                rest = rest[os.write(self._requests, rest) :]
-            except BlockingIOError:
-                self._wait(self._writable)
-            except BrokenPipeError:
-                raise DecoderFailedError("died") from None
-
-    def _wait(self, poll: select.poll) -> None:
-        left_s = self._deadline - time.monotonic()
-        if left_s <= 0 or not poll.poll(1000 * left_s):
-            raise DecoderFailedError("took too long", is_late=True)

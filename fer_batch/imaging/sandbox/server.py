@@ -48,7 +48,8 @@ FREE_BYTES = 32_000_000
 def main(descriptor: int) -> None:
     """Serve the socket until its other side is closed. Never returns in a decoder."""
     os.environ.clear()  # of what Python and the start itself have added
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side decides when to end
+    for number in (signal.SIGINT, signal.SIGTERM):  # the other side decides when to end
+        signal.signal(number, signal.SIG_IGN)
     with socket.socket(fileno=descriptor) as control:
         try:
             decoding = _load(Configuration.from_json(_receive_text(control)))

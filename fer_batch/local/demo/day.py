@@ -33,12 +33,14 @@ NAME_TEMPLATE = "{camera}_{captured_at:%H%M%S}.{*}"
 class DemoImage:
     """One object of the day: its name below the facility's prefix, and its expected outcome.
 
-    `content` is its bytes, or the file with them. `outcome` is None if it is unknown.
+    `content` is its bytes, or the file with them. `outcome` is None if it is unknown. `face` is
+    what the one face of a crop shows, None if it is unknown.
     """
 
     name: str
     content: bytes | Path
     outcome: Outcome | None = Outcome.SCORED
+    face: CalledClass | None = None
 
     @property
     def data(self) -> bytes:
@@ -143,12 +145,16 @@ def _format_facility(facility: DemoFacility) -> str:
 name = "{facility.name}"
 time_zone = "{facility.time_zone}"
 image_kind = "{facility.image_kind}"
+audience = "customers"
+jurisdiction = "EU"
 {optional}
 [facility.{facility.facility_id}.permission]
 purpose = "fer-batch demo on this machine"
 lawful_basis = "given by the person who runs the demo"
 approved_by = "the person who runs the demo"
 valid_until = 2099-12-31
+notice_day = 2000-01-01
+assessment_day = 2000-01-01
 """
 
 

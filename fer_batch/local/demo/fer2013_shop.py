@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -26,18 +27,22 @@ FACILITIES = 200
 VOTES = "fer2013new.csv"
 OTHER_SHARE = 1 / 14
 """Of the faces that are neither happy nor sad, the share that voters do not call neutral."""
-_TRAFFIC = Traffic(visits=75, cameras=("till", "exit"), opens=8, closes=20)
+TRAFFIC = Traffic(visits=75, cameras=("till", "exit"), opens=8, closes=20)
 HAPPY, SAD = (0.15, 0.35), (0.03, 0.07)
 """From which to which rate the shops differ."""
 
 
 class Faces:
-    """The encoded faces of PrivateTest, in groups: happy, sad, neutral and other."""
+    """The faces of PrivateTest in groups: happy, sad, neutral and other.
+
+    FER2013 has some pictures twice; only the first of them is used. `pixels` [N,48,48] and `votes`
+    [N,10] are those that remain.
+    """
 
     def __init__(self, pixels: NDArray[np.uint8], votes: NDArray[np.float32]) -> None:
-        # FER2013 has some pictures twice; only the first of them is used.
         _, first = np.unique(pixels.reshape(len(pixels), -1), axis=0, return_index=True)
-        pixels, votes = pixels[np.sort(first)], votes[np.sort(first)]
+        self.pixels, self.votes = pixels[np.sort(first)], votes[np.sort(first)]
+        votes = self.votes
         true = find_plurality(votes)
         is_neutral = votes.argmax(axis=1) == fer2013.VOTES_OF_CLASS[fer2013.NEUTRAL]
         is_neither = true == CALLED_CLASSES.index(CalledClass.NEITHER)
@@ -47,7 +52,11 @@ class Faces:
             "neutral": np.flatnonzero(is_neither & is_neutral),
             "other": np.flatnonzero(is_neither & ~is_neutral),
         }
-        self._data = [encode_image(face, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 95) for face in pixels]
+
+    @cached_property
+    def _data(self) -> list[bytes]:
+        """The encoded faces."""
+        return [encode_image(face, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 95) for face in self.pixels]
 
     def draw_images(
         self, rng: np.random.Generator, photographs: Sequence[Photograph]
@@ -56,6 +65,13 @@ class Faces:
 
         Raises ValueError if there are not enough faces.
         """
+        for photograph, row in zip(photographs, self.draw_rows(rng, photographs), strict=True):
+            yield DemoImage(f"{photograph.name}.jpg", self._data[row])
+
+    def draw_rows(
+        self, rng: np.random.Generator, photographs: Sequence[Photograph]
+    ) -> Iterator[int]:
+        """The rows of `pixels` and `votes` of the faces that `draw_images` gives."""
         left = {name: list(rng.permutation(rows)) for name, rows in self._rows.items()}
         for photograph in photographs:
             (face,) = photograph.faces
@@ -64,7 +80,7 @@ class Faces:
                 group = "other" if rng.random() < OTHER_SHARE else "neutral"
             if not left[group]:
                 raise ValueError(f"PrivateTest has too few {group} faces")
-            yield DemoImage(f"{photograph.name}.jpg", self._data[left[group].pop()])
+            yield int(left[group].pop())
 
 
 def load_fer2013_shops(archive: Path, facilities: int = FACILITIES) -> list[DemoFacility]:
@@ -73,17 +89,27 @@ def load_fer2013_shops(archive: Path, facilities: int = FACILITIES) -> list[Demo
     The file fer2013new.csv of FER+ must be beside the archive. Raises ConfigurationError if one of
     them is missing or invalid.
     """
+    faces = load_faces(archive)
+    return [_draw_facility(faces, number) for number in range(facilities)]
+
+
+def load_faces(archive: Path) -> Faces:
+    """The faces of PrivateTest with their votes; see `load_fer2013_shops`."""
     split = fer2013.read(archive, archive.with_name(VOTES))["PrivateTest"]
     if split.votes is None:  # cannot be, because the votes were read; for the type checker
         raise ValueError("there are no votes")
-    faces = Faces(split.pixels, split.votes)
-    return [_draw_facility(faces, number) for number in range(facilities)]
+    return Faces(split.pixels, split.votes)
+
+
+def draw_mix(rng: np.random.Generator) -> Mix:
+    """Draw the rates of a shop."""
+    return Mix(rng.uniform(*HAPPY), rng.uniform(*SAD))
 
 
 def _draw_facility(faces: Faces, number: int) -> DemoFacility:
     rng = np.random.default_rng((SEED, number))
-    mix = Mix(rng.uniform(*HAPPY), rng.uniform(*SAD))
-    photographs = list(itertools.chain.from_iterable(draw_visits(rng, _TRAFFIC, mix)))
+    mix = draw_mix(rng)
+    photographs = list(itertools.chain.from_iterable(draw_visits(rng, TRAFFIC, mix)))
     return DemoFacility(
         facility_id=f"fer2013-shop-{number + 1:03}",
         name=f"FER2013 shop {number + 1}",

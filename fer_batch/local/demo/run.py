@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from fer_batch.console import print_text
 from fer_batch.database import connections
 from fer_batch.errors import EXIT_FINDINGS, PermanentError
-from fer_batch.local.demo import coverage, fer2013_day, fer2013_shop, photographs
+from fer_batch.local.demo import audit, coverage, fer2013_day, fer2013_shop, photographs
 from fer_batch.local.demo.day import (
     DemoFacility,
     compare_rates,
@@ -118,7 +118,11 @@ def _run(
     demo = _Demo(stack, _assign_days(source.load(), _choose_day(stack, source.name)))
     demo.upload()
     run_id = demo.run()
+    if source.name == DRAWN:
+        demo.audit(run_id)
     problems = demo.compare_summaries(run_id, is_judged_together=is_judged_together)
+    if source.name == DRAWN:
+        demo.print_audit()
     demo.print_findings()
     if is_judged_together:
         problems += demo.compare_coverage()
@@ -245,6 +249,24 @@ class _Demo:
             )
         self._findings = api.get_result(DAG_ID, run_id, "check_data") or []
         return f"{DAG_ID}/{run_id}"
+
+    def audit(self, run_id: str) -> None:
+        """Audit one facility, if it has no audit yet, and write the report again."""
+        true_classes = {
+            f"{facility.facility_id}/{day}/{image.name}": image.face
+            for day, of_day in self._days.items()
+            for facility in of_day
+            if facility.facility_id == audit.AUDITED
+            for image in facility.images
+            if image.face is not None
+        }
+        if audit.audit_facility(self._stack, true_classes, self._first_day, self._last_day):
+            report.write_report(self._engine, self._settings, [], [], self._last_day, run_id)
+
+    def print_audit(self) -> None:
+        """Print what the audit changed."""
+        names = {facility.facility_id: facility.name for facility in self._days[self._last_day]}
+        audit.print_audit(self._engine, names[audit.AUDITED], self._first_day, self._last_day)
 
     def compare_summaries(self, run_id: str, *, is_judged_together: bool) -> list[str]:
         """Print the table of the last day; return each difference from the input.

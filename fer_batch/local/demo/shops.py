@@ -218,7 +218,8 @@ def _draw_crops(rng: np.random.Generator, visits: Sequence[Visit]) -> Iterator[D
         portrait, expressions = Portrait(rng), _draw_expressions(rng)
         for photograph in visit:
             pixels = portrait.photograph(rng, expressions[photograph.faces[0]])
-            yield _make_image(photograph.name, pixels, is_png=number % 4 == 3)
+            image = _make_image(photograph.name, pixels, is_png=number % 4 == 3)
+            yield replace(image, face=photograph.faces[0])
             number += 1
 
 

@@ -25,8 +25,9 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import urlsplit
 
+from fer_batch.airflow_client import AirflowUnavailableError
 from fer_batch.concurrency import count_cpus
-from fer_batch.local.stack.airflow_api import AirflowApi, AirflowUnavailableError
+from fer_batch.local.stack.airflow_api import AirflowApi
 from fer_batch.local.stack.files import (
     StackError,
     ensure_private_directory,

@@ -1,34 +1,24 @@
 """A client for the part of Airflow's REST API that the demo and the tests need.
 
-It works with any Airflow 3 that uses the simple auth manager. Starting one is left to `airflow`.
+Starting Airflow is left to `airflow`, the requests to `airflow_client`.
 """
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from fer_batch.errors import RetryableError
+from fer_batch.airflow_client import PAGE, AirflowClient, NotFoundError
 from fer_batch.local.stack.files import StackError
 
 FINISHED_RUN = frozenset({"success", "failed"})
 FINISHED_TASK = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
-PAGE = 100
 TIMEOUT_S = 60
 """Long, because the first requests after a start wait until the server has built its app."""
-# The API is on this machine, so a proxy for external addresses must not be used.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-class AirflowUnavailableError(RetryableError):
-    """Airflow's API does not answer, or is not ready yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,22 +54,16 @@ class RunState:
         return self.state in FINISHED_RUN
 
 
-class AirflowApi:
-    """A client for one Airflow, which logs in on the first call."""
+class AirflowApi(AirflowClient):
+    """A client for the Airflow of a local stack."""
 
     def __init__(self, url: str, user: str, password: str) -> None:
-        self.url = url
-        self._login = {"username": user, "password": password}
-        self._token: str | None = None
-
-    def get_health(self) -> dict[str, dict[str, str | None]]:
-        """Return the status and the latest heartbeat of each component."""
-        health: dict[str, dict[str, str | None]] = self._send("GET", "/api/v2/monitor/health", None)
-        return health
+        # The API is on this machine, so a proxy for external addresses must not be used.
+        super().__init__(url, user, password, timeout_s=TIMEOUT_S, proxies={})
 
     def get_tasks_health(self) -> str:
         """Return the status of the API that tasks use, such as `healthy`."""
-        return str(self._send("GET", "/execution/health", None)["status"])
+        return str(self.send("GET", "/execution/health")["status"])
 
     def unpause(self, dag_id: str, deadline_s: float = 60) -> None:
         """Unpause a DAG, waiting until the DAG processor has parsed it.
@@ -94,18 +78,13 @@ class AirflowApi:
             except NotFoundError as error:
                 # One that names facilities without a DAG says nothing about this DAG.
                 problems = [
-                    problem
-                    for problem in self.list_import_errors()
-                    if not problem.startswith("invalid_facilities.py")
+                    f"{file}: {trace}"
+                    for file, trace in self.list_import_errors()
+                    if file != "invalid_facilities.py"
                 ]
                 if problems or time.monotonic() > end:
                     raise StackError(f"Airflow has no DAG {dag_id}", "\n".join(problems)) from error
                 time.sleep(0.5)
-
-    def list_import_errors(self) -> list[str]:
-        """Return the import errors of DAG files, each as `file: error`."""
-        errors = self.call("GET", "importErrors")["import_errors"]
-        return [f"{error['filename']}: {error['stack_trace']}" for error in errors]
 
     def set_pool(self, name: str, slots: int, description: str) -> None:
         """Create a pool, or set the number of slots of an existing one."""
@@ -177,47 +156,6 @@ class AirflowApi:
         )
         content = self.call("GET", path)["content"]
         return "\n".join(_format_log_entry(entry) for entry in content)
-
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Send one request to /api/v2; return the JSON of the response, None if it is empty.
-
-        Raises NotFoundError, AirflowUnavailableError, or StackError with Airflow's message.
-        """
-        if self._token is None:
-            self._token = self._send("POST", "/auth/token", self._login)["access_token"]
-        return self._send(method, f"/api/v2/{path}", body)
-
-    def _send(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
-        headers = {"Accept": "application/json"}
-        if self._token is not None:
-            headers["Authorization"] = f"Bearer {self._token}"
-        data = None
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-            data = json.dumps(body).encode()
-        request = urllib.request.Request(  # noqa: S310
-            self.url + path, data=data, headers=headers, method=method
-        )
-        try:
-            with _OPENER.open(request, timeout=TIMEOUT_S) as response:
-                text = response.read()
-        except urllib.error.HTTPError as error:
-            message = error.read().decode("utf-8", "replace")
-            what = f"Airflow refuses {method} {path}: {error.code} {message}"
-            if error.code == 404:
-                raise NotFoundError(what) from None
-            if error.code >= 500:
-                raise AirflowUnavailableError(what) from None
-            raise StackError(what) from None
-        except OSError as error:
-            raise AirflowUnavailableError(
-                f"Airflow does not answer at {self.url}: {error}"
-            ) from error
-        return json.loads(text) if text else None
-
-
-class NotFoundError(StackError):
-    """Airflow has no such object (404)."""
 
 
 def _format_log_entry(entry: dict[str, Any] | str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,18 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
 from fer_batch.errors import ModelError, SandboxError
 from fer_batch.imaging.decoding import ImageLimits
 from fer_batch.imaging.faces import ExtractedFaces, FaceDetector, ImageKind, extract_faces
 from fer_batch.imaging.headers import UndecodableImageError
-from fer_batch.imaging.sandbox import decoders
+from fer_batch.imaging.sandbox import handles
 from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.imaging.sandbox.memory import MemoryBudget
 from fer_batch.records import Batch, FetchedImage, Image, ImageScore, Outcome
 from fer_batch.settings import Settings
 from tests.support import hostile_decoder, pictures
 from tests.support.hostile_images import generate_hostile_images
+from tests.support.repository import REPO_ROOT
 
 SETTINGS = Settings(_env_file=None, decode_memory_mb=500)
 LIMITS = ImageLimits.from_settings(SETTINGS)
@@ -56,7 +61,7 @@ def honest() -> Iterator[Decoders]:
 @pytest.fixture(scope="module")
 def hostile() -> Iterator[Decoders]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(decoders, "SERVER_MODULE", hostile_decoder.MODULE)
+        patch.setattr(handles, "SERVER_MODULE", hostile_decoder.MODULE)
         with Decoders(SETTINGS.model_copy(update={"decode_memory_mb": 50})) as started:
             yield started
 
@@ -144,7 +149,7 @@ def test_an_image_that_ends_its_decoder_costs_one_image(
     hostile: Decoders, monkeypatch: pytest.MonkeyPatch, death: str
 ) -> None:
     if death in ("hang", "spin", "rubbish", "promise", "grow"):
-        monkeypatch.setattr(decoders, "IMAGE_DEADLINE_S", 1.0)
+        monkeypatch.setattr(handles, "IMAGE_DEADLINE_S", 1.0)
     valid = fetch(pictures.encode(pictures.draw_scene()))
     found = hostile.extract([valid, command(death), valid], "crops")
     assert [isinstance(item, ExtractedFaces) for item in found] == [True, False, True]
@@ -182,13 +187,47 @@ def test_a_killed_server_is_started_again() -> None:
     assert all(isinstance(item, ExtractedFaces) for item in found)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_does_not_end_the_server(
+    honest: Decoders, number: signal.Signals
+) -> None:
+    """A scoring process that finishes its work after SIGTERM still needs its decoders."""
+    image = fetch(pictures.encode(pictures.draw_scene()))
+    honest.extract([image], "crops")
+    processes = [honest._server._process.pid, *(each.process for each in honest._decoders)]
+    for process in processes:
+        os.kill(process, number)
+    with capture_logs() as lines:
+        honest.extract([image], "crops")
+    assert lines == []
+    assert honest._server._process.poll() is None
+    assert processes == [honest._server._process.pid, *(e.process for e in honest._decoders)]
+
+
+@ON_LINUX
+def test_a_process_that_has_decoders_writes_no_core_file_and_cannot_be_read() -> None:
+    """As `predict`, `models compare` and a scoring process, which hold images and secrets."""
+    code = """
+import ctypes, resource
+from fer_batch.imaging.sandbox.decoders import Decoders
+from fer_batch.settings import Settings
+
+with Decoders(Settings(_env_file=None)):
+    print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO_ROOT
+    )
+    assert ended.stdout == "(0, 0) 0\n"
+
+
 # ---------------------------------------------------------------- settings
 
 
 def test_what_the_kernel_lacks_is_named_and_refused_if_required(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(decoders, "SERVER_MODULE", "tests.support.unconfined_decoder")
+    monkeypatch.setattr(handles, "SERVER_MODULE", "tests.support.unconfined_decoder")
     image = fetch(pictures.encode(pictures.draw_scene()))
     with Decoders(SETTINGS) as preferred:
         assert "Landlock" in preferred.find_missing()

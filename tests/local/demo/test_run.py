@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -90,6 +91,19 @@ def test_the_result_matches_the_drawn_day_and_a_second_run_scores_nothing(
         assert facility.true_rates is not None
         assert f"{100 * facility.true_rates.happy:.0f} %" in printed
     assert "camera food-court: one picture 41 times" in printed
+    # One facility has an audit, labeled by what was drawn: its interval is narrower, also in the
+    # report, and contains the rate of the day (the exit code says so).
+    title = printed.index("Audit of Harbour Café")
+    audited, _ = [line for line in printed[title:].splitlines() if " local " in line]  # day, week
+    without, with_audit = (
+        int(high) - int(low) for low, high in re.findall(r"\((\d+) to (\d+)\)", audited)
+    )
+    assert with_audit <= 0.85 * without
+    assert audited.split()[-1] == "200"
+    (page,) = get_demo_stack_dir(settings.stack_dir).rglob("reports/2*.html")
+    text = re.sub(r"<[^>]*>", "", page.read_text())
+    assert "Corrected by 200 labeled faces of the facility (method local)" in text
+    assert text.count("; not comparable") == 2, "two of three with a rate have no audit"
     verdicts = ("above target", "below target", "not clear", "no rate")
     rows = {
         facility.facility_id: next(line for line in printed.splitlines() if facility.name in line)

@@ -11,9 +11,10 @@ from typing import Any
 import psutil
 import pytest
 
+from fer_batch.airflow_client import AirflowError, NotFoundError
+from fer_batch.freshness.airflow import check_airflow
 from fer_batch.local.stack.airflow import AirflowStack
-from fer_batch.local.stack.airflow_api import AirflowApi, NotFoundError
-from fer_batch.local.stack.files import StackError
+from fer_batch.local.stack.airflow_api import AirflowApi
 from tests.support.processes import find_listening_addresses, find_processes, kill_all
 
 DAG = """
@@ -90,10 +91,15 @@ def test_airflow_runs_a_dag_and_leaks_no_secrets(folder, airflow, postgres_serve
     before = {p.pid for p in find_processes(folder)}
     airflow.start(settings)  # a second start does nothing
     assert before <= {p.pid for p in find_processes(folder)}
-    with pytest.raises(StackError, match="401"):
+    with pytest.raises(AirflowError, match="401"):
         AirflowApi(airflow.url, "admin", "wrong").call("GET", "pools")
     with pytest.raises(NotFoundError):
         api.call("GET", "dags/none")
+    checks = {each.subject: each.state for each in check_airflow(api, ["Europe/Berlin"])}
+    assert checks == {
+        **dict.fromkeys(["metadatabase", "scheduler", "dag_processor", "DAG files"], "ok"),
+        "satisfaction_nightly_europe_berlin": "problem",  # this Airflow has only the toy
+    }
 
     [scheduler] = [p for p in find_processes(folder) if "scheduler" in p.cmdline()]
     workers = scheduler.children(recursive=True)

@@ -1,0 +1,110 @@
+"""Erasures are repeated from the log after a restore from a backup that is older than they are.
+
+What the restored tables hold of an erased image or day is erased again, also what a night has
+listed and scored since the restore. What they do not hold is only recorded, so that no run reads
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from fer_batch.database import connections, tables
+from fer_batch.database.statements import load_statements
+from fer_batch.deletion import erasure, erasure_log
+from fer_batch.deletion.erasure_log import LoggedErasure
+from fer_batch.log import get_logger
+from fer_batch.records import Batch
+
+log = get_logger(__name__)
+
+_STATEMENTS = load_statements(__file__)
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A repeated erasure, with the rows that it deleted; 0: the tables held nothing of it."""
+
+    facility_id: str
+    capture_day: date
+    kind: str
+    images: int
+    faces: int
+
+
+def find_unknown_facilities(
+    connection: sa.Connection, erasures: Collection[LoggedErasure]
+) -> list[str]:
+    """The facilities of the log that the database does not know."""
+    ids = {each.facility_id for each in erasures}
+    table = tables.facility
+    known = connection.execute(sa.select(table.c.facility_id).where(table.c.facility_id.in_(ids)))
+    return sorted(ids.difference(known.scalars()))
+
+
+def find_missing(
+    connection: sa.Connection, erasures: Sequence[LoggedErasure]
+) -> list[LoggedErasure]:
+    """The erasures that the database has no record of, without those of unknown facilities."""
+    unknown = {*find_unknown_facilities(connection, erasures)}
+    return [
+        each
+        for each in erasures
+        if each.facility_id not in unknown and not _is_recorded(connection, each)
+    ]
+
+
+def replay(engine: sa.Engine, erasures: Sequence[LoggedErasure], log_file: Path) -> list[Replayed]:
+    """Repeat the erasures that the database has no record of; returns them in the order given.
+
+    Each is one transaction. Those that the log `log_file` lacks are appended to it.
+    """
+    run_id = f"erase/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    logged = {each.identity for each in erasure_log.read(log_file)[0]} if log_file.exists() else ()
+    with connections.transaction(engine) as connection:
+        missing = find_missing(connection, erasures)
+    replayed = []
+    for each in missing:
+        with connections.transaction(engine) as connection:
+            result = _replay_one(connection, each, run_id)
+            if each.identity not in logged:
+                erasure_log.append(log_file, each)
+        facts = {"facility": each.facility_id, "day": each.capture_day.isoformat()}
+        log.info("erased again", **facts, images=result.images, faces=result.faces)
+        replayed.append(result)
+    return replayed
+
+
+def _replay_one(connection: sa.Connection, each: LoggedErasure, run_id: str) -> Replayed:
+    batch = Batch(each.facility_id, each.capture_day)
+    erasure.lock_day(connection, batch)
+    images = faces = 0
+    if not _is_recorded(connection, each):
+        key = connection.execute(_STATEMENTS["find_key"], _build_params(each)).scalar_one()
+        if key is None:
+            erasure.record_absent(connection, each, run_id)
+        else:
+            image_key = None if each.kind == "day" else key
+            target = erasure.Target(batch.facility_id, batch.capture_day, image_key)
+            erased = erasure.erase_day(connection, batch, target, run_id)
+            images, faces = erased.images, erased.faces
+    return Replayed(batch.facility_id, batch.capture_day, each.kind, images, faces)
+
+
+def _is_recorded(connection: sa.Connection, each: LoggedErasure) -> bool:
+    return bool(connection.execute(_STATEMENTS["is_recorded"], _build_params(each)).scalar_one())
+
+
+def _build_params(each: LoggedErasure) -> dict[str, Any]:
+    return {
+        "kind": each.kind,
+        "facility_id": each.facility_id,
+        "capture_day": each.capture_day,
+        "key_sha256": each.key_bytes,
+    }

@@ -1,0 +1,131 @@
+"""The erasure log: a file of its own, on the disk before the commit, repeated after a restore."""
+
+from __future__ import annotations
+
+import stat
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fer_batch.database import connections, deletions
+from fer_batch.deletion import erasure, erasure_log, replay
+from fer_batch.deletion.erasure import Target
+from fer_batch.deletion.erasure_log import LoggedErasure
+from fer_batch.errors import ConfigurationError
+from fer_batch.records import Batch
+from tests.deletion.conftest import DAY, NEXT, count_rows, read_newest
+
+KEY_SHA256 = "6" * 64
+
+
+def build_line(**others: Any) -> LoggedErasure:
+    values = {
+        "kind": "image",
+        "facility_id": "north-mall",
+        "capture_day": DAY,
+        "key_sha256": KEY_SHA256,
+        "images": 1,
+        "faces": 1,
+        "erased_at": datetime(2026, 4, 1, tzinfo=UTC),
+    }
+    return LoggedErasure(**{**values, **others})
+
+
+def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Whatever a killed process has left; each erasure once."""
+    log = tmp_path / "erasures.jsonl"
+    first, second = build_line(), build_line(kind="day", key_sha256=None, images=40)
+    erasure_log.append(log, first)
+    with log.open("ab") as file:
+        file.write(b'{"kind": "image", "facil')  # killed here
+    erasure_log.append(log, second)
+    erasure_log.append(log, build_line(images=0))
+    assert erasure_log.read(log) == ([first, second], [2])
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    with pytest.raises(ConfigurationError, match=r"cannot be read: No such file"):
+        erasure_log.read(tmp_path / "nowhere")
+    with pytest.raises(ConfigurationError, match=r"cannot be written: No such file"):
+        erasure_log.append(tmp_path / "no" / "folder", first)
+
+
+def test_nothing_is_erased_that_cannot_be_logged(
+    tables: Any, two_days: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"erasure log .* cannot be written"):
+        erasure.erase(tables.eraser, Target("north-mall", DAY), tmp_path)
+    assert count_rows(tables, two_days[0]) == (40, 40, 40)
+    assert tables.query("SELECT 1 FROM fer.deletion") == []
+
+    log = tmp_path / "erasures.jsonl"
+    seen = []
+    append = erasure_log.append
+
+    def look(path: Path, line: LoggedErasure) -> None:
+        append(path, line)
+        seen.append((log.read_bytes(), tables.query("SELECT 1 FROM fer.deletion")))
+
+    monkeypatch.setattr(erasure_log, "append", look)
+    erasure.erase(tables.eraser, Target("north-mall", DAY, "000003.jpg"), log)
+    written, recorded_then = seen[0]
+    assert recorded_then == []  # not committed yet
+    assert b"000003" not in written
+    (line,) = erasure_log.read(log)[0]
+    ((digest, images, faces),) = tables.query("SELECT key_sha256, images, faces FROM fer.deletion")
+    assert (line.key_bytes, line.images, line.faces) == (digest, images, faces)
+
+
+def test_erasures_that_the_database_does_not_know_are_repeated(
+    tables: Any, two_days: Any, tmp_path: Path
+) -> None:
+    """Of rows that exist, and of rows that do not; a second time nothing is left to do."""
+    old, new = two_days
+    other = deletions.hash_key("never listed.jpg").hex()
+    stored = deletions.hash_key("000003.jpg").hex()
+    absent = date(2026, 3, 20)
+    lines = [
+        build_line(key_sha256=stored),
+        build_line(key_sha256=other),
+        build_line(kind="day", capture_day=NEXT, key_sha256=None, images=50, faces=50),
+        build_line(kind="day", capture_day=absent, key_sha256=None, images=7, faces=7),
+        build_line(facility_id="nobody"),
+    ]
+    log = tmp_path / "erasures.jsonl"
+    erasure_log.append(log, lines[0])  # the log of this database has it already
+
+    with connections.transaction(tables.eraser) as connection:
+        assert replay.find_unknown_facilities(connection, lines) == ["nobody"]
+    done = replay.replay(tables.eraser, lines, log)
+
+    assert [(each.kind, each.images) for each in done] == [
+        ("image", 1), ("image", 0), ("day", 50), ("day", 0),
+    ]  # fmt: skip
+    assert count_rows(tables, old) == (39, 39, 39)
+    assert count_rows(tables, new) == (0, 0, 0)
+    # The images are left out as before the restore, and are not listed again.
+    summary = read_newest(tables, old)
+    assert (summary.images, summary.not_scored) == (41, {"erased": 2})
+    assert read_newest(tables, new).not_scored == {"erased": 50}
+    assert tables.list(["000003.jpg", "never listed.jpg", "new.jpg"], old)[1] == 1
+    assert erasure_log.read(log) == (lines[:4], [])
+    assert replay.replay(tables.eraser, lines, log) == []
+
+
+def test_an_image_that_is_not_listed_yet_is_never_read(tables: Any, tmp_path: Path) -> None:
+    """Somebody objects on the same day, before the night."""
+    log, batch = tmp_path / "erasures.jsonl", Batch("north-mall", date(2026, 3, 20))
+    key = "north-mall/2026-03-20/door/1.jpg"
+    for expected in ([(batch.capture_day, 0)], []):
+        erased = erasure.erase_unlisted(tables.eraser, "north-mall", key, log)
+        assert [(each.capture_day, each.images) for each in erased] == expected
+    (line,) = erasure_log.read(log)[0]
+    assert (line.capture_day, line.kind, line.images) == (batch.capture_day, "image", 0)
+    other = "north-mall/2026-03-20/door/2.jpg"
+    assert tables.list([key, other], batch) == (2, 1)
+    # One that a run has listed meanwhile is erased like any other.
+    (erased_row,) = erasure.erase_unlisted(tables.eraser, "north-mall", other, log)
+    assert (erased_row.images, tables.list_work(batch)) == (1, [])
+    for facility_id, wrong in (("north-mall", "south-mall/2026-03-20/1.jpg"), ("nobody", key)):
+        with pytest.raises(ConfigurationError, match=r"does not fit|no facility 'nobody'"):
+            erasure.erase_unlisted(tables.eraser, facility_id, wrong, log)

@@ -16,7 +16,7 @@ import argparse
 import itertools
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks.coverage import Tally
 from benchmarks.measuring import build_result_path, describe_machine, write_json
 from benchmarks.simulated_faces import Ints, count_clusters, find_sessions
+from fer_batch.audit.agreement import Kappa, compute_kappa
 from fer_batch.local.demo.fer2013_shop import FACILITIES, TRAFFIC, Faces, draw_mix, load_faces
 from fer_batch.local.demo.visits import Mix, draw_visits
 from fer_batch.model.classifier import Classifier, find_shipped_card, load_artifact
@@ -75,12 +76,29 @@ class Population:
         return np.where(first == second, first, third)
 
     def _ask(self, rows: Ints, rng: np.random.Generator) -> Ints:
-        """[n] the answer of one voter about each face; all but happy and sad is neither."""
-        votes = self.faces.votes[rows]
-        shares = votes[:, [HAPPY_COLUMN, SAD_COLUMN]].cumsum(axis=1)
-        drawn = rng.random((len(rows), 1)) * votes.sum(axis=1, keepdims=True)
-        answers: Ints = (drawn >= shares).sum(axis=1)
-        return answers
+        """[n] the answer of one voter about each face."""
+        return draw_answers(self._count_votes()[rows], rng)
+
+    def _count_votes(self) -> Ints:
+        """[N,3] votes for happy, sad, and anything else, which is neither."""
+        votes = self.faces.votes
+        happy, sad = votes[:, HAPPY_COLUMN], votes[:, SAD_COLUMN]
+        return np.stack([happy, sad, votes.sum(axis=1) - happy - sad], axis=1)
+
+    def compare_two_voters(self, rng: np.random.Generator) -> Kappa | None:
+        """How far two different voters of each face agree."""
+        votes = self._count_votes()
+        first = draw_answers(votes, rng)
+        votes[np.arange(len(votes)), first] -= 1
+        second = draw_answers(votes, rng)
+        return compute_kappa(count_confusion(first, second))
+
+
+def draw_answers(votes: Ints, rng: np.random.Generator) -> Ints:
+    """[n] the answer of one voter, drawn from `votes` [n,3]."""
+    drawn = rng.random((len(votes), 1)) * votes.sum(axis=1, keepdims=True)
+    answers: Ints = (drawn >= votes[:, :2].cumsum(axis=1)).sum(axis=1)
+    return answers
 
 
 def draw_day(
@@ -159,8 +177,19 @@ def main() -> int:
         for raters, labels in dict.fromkeys(key[:2] for key in tallies)
     ]
     print_table(results)
+    kappa = population.compare_two_voters(np.random.default_rng(SEED))
+    print(f"\nCohen's kappa of two voters of each of {len(population.true):,} faces: {kappa}")
     path = build_result_path("coverage_faces.json", is_quick=args.quick)
-    write_json(path, {"machine": machine, "seed": SEED, "shops": shops, "results": results})
+    write_json(
+        path,
+        {
+            "machine": machine,
+            "seed": SEED,
+            "shops": shops,
+            "results": results,
+            "kappa_of_two_voters": None if kappa is None else asdict(kappa),
+        },
+    )
     return 0
 
 

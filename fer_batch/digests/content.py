@@ -182,7 +182,7 @@ def clean(text: str) -> str:
         else char
         for char in text
     )
-    return " ".join("".join(spaced).split(" ")).strip()
+    return "".join(spaced).strip()
 
 
 def list_open_findings(report: ReportPage) -> list[Entry]:

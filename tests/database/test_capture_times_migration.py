@@ -10,7 +10,6 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
-from fer_batch import resources
 from fer_batch.database import connections, ledger, schema
 from fer_batch.pipeline.capture_times import BackfilledFacility, backfill_times
 from fer_batch.records import Batch, ListedImage
@@ -61,9 +60,6 @@ def filled(postgres_url: str) -> Iterator[sa.Engine]:
         config = schema._build_alembic_config()
         config.attributes["connection"] = connection
         command.upgrade(config, "0005")
-        # The views of that migration; later ones need later columns.
-        for name in ("1_satisfaction_daily", "2_not_scored_daily", "3_satisfaction_period"):
-            schema.run_script(connection, resources.find_sql_dir() / "views" / f"{name}.sql")
         connection.execution_options(no_parameters=True).exec_driver_sql(FILL)
     yield engine
     engine.dispose()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -182,6 +182,7 @@ HOSTILE = st.text(st.sampled_from("aé \r\n\t\0\x0b\x0c\x1c\x85\u2028\u2029\u202
 
 @settings(max_examples=40)
 @given(HOSTILE)
+@example("ß :, 日é , :, :ßé日é,aa:éß: é é日 é日é,aß é:ß")
 def test_no_text_adds_a_header_to_a_mail(text: str) -> None:
     subject = clean(f"North{text}\r\nBcc: eve@example.com\r\n\r\nbody")
     sent = message_from_bytes(bytes(build(subject=subject)), policy=policy.default)

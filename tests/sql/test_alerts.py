@@ -103,7 +103,7 @@ def test_without_a_target_or_a_correction_nothing_is_below(calendar: Calendar) -
         write(calendar, age, SAD)
     assert alert(calendar) == []
     calendar.tables.add("north-mall", target_rate=0.9)
-    with calendar.tables.transaction() as connection:
+    with calendar.tables.admin.begin() as connection:
         connection.exec_driver_sql('UPDATE fer.model_version SET card = \'{"name": "test"}\'')
     for age in range(7):
         assert write(calendar, age, CALM)["method"] == "raw"

@@ -12,6 +12,7 @@ import sys
 import tempfile
 from datetime import date
 from pathlib import Path
+from urllib.parse import urljoin
 
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
@@ -103,7 +104,9 @@ def take(
     """
     context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
     if token is not None:
-        context.add_cookies([{"name": "_token", "value": token, "url": url}])
+        # For the whole site: the path of a cookie is the folder of its URL.
+        site = urljoin(url, "/")
+        context.add_cookies([{"name": "_token", "value": token, "url": site}])
     page = context.new_page()
     page.goto(url)
     page.wait_for_selector(wait_for)

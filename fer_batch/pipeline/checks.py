@@ -166,6 +166,12 @@ def read_thresholds(settings: Settings | None) -> dict[str, Any]:
     }
 
 
+_PUBLISHES_WEEKS = sa.text(
+    "SELECT EXISTS (SELECT FROM fer.facility"
+    " WHERE facility_id = ANY(:facility_ids) AND publish_period = 'week')"
+)
+
+
 def list_figure_days(capture_days: Iterable[date]) -> list[date]:
     """The days, and all days of the weeks that end with one of them.
 
@@ -192,12 +198,18 @@ def check_data(
     Raises what `connections.translate_errors` raises.
     """
     selected = set(batches)
+    facility_ids = sorted({b.facility_id for b in selected})
+    days = {b.capture_day for b in selected}
+    with connections.translate_errors(), engine.connect() as connection:
+        has_weeks = connection.execute(
+            _PUBLISHES_WEEKS, {"facility_ids": facility_ids}
+        ).scalar_one()
     params = {
-        "facility_ids": sorted({b.facility_id for b in selected}),
-        "capture_days": sorted({b.capture_day for b in selected}),
+        "facility_ids": facility_ids,
+        "capture_days": sorted(days),
         "model_version": model_version,
         "run_id": run_id,
-        "figure_days": list_figure_days(b.capture_day for b in selected),
+        "figure_days": list_figure_days(days) if has_weeks else sorted(days),
         "max_q_value": MAX_Q_VALUE,
         **read_thresholds(settings),
     }

@@ -1,9 +1,13 @@
-"""Migration 0006, camera and capture time, of a database that is filled already."""
+"""Migration 0006, camera and capture time, of a database that is filled already.
+
+The upgrade goes on from migration 0011 and its views, as that of an earlier version would.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +17,10 @@ from alembic import command
 from fer_batch.database import connections, ledger, schema
 from fer_batch.pipeline.capture_times import BackfilledFacility, backfill_times
 from fer_batch.records import Batch, ListedImage
+from tests.fixtures.servers import switch_login
 from tests.fixtures.tables import VERSION, Tables
 
+VIEWS_0011 = Path(__file__).parent / "views_0011.sql"
 DAYS = [date(2026, 3, 1), date(2026, 3, 2)]
 TEMPLATE = "{camera}/{captured_at:%H%M%S}.jpg"
 
@@ -61,6 +67,8 @@ def filled(postgres_url: str) -> Iterator[sa.Engine]:
         config.attributes["connection"] = connection
         command.upgrade(config, "0005")
         connection.execution_options(no_parameters=True).exec_driver_sql(FILL)
+        command.upgrade(config, "0011")
+        schema.run_script(connection, VIEWS_0011)
     yield engine
     engine.dispose()
 
@@ -130,3 +138,14 @@ def test_every_partition_has_the_columns_and_their_check(filled: sa.Engine) -> N
             filled.begin() as connection,
         ):
             connection.execute(sa.text(change))
+
+
+@pytest.mark.usefixtures("before")
+def test_the_views_equal_those_of_a_new_database(filled: sa.Engine, database_url: str) -> None:
+    new = connections.create_engine(switch_login(database_url))
+    definitions = """
+        SELECT viewname, definition FROM pg_views WHERE schemaname = 'fer' ORDER BY 1"""
+    assert read(filled, definitions) == read(new, definitions) != []
+    for name, _ in read(filled, definitions):
+        read(filled, f"SELECT * FROM fer.{name}")  # noqa: S608
+    new.dispose()

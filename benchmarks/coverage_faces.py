@@ -145,7 +145,7 @@ def simulate_shop(
 
 
 def print_table(results: Sequence[Mapping[str, Any]]) -> None:
-    """The Markdown table of docs/statistics.md: coverage, and in brackets the median width."""
+    """The Markdown table of docs/statistics.md: coverage, and in parentheses the median width."""
     columns = list(itertools.product(("happy_rate", "sad_rate"), ("day", "week")))
     titles = [f"`{figure}`, {period}" for figure, period in columns]
     print(f"\n| labels by | labels | {' | '.join(titles)} |\n|---|---|---|---|---|---|")
@@ -160,7 +160,7 @@ def print_table(results: Sequence[Mapping[str, Any]]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage_faces",
                                      description=__doc__)  # fmt: skip
-    parser.add_argument("archive", type=Path, help="fer2013.tar.gz, with fer2013new.csv beside it")
+    parser.add_argument("archive", type=Path, help="fer2013.tar.gz, with fer2013new.csv next to it")
     parser.add_argument("--quick", action="store_true", help="only test that it runs")
     args = parser.parse_args()
     machine, population = describe_machine(), Population.load(args.archive)

@@ -19,6 +19,9 @@ MIN_AUDITED, FROM_LABELS = 0.91, 200
 """The least coverage in facilities that differ from the benchmark, from so many labels on."""
 
 
+_DISCOVERED = ("changed_share", "found_of_changed")
+
+
 def get_coverages(cells: Iterable[Mapping[str, Any]], figure: str) -> Floats:
     return np.array([cell["figures"][figure]["coverage"] for cell in cells])
 
@@ -71,11 +74,15 @@ def judge(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[tuple[
 
 
 def print_tables(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Coverage as lowest / median (median width) over the six mixes, by situation and size."""
+    """The Markdown tables of docs/statistics.md.
+
+    Coverage is lowest / median (median width) over the six mixes, by situation and size.
+    """
     figures = ("happy_rate", "sad_rate", "raw happy", "raw sad")
     for situation, cells in itertools.groupby(results["cells"], lambda cell: cell["situation"]):
-        print(f"\n{situation}: coverage, lowest / median (width)")
-        print(f"  {'faces / sessions / ρ':<22}" + "".join(f"{name:<22}" for name in figures))
+        print(f"\n{situation}: coverage, lowest / median (width)\n")
+        print("| faces / sessions / ρ | `happy_rate` | `sad_rate` | uncorrected happy | "
+              "uncorrected sad |\n|---|---|---|---|---|")  # fmt: skip
         for (faces, sessions, correlation), group in itertools.groupby(
             cells, lambda cell: (cell["faces"], cell["sessions"], cell["correlation"])
         ):
@@ -84,16 +91,26 @@ def print_tables(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
                 coverages = get_coverages(rows, name)
                 width = np.median([row["figures"][name]["width"] for row in rows])
                 texts.append(f"{coverages.min():.3f} / {np.median(coverages):.3f} ({width:.2f})")
-            size = str(Size(faces, sessions, correlation))
-            print(f"  {size:<22}" + "".join(f"{text:<22}" for text in texts))
-    print("\nfalse discovery rate over nights of 50 facilities; share of real changes found")
-    for night in results["false_discoveries"]:
-        print(f"  {night['situation']:<38} changed {night['changed_share']:<4} "
-              f"{night['false_discovery_rate']:.3f}  {night['found_of_changed']:.2f}")  # fmt: skip
-    print("\ncoverage of the called happy rate by sessions and blocks; mean sessions")
+            print(f"| {Size(faces, sessions, correlation)} | {' | '.join(texts)} |")
+    _print_discoveries(results["false_discoveries"])
+    print("\ncoverage of the called happy rate by sessions and blocks; mean sessions\n")
+    print("| shop | sessions | effective faces / faces | coverage |\n|---|---|---|---|")
     for shop in results["shops"]:
-        print(f"  {shop['shop']:<66} {shop['coverage']:.3f}  {shop['sessions']:.0f}")
+        print(f"| {shop['shop']} | {shop['sessions']:.0f} | "
+              f"{shop['faces_effective_of_faces']:.2f} | {shop['coverage']:.3f} |")  # fmt: skip
     print_audits(results["audits"])
+
+
+def _print_discoveries(nights: Sequence[Mapping[str, Any]]) -> None:
+    print("\nfalse discovery rate over nights of 50 facilities\n")
+    print("| situation | facilities with a change of the happy rate | false discovery rate | "
+          "found of the real changes |\n|---|---|---|---|")  # fmt: skip
+    for night in nights:
+        changed = found = None
+        if night["changed_share"]:
+            changed, found = (f"{100 * night[name]:.0f} %" for name in _DISCOVERED)
+        print(f"| {night['situation']} | {changed or 'none'} | "
+              f"{night['false_discovery_rate']:.3f} | {found or '–'} |")  # fmt: skip
 
 
 def print_audits(cells: Sequence[Mapping[str, Any]]) -> None:
@@ -121,4 +138,4 @@ def print_audits(cells: Sequence[Mapping[str, Any]]) -> None:
                 for sessions in sizes
             ]
             texts.append(" / ".join(f"{median:.2f}" for median in medians))
-        print(f"| {facility} | {labels or 'none'} | " + " | ".join(texts) + " |")
+        print(f"| {facility} | {f'{labels:,}' if labels else 'none'} | " + " | ".join(texts) + " |")

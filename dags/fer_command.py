@@ -368,13 +368,16 @@ def read_connections(
 ) -> dict[str, str]:
     """Return the settings of the Connections that a command with these secrets may use.
 
-    They are `fer_postgres`, `fer_s3` (its keys only for images), `fer_s3_<credentials>`, `fer_smtp`
-    and `fer_chat_<name>`. If a Connection does not exist, the environment keeps the setting. Raises
-    PermanentFailureError for one that cannot be used.
+    They are `fer_postgres`, or for maintenance `fer_postgres_maintenance`, `fer_s3` (its keys only
+    for images), `fer_s3_<credentials>`, `fer_erasure` (its password), `fer_smtp` and
+    `fer_chat_<name>`. If a Connection does not exist, the environment keeps the setting. Raises
+    PermanentFailureError for one that cannot be used, and for a maintenance without a login.
     """
     settings: dict[str, str] = {}
     try:
-        if database := _get_connection("fer_postgres"):
+        if Secrets.MAINTENANCE in secrets:
+            settings["FER_DATABASE_URL"] = _read_maintenance_url()
+        elif database := _get_connection("fer_postgres"):
             settings["FER_DATABASE_URL"] = fer_connections.build_database_url(database)
         if s3 := _get_connection("fer_s3"):
             settings |= fer_connections.read_s3_settings(s3)
@@ -386,9 +389,24 @@ def read_connections(
                 settings |= fer_connections.read_s3_keys(keys, prefix)
         if Secrets.DIGESTS in secrets:
             settings |= _read_notifiers()
+        if Secrets.ERASURES in secrets and (erasure := _get_connection("fer_erasure")):
+            settings["FER_ERASURE_SECRET"] = str(erasure.password or "")
     except fer_connections.InvalidConnectionError as error:
         raise PermanentFailureError(str(error)) from None
     return settings
+
+
+def _read_maintenance_url() -> str:
+    """Return the URL of the login that may delete what has expired; never that of the nights."""
+    if database := _get_connection("fer_postgres_maintenance"):
+        return fer_connections.build_database_url(database)
+    if url := os.environ.get(fer_environment.MAINTENANCE_URL):
+        return url
+    raise PermanentFailureError(
+        "maintenance has no login of the database. Create the Connection fer_postgres_maintenance, "
+        f"or set {fer_environment.MAINTENANCE_URL} for the workers, with a login that has the role "
+        "fer_retainer"
+    )
 
 
 def _read_notifiers() -> dict[str, str]:

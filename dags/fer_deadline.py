@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import fer_incidents
@@ -41,21 +41,27 @@ class DagWithDeadline(DAG):
             self.deadline = deadline
 
 
-def build_deadline() -> DeadlineAlert:
-    """Return the deadline of the nightly job's runs, as the environment sets it."""
+def build_deadline(time_zone: str | None) -> DeadlineAlert:
+    """Return the deadline of the runs of a time zone's DAG, as the environment sets it."""
     hours = float(os.environ.get("FER_DEADLINE_HOURS") or DEADLINE_HOURS)
+    path = os.environ.get("FER_DEADLINE_CALLBACK")
     return DeadlineAlert(
         name=f"{hours:g} h longer than usual",
         # Airflow 3.3 fails to clear a run whose deadline counts from DAGRUN_QUEUED_AT (its issue
         # 70368). A manual run may have no logical date, and that of a backfill is long past.
         reference=DeadlineReference.AVERAGE_RUNTIME(max_runs=14, min_runs=1),
         interval=timedelta(hours=hours),
-        callback=SyncCallback(os.environ.get("FER_DEADLINE_CALLBACK") or tell_missed_deadline),
+        callback=SyncCallback(path)
+        if path
+        else SyncCallback(tell_missed_deadline, kwargs={"time_zone": time_zone}),
     )
 
 
-def tell_missed_deadline(context: dict[str, Any]) -> None:
-    """Log an error for a run that is late, and tell people of it."""
+def tell_missed_deadline(context: dict[str, Any], time_zone: str | None = None) -> None:
+    """Log an error for a run that is late, and tell people of it.
+
+    Airflow passes the run as its API describes it. Its tasks and findings are not known here.
+    """
     run = context["dag_run"]
     dag_id, run_id = run["dag_id"], run["dag_run_id"]
     log.error(
@@ -64,5 +70,8 @@ def tell_missed_deadline(context: dict[str, Any]) -> None:
         dag_id,
         context["deadline"]["deadline_time"],
     )
-    link = fer_incidents.build_link(dag_id, run_id)
-    fer_incidents.tell({"kind": "late run", "dag_id": dag_id, "run_id": run_id, "link": link})
+    incident = fer_incidents.build_incident("late run", dag_id, run_id)
+    if moment := run.get("logical_date") or run.get("run_after"):
+        known = {"params": run.get("conf") or {}, "logical_date": datetime.fromisoformat(moment)}
+        incident["capture_day"] = fer_incidents.find_capture_day(run_id, known, time_zone)
+    fer_incidents.tell(incident)

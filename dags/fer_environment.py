@@ -2,7 +2,8 @@
 
 A worker's environment may hold Airflow's keys, the login of the broker and secrets of other
 programs. A command gets the few variables that a process needs to start, the settings `FER_…`, the
-login of the database, and of all other secrets only those of its task.
+login of the database, and of all other secrets only those of its task. Maintenance has a login of
+its own, which no other command gets.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ DEFAULT_KEYS = frozenset(
     {"FER_S3_ACCESS_KEY_ID", "FER_S3_SECRET_ACCESS_KEY", "FER_S3_SESSION_TOKEN"}
 )
 CREDENTIALS = "FER_S3_CREDENTIALS"
+MAINTENANCE_URL = "FER_MAINTENANCE_DATABASE_URL"
+"""Login of the maintenance, where there is no Connection for it."""
 DIGEST_SECRETS = ("FER_SMTP_PASSWORD", "FER_CHAT_URLS")
 
 
@@ -55,6 +58,10 @@ class Secrets(StrEnum):
     """Keys that write to FER_EXPORT_URL."""
     DIGESTS = "digests"
     """Password of the mail server, and webhooks of chats."""
+    ERASURES = "erasures"
+    """The secret with which erased images are recognized."""
+    MAINTENANCE = "maintenance"
+    """The login of the database that may delete what has expired, instead of the nightly one."""
 
 
 def build_environment(
@@ -82,15 +89,20 @@ def build_environment(
 
 def _is_allowed(name: str, secrets: Collection[Secrets], credentials: Collection[str]) -> bool:
     """Whether a command may have this variable `FER_…`."""
-    # The first is of the containers in docker/, the second of a monitor outside Airflow.
-    if name in ("FER_DB_PASSWORD", "FER_AIRFLOW_PASSWORD"):
+    # The first is of the containers in docker/, the second of a monitor outside Airflow. The third
+    # becomes FER_DATABASE_URL where it is needed.
+    if name in ("FER_DB_PASSWORD", "FER_AIRFLOW_PASSWORD", MAINTENANCE_URL):
         return False
+    if name == "FER_DATABASE_URL":
+        return Secrets.MAINTENANCE not in secrets
     if name in DEFAULT_KEYS:
         return Secrets.IMAGES in secrets
     if name.startswith(f"{CREDENTIALS}__"):
         return name.removeprefix(f"{CREDENTIALS}__").partition("__")[0] in credentials
     if name.startswith(DIGEST_SECRETS):
         return Secrets.DIGESTS in secrets
+    if name == "FER_ERASURE_SECRET":
+        return Secrets.ERASURES in secrets
     return True
 
 

@@ -99,21 +99,13 @@ def describe_run(kind: str, context: Mapping[str, Any], time_zone: str | None) -
     `link` (empty without a setting of Airflow), `tasks` that failed with their last error, and
     `findings` that were opened, without their details. What Airflow does not tell is empty.
     """
-    dag_id, run_id = context["dag"].dag_id, context["run_id"]
+    run_id = context["run_id"]
     incident = {
-        "kind": kind,
-        "dag_id": dag_id,
-        "run_id": run_id,
-        "capture_day": None,
+        **build_incident(kind, context["dag"].dag_id, run_id),
         "reason": str(context.get("reason") or ""),
-        "link": build_link(dag_id, run_id),
-        "tasks": [],
-        "findings": [],
     }
-    try:
-        incident["capture_day"] = fer_command.derive_capture_day(context, time_zone).isoformat()
-    except Exception as error:  # Airflow may know neither the parameters nor the date of the run
-        log.info("the capture day of run %s is not known: %r", run_id, error)
+    if "capture_day" in context["dag"].params:  # maintenance has none
+        incident["capture_day"] = find_capture_day(run_id, context, time_zone)
     for name, read in (("tasks", _list_failed_tasks), ("findings", _list_new_findings)):
         try:
             incident[name] = read(context)
@@ -122,7 +114,30 @@ def describe_run(kind: str, context: Mapping[str, Any], time_zone: str | None) -
     return incident
 
 
-def build_link(dag_id: str, run_id: str) -> str:
+def build_incident(kind: str, dag_id: str, run_id: str) -> dict[str, Any]:
+    """Return an incident with all the keys of `describe_run`, and what every caller knows."""
+    return {
+        "kind": kind,
+        "dag_id": dag_id,
+        "run_id": run_id,
+        "capture_day": None,
+        "reason": "",
+        "link": _build_link(dag_id, run_id),
+        "tasks": [],
+        "findings": [],
+    }
+
+
+def find_capture_day(run_id: str, context: Any, time_zone: str | None) -> str | None:
+    """Return a run's capture day, None if Airflow knows neither its parameters nor its date."""
+    try:
+        return fer_command.derive_capture_day(context, time_zone).isoformat()
+    except Exception as error:
+        log.info("the capture day of run %s is not known: %r", run_id, error)
+        return None
+
+
+def _build_link(dag_id: str, run_id: str) -> str:
     """Return the address of a run in Airflow's UI; empty if `[api] base_url` is not set."""
     base = conf.get("api", "base_url", fallback="") or ""
     return f"{base.rstrip('/')}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}" if base else ""

@@ -31,8 +31,9 @@ mail addresses of `FER_INCIDENT_TO` and the chats of `FER_INCIDENT_CHATS`, and c
 `FER_INCIDENT_CALLBACK`.
 
 **Which day a run processes.** Click the run in the grid: the list of its task instances shows the
-capture day in the column *Map Index*. So does the list of a task's instances in all runs. The first
-line of each log begins with `--capture-day`. A parameter with an unknown name fails the run.
+capture day in the column *Map Index*. So does the list of a task's instances in all runs. In a log,
+the line `running fer-batch` has `--capture-day`; `sync_facilities` and `export` are about all days.
+A parameter with an unknown name fails the run.
 
 **A facility is missing.** If the entry of a facility in the registry is invalid, nothing of it is
 read. `check_data` is red with the finding `invalid_in_registry`; the other facilities are
@@ -52,8 +53,9 @@ extra names the facility days that were summarized. A DAG with
 time zone of their facilities. A retry or a clear of `notify` sends only what has not been sent.
 
 **Requirements**: the Connections `fer_postgres` and `fer_s3` (or the `FER_…` settings in the
-worker's environment), for digests `fer_smtp` and `fer_chat_<name>`, the pool `fer_scoring`, and
-`FER_PYTHON` if fer-batch is installed in a separate environment.
+worker's environment), once single images were erased `fer_erasure`, for digests `fer_smtp` and
+`fer_chat_<name>`, the pool `fer_scoring`, and `FER_PYTHON` if fer-batch is installed in a separate
+environment.
 """
 
 from __future__ import annotations
@@ -221,7 +223,7 @@ def build_dag(dag_id: str, time_zone: str | None, example_zone: str) -> DAG:
         catchup=False,
         max_active_runs=4,
         dagrun_timeout=timedelta(hours=8),
-        deadline=fer_deadline.build_deadline(),
+        deadline=fer_deadline.build_deadline(time_zone),
         on_failure_callback=partial(fer_incidents.tell_failed_run, time_zone=time_zone),
         on_success_callback=partial(fer_incidents.tell_new_findings, time_zone=time_zone),
         default_args=DEFAULT_ARGS,
@@ -253,12 +255,17 @@ def add_tasks(time_zone: str | None) -> None:
     )
     def list_images() -> Any:
         return fer_command.run_command(
-            "list-images", *build_arguments(time_zone), "--json", secrets=[Secrets.IMAGES]
+            "list-images",
+            *build_arguments(time_zone),
+            "--json",
+            secrets=[Secrets.IMAGES, Secrets.ERASURES],
         )
 
     @task(doc_md="Split the images without a result into shards of equal work.")
     def plan_shards() -> Any:
-        return fer_command.run_command("plan-shards", *build_arguments(time_zone), "--json")
+        return fer_command.run_command(
+            "plan-shards", *build_arguments(time_zone), "--json", secrets=[Secrets.ERASURES]
+        )
 
     @task(
         doc_md="Fetch, decode, crop and classify the images of one shard; write their rows.",

@@ -8,6 +8,7 @@ airflow db migrate
 fer-batch db upgrade
 fer-batch db roles
 fer-batch db grant fer_nightly --role writer
+fer-batch db grant fer_maintenance --role retainer
 airflow pools set fer_scoring "${FER_POOL_SLOTS:?}" "Concurrent scoring processes, over all workers"
 
 python - <<'PYTHON'

@@ -16,7 +16,7 @@ set -C # `>` fails if the file exists
       AIRFLOW_FERNET_KEY=) echo "$line$(random 32)" ;; # 32 bytes with padding, as Fernet requires
       AIRFLOW_ADMIN_PASSWORD=) echo "$line$(random 15)" ;; # typed by a person
       AIRFLOW_*_SECRET*=) echo "$line$(random 48)" ;; # signs with SHA-512, which needs 64 bytes
-      *_PASSWORD= | *_ACCESS_KEY=) echo "$line$(random 30)" ;;
+      *_PASSWORD= | *_ACCESS_KEY= | FER_ERASURE_SECRET=) echo "$line$(random 30)" ;;
       *) echo "$line" ;;
     esac
   done <.env.example

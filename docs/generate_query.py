@@ -15,7 +15,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from fer_batch import settings
+from fer_batch import settings_sources
 from fer_batch.database import connections, schema
 from fer_batch.export import named_queries, publishing
 from fer_batch.export.columns import COLUMNS
@@ -88,7 +88,7 @@ def _escape_cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    database = connections.create_engine(settings.load_settings())
+    database = connections.create_engine(settings_sources.load_settings())
     schema.check_migrated(database)
     FILE.write_text(
         replace_parts(FILE.read_text(encoding="utf-8"), render_parts(database)), encoding="utf-8"

@@ -1,7 +1,7 @@
 """Take the pictures in docs/pictures from the data of `fer-batch demo --days 28`; `make pictures`.
 
-The report and the mail are made anew from the tables of the demo. The page is that of Airflow's
-UI, on a database of its own. The labeling page shows drawn faces of an audit in memory.
+The report and the mail are made again from the tables of the demo. The page is that of Airflow's
+UI, on a database of its own. The labeling page shows synthetic faces of an audit in memory.
 """
 
 from __future__ import annotations

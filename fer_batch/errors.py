@@ -8,6 +8,7 @@
     │   ├── SandboxError              the kernel cannot confine decoders, and FER_SANDBOX=require
     │   ├── StorageError              S3 refuses: no such bucket, wrong keys, access denied
     │   ├── DatabaseError             not migrated, login refused, or a statement rejected
+    │   ├── ErasureSecretError        images were erased with another secret, or none is set
     │   └── DeliveryError             a mail server or a chat refuses a digest
     └── RetryableError                may succeed when the same call is repeated later
         ├── StorageUnavailableError   S3 does not answer, or is busy
@@ -94,6 +95,10 @@ class EndpointUnreachableError(StorageUnavailableError):
 
 class DatabaseError(PermanentError):
     """The database is not migrated, refuses the login, or rejects a statement."""
+
+
+class ErasureSecretError(PermanentError):
+    """FER_ERASURE_SECRET is missing or wrong: erased images could not be recognized."""
 
 
 class DeliveryError(PermanentError):

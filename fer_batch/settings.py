@@ -1,17 +1,13 @@
 """All settings of fer-batch as one typed object.
 
 A setting is read from the environment (`FER_…`), else from the file `.env` in the working directory
-(or the file that `FER_ENV_FILE` names), else it has its default. `fer-batch config` shows each with
-its source, secrets masked. Nothing else in the package reads settings from the environment.
+(or the file that `FER_ENV_FILE` names), else it has its default. Nothing else in the package reads
+settings from the environment. Reading them is left to settings_sources.py.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
 import time
-from collections.abc import Collection
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -22,48 +18,15 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    EnvSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fer_batch.concurrency import count_cpus, measure_memory_limit
 from fer_batch.errors import ConfigurationError
-from fer_batch.log import get_logger
 
-log = get_logger(__name__)
-
-_OTHER_VARIABLES = frozenset(
-    {
-        "FER_ENV_FILE",  # read here
-        "FER_PYTHON",  # read by the DAGs, as the next three
-        "FER_DEADLINE_CALLBACK",
-        "FER_DEADLINE_HOURS",
-        "FER_INCIDENT_CALLBACK",
-        "FER_DB_PASSWORD",  # configures the containers of docker/, as the next six
-        "FER_IMAGE",
-        "FER_POOL_SLOTS",
-        "FER_WORKERS",
-        "FER_WORKER_CONCURRENCY",
-        "FER_WORKER_CPUS",
-        "FER_WORKER_MEMORY",
-        "FER_STACK_SERVER",  # marks the processes of the local stack
-        "FER_FAILPOINT",  # for tests, as the next one
-        "FER_TEST_SERVERS",
-    }
-)
-"""Variables that are no settings, and that other parts of the project read."""
-_NESTED = ("FER_S3_CREDENTIALS__", "FER_CHAT_URLS__")
-"""The beginnings of settings that end with a name of the user's choice."""
-_SIMILAR = 0.75
-"""From this similarity to a setting on (0 to 1), an unknown variable is a misspelled one."""
+_MIN_SECRET_CHARACTERS = 32
 
 
 class S3Credentials(BaseModel):
@@ -194,18 +157,59 @@ class Settings(BaseSettings):
         default=400,
         ge=1,
         le=36_500,
-        description="Days for which `fer-batch db retain` keeps the rows per image",
+        description="Days for which `fer-batch maintain` keeps the rows per image and face",
+    )
+    summary_retention_days: int = Field(
+        default_factory=lambda data: max(1095, data.get("retention_days", 0)),
+        ge=1,
+        le=36_500,
+        description="Days for which it keeps summaries, changes, audits and exports; at least "
+        "FER_RETENTION_DAYS; unset: 1095, or FER_RETENTION_DAYS if that is longer",
+    )
+    finding_retention_days: int = Field(
+        default=400,
+        ge=31,
+        le=36_500,
+        description="Days for which it keeps findings that are closed, after their last day",
+    )
+    run_retention_days: int = Field(
+        default_factory=lambda data: max(400, data.get("retention_days", 0)),
+        ge=31,
+        le=36_500,
+        description="Days for which it keeps records of runs, listings, finished nights and sent "
+        "digests; at least FER_RETENTION_DAYS; unset: 400, or FER_RETENTION_DAYS if that is longer",
+    )
+    report_retention_days: int = Field(
+        default=400, ge=1, le=36_500, description="Days for which it keeps the report of a day"
+    )
+    temporary_file_days: int = Field(
+        default=7,
+        ge=1,
+        le=365,
+        description="Days after which it deletes temporary files that ended processes left",
+    )
+    airflow_retention_days: int = Field(
+        default=200,
+        ge=1,
+        le=36_500,
+        description="Days for which `airflow db clean` is to keep Airflow's history; `fer-batch "
+        "check` warns if it is overdue. The AI Act wants logs for at least six months",
     )
     audit_days: int = Field(
         default=180,
         ge=1,
         le=3650,
-        description="Days for which an audit that is put into force corrects the summaries",
+        description="Days for which a finished audit corrects the summaries",
     )
     erasure_log: Path = Field(
         default=Path("erasures.jsonl"),
         description="File to which `fer-batch erase` appends each erasure, without keys, for "
-        "`erase --replay` after a restore. Keep it outside the database, with its backups",
+        "`erase --replay` after a restore. Keep it outside the database",
+    )
+    erasure_secret: SecretStr | None = Field(
+        default=None,
+        description="Secret with which erased images are recorded, at least 32 characters, as of "
+        "`openssl rand -hex 32`. Do not change or lose it; keep a copy apart from the database",
     )
 
     alert_min_faces: int = Field(
@@ -274,7 +278,7 @@ class Settings(BaseSettings):
     )
     subscriptions_file: Path | None = Field(
         default=None,
-        description="Who gets which digest; unset: subscriptions.toml beside FER_FACILITIES_FILE, "
+        description="Who gets which digest; unset: subscriptions.toml next to FER_FACILITIES_FILE, "
         "if it exists",
     )
     smtp_host: str | None = Field(default=None, description="Mail server that sends the digests")
@@ -355,6 +359,29 @@ class Settings(BaseSettings):
         left_s: float | None = info.data.get("time_left_s")
         return limit_s if left_s is None else min(limit_s, max(left_s, 1.0))
 
+    @field_validator("summary_retention_days", "run_retention_days")
+    @classmethod
+    def _keep_longer(cls, days: int, info: ValidationInfo) -> int:
+        """Refuse a period that ends before that of the rows per image, which refer to the data."""
+        needed = info.data.get("retention_days")
+        if needed is not None and days < needed:
+            raise ValueError(f"must be at least FER_RETENTION_DAYS, which is {needed}")
+        return days
+
+    @field_validator("erasure_secret")
+    @classmethod
+    def _check_secret(cls, secret: SecretStr | None) -> SecretStr | None:
+        """Refuse a secret that could be guessed; white space around it does not count."""
+        if secret is None:
+            return None
+        text = secret.get_secret_value().strip()
+        if len(text) < _MIN_SECRET_CHARACTERS:
+            raise ValueError(
+                f"must have at least {_MIN_SECRET_CHARACTERS} characters: create one with "
+                "`openssl rand -hex 32`"
+            )
+        return SecretStr(text)
+
     @field_validator("alert_below_window_days", "alert_below_window_weeks")
     @classmethod
     def _check_window(cls, window: int, info: ValidationInfo) -> int:
@@ -403,79 +430,6 @@ class Settings(BaseSettings):
         )
 
 
-def get_env_file() -> Path:
-    """Return the file with settings that are not in the environment."""
-    return Path(os.environ.get("FER_ENV_FILE") or ".env")
-
-
-def get_log_format() -> Literal["console", "json"]:
-    """Return the log format without validating the other settings."""
-    return "json" if os.environ.get("FER_LOG_FORMAT") == "json" else "console"
-
-
-def load_settings() -> Settings:
-    """Read the settings. Raises ConfigurationError that names each invalid or misspelled one.
-
-    Other variables that begin with FER_ and are no settings are named in a warning.
-    """
-    file = get_env_file()
-    if os.environ.get("FER_ENV_FILE") and not file.exists():
-        raise ConfigurationError(f"{file} does not exist", "Correct FER_ENV_FILE")
-    try:
-        settings = Settings(_env_file=file)
-        _check_names(file)
-        if (settings.s3_access_key_id is None) == (settings.s3_secret_access_key is None):
-            return settings
-        # Do not use the AWS credential chain: its keys may be of another account.
-        problem = "only one of FER_S3_ACCESS_KEY_ID and FER_S3_SECRET_ACCESS_KEY is set"
-    except ValidationError as error:
-        problem = "; ".join(
-            f"FER_{'__'.join(str(part) for part in e['loc']).upper()}: "
-            f"{'is not a setting' if e['type'] == 'extra_forbidden' else e['msg']}"
-            for e in error.errors()
-        )
-    except SettingsError as error:  # its cause contains the value, which may be a secret
-        found = re.search(r'field "(s3_credentials|chat_urls)"', str(error))
-        name = "s3_credentials" if found is None else found[1]
-        nested = "NAME__ACCESS_KEY_ID …" if name == "s3_credentials" else "NAME"
-        problem = f"FER_{name.upper()}: must be JSON; or set FER_{name.upper()}__{nested}"
-    except UnicodeDecodeError:
-        problem = f"{file} is not UTF-8"
-    raise ConfigurationError(
-        f"invalid settings: {problem}", f"Correct them in the environment or in {file}"
-    )
-
-
-def _check_names(file: Path) -> None:
-    """Raise ConfigurationError for misspelled names in the environment and in the file.
-
-    A name that resembles no setting is a warning only: another program may read it.
-    """
-    sources = EnvSettingsSource(Settings), DotEnvSettingsSource(Settings, env_file=file)
-    names = {name.upper() for source in sources for name in source.env_vars}
-    known = {*_OTHER_VARIABLES, *(f"FER_{name.upper()}" for name in Settings.model_fields)}
-    unknown = sorted(
-        name for name in names - known if name.startswith("FER_") and not name.startswith(_NESTED)
-    )
-    if misspelled := {name: near for name in unknown if (near := _find_similar(name, known))}:
-        quoted = (f"{name} (did you mean {near}?)" for name, near in misspelled.items())
-        raise ConfigurationError(
-            f"unknown settings: {', '.join(quoted)}",
-            f"Correct or remove them in the environment or in {file}; `fer-batch config` lists "
-            "all settings",
-        )
-    for name in unknown:
-        log.warning(f"{name} is not a setting and has no effect: see `fer-batch config`")
-
-
-def _find_similar(name: str, known: Collection[str]) -> str | None:
-    """The known variable that a name resembles most; the common prefix does not count."""
-    by_end = {variable.removeprefix("FER_"): variable for variable in sorted(known)}
-    end = name.removeprefix("FER_").partition("__")[0]
-    near = difflib.get_close_matches(end, by_end, 1, _SIMILAR)
-    return by_end[near[0]] if near else None
-
-
 def to_environment(settings: Settings) -> dict[str, str]:
     """Return the set settings as variables for a child process, secrets included.
 
@@ -499,32 +453,3 @@ def to_environment(settings: Settings) -> dict[str, str]:
     if settings.deadline is not None:
         variables["FER_TIME_LEFT_S"] = str(settings.deadline - time.monotonic())
     return variables
-
-
-def list_sources(settings: Settings) -> list[dict[str, Any]]:
-    """Return each setting with its value (secrets masked), source and description."""
-    environment = EnvSettingsSource(Settings)()
-    dotenv = DotEnvSettingsSource(Settings, env_file=get_env_file())()
-    values = settings.model_dump(mode="json")
-    rows = []
-    for name, field in Settings.model_fields.items():
-        if name in environment:
-            source = "environment"
-        elif name in dotenv:
-            source = str(get_env_file())
-        else:
-            source = "default"
-        rows.append(
-            {
-                "name": f"FER_{name.upper()}",
-                "value": _mask_login(values[name]),
-                "source": source,
-                "description": field.description or "",
-            }
-        )
-    return rows
-
-
-def _mask_login(value: Any) -> Any:
-    """Mask the login in a URL, which does not belong there but occurs."""
-    return re.sub("//[^/]*@", "//**********@", value) if isinstance(value, str) else value

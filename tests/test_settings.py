@@ -15,14 +15,8 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from fer_batch.errors import ConfigurationError
-from fer_batch.settings import (
-    S3Credentials,
-    Settings,
-    get_log_format,
-    list_sources,
-    load_settings,
-    to_environment,
-)
+from fer_batch.settings import S3Credentials, Settings, to_environment
+from fer_batch.settings_sources import get_log_format, list_sources, load_settings
 
 
 def load_from(environment: Mapping[str, str]) -> Settings:
@@ -80,9 +74,16 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
     "sandbox": st.sampled_from(["prefer", "require"]),
     "decode_memory_mb": st.none() | st.integers(50, 2**20),
     "statement_timeout_s": seconds,
-    "retention_days": st.integers(1, 36_500),
+    "retention_days": st.integers(1, 500),
+    "summary_retention_days": st.integers(500, 36_500),
+    "finding_retention_days": st.integers(31, 36_500),
+    "run_retention_days": st.integers(500, 36_500),
+    "report_retention_days": st.integers(1, 36_500),
+    "temporary_file_days": st.integers(1, 365),
+    "airflow_retention_days": st.integers(1, 36_500),
     "audit_days": st.integers(1, 3650),
     "erasure_log": paths,
+    "erasure_secret": st.text("09af #=", min_size=34).map(lambda each: SecretStr(f"a{each}f")),
     "alert_min_faces": st.integers(30, 10_000),
     "alert_min_sessions": st.integers(10, 1000),
     "alert_below_days": st.integers(1, 7),
@@ -136,6 +137,15 @@ def test_a_child_process_gets_the_same_settings(values: dict[str, Any]) -> None:
         environment = to_environment(settings)
         assert all(name.startswith("FER_") for name in environment)
         assert load_from(environment) == settings
+
+
+def test_a_secret_that_could_be_guessed_is_refused() -> None:
+    """White space around it, as of a file, does not count."""
+    for short in ("secret", f"{'s' * 31}\n"):
+        with pytest.raises(ConfigurationError, match="create one with `openssl rand"):
+            load_from({"FER_ERASURE_SECRET": short})
+    settings = load_from({"FER_ERASURE_SECRET": f"  {'s' * 32}\n"})
+    assert settings.erasure_secret == SecretStr("s" * 32)
 
 
 def test_a_child_process_gets_the_time_that_is_left_when_it_starts() -> None:

@@ -73,7 +73,7 @@ def load_open(connection: sa.Connection, audit_id: int) -> Audit:
     if audit.finished_at is not None:
         raise ConfigurationError(
             f"audit {audit_id} is finished: its labels do not change any more",
-            f"Draw a new one: `fer-batch audit sample --facility {audit.facility_id}`",
+            f"Sample a new one: `fer-batch audit sample --facility {audit.facility_id}`",
         )
     return audit
 

@@ -42,26 +42,10 @@ WHERE facility_id = :facility_id AND capture_day = ANY(:days);
 -- A histogram of each property of the faces of some days. As in a summary, images with the same
 -- content count once. A value that many faces have, such as the size of all crops, gets a bin of
 -- its own: an edge at the value and one just above it.
-WITH original AS (
-    SELECT DISTINCT ON (i.capture_day, i.etag) i.capture_day, i.image_key, i.member
-    FROM fer.image AS i
-    JOIN fer.image_result AS r
-        ON r.facility_id = i.facility_id
-        AND r.capture_day = i.capture_day
-        AND r.image_key = i.image_key
-        AND r.member = i.member
-        AND r.capture_day = ANY(:days)
-        AND r.model_version = :model_version
-    WHERE i.facility_id = :facility_id
-        AND i.capture_day = ANY(:days)
-        AND r.outcome = 'scored'
-        AND fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at, NULL)
-    ORDER BY i.capture_day, i.etag, i.captured_at_utc, i.image_key, i.member
-),
-face AS (
+WITH face AS (
     SELECT
         property.name, property.value, f.called_class
-    FROM original
+    FROM fer.original_image(:facility_id, :days, :model_version) AS original
     JOIN fer.face_result AS f USING (capture_day, image_key, member)
     CROSS JOIN LATERAL (VALUES
         ('p_happy', f.p_happy::double precision), ('p_sad', f.p_sad), ('p_neither', f.p_neither),

@@ -1,6 +1,6 @@
-"""Puts the labels of an audit into force: from a capture day on, they correct the summaries.
+"""Activates the labels of an audit: from a capture day on, they correct the summaries.
 
-Earlier days are not changed; `fer-batch summarize --from --to` estimates them anew. Which audit
+Earlier days are not changed; `fer-batch summarize --from --to` re-estimates them. Which audit
 corrects which summary is decided in satisfaction/audits.py.
 """
 
@@ -25,14 +25,14 @@ from fer_batch.settings import Settings
 log = get_logger(__name__)
 
 MIN_LABELS = 30
-"""With fewer labels an audit is not put into force: single faces would move the figures."""
+"""With fewer labels an audit is not activated: single faces would move the figures."""
 
 _STATEMENTS = load_statements(__file__)
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """An audit that was put into force, its labels for the model version of the draw, and how far
+    """An audit that was activated, its labels for the model version of the sample, and how far
     its raters agree."""
 
     audit: Audit
@@ -41,7 +41,7 @@ class Finished:
 
 
 def finish(settings: Settings, audit_id: int, start_day: date | None = None) -> Finished:
-    """Put an audit into force from a capture day on, by default from today in its time zone.
+    """Activate an audit from a capture day on, by default from today in its time zone.
 
     Its labels do not change any more, apart from erasures. It expires `audit_days` later. Faces
     that nobody has labeled are left out: what was labeled is a random sample too, because each
@@ -74,7 +74,7 @@ def finish(settings: Settings, audit_id: int, start_day: date | None = None) -> 
             )
         finished = Finished(audits.load(connection, audit_id), local, agreement)
     log.info(
-        "audit in force",
+        "audit activated",
         facility=audit.facility_id,
         audit=audit_id,
         labels=local.labels,

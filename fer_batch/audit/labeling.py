@@ -269,7 +269,7 @@ def load_rows(connection: sa.Connection, audit: Audit) -> Sequence[Mapping[Any, 
     if not rows:
         raise ConfigurationError(
             f"of audit {audit.audit_id} no face is left that can be shown",
-            "Erasure and retention have deleted them. Draw a new one with `fer-batch audit sample`",
+            "Erasure and retention have deleted them. Take a new one: `fer-batch audit sample`",
         )
     return rows
 

@@ -1,7 +1,7 @@
 """Scores the faces of an audit with another model version, so that a promotion keeps the audit.
 
 The labels say what people see, whatever the CNN: only what the model version calls the faces is
-computed anew, from the objects in S3, as in a nightly run. Objects that are gone or were
+computed again, from the objects in S3, as in a nightly run. Objects that are gone or were
 overwritten are counted; their faces do not count for this model version. Showing faces to raters is
 left to crops.py.
 """

@@ -94,7 +94,7 @@ def sample(
             ).scalar_one()
         )
     log.info(
-        "faces drawn", facility=facility_id, audit=audit.audit_id, faces=len(drawn), seed=chosen
+        "faces sampled", facility=facility_id, audit=audit.audit_id, faces=len(drawn), seed=chosen
     )
     expectations = precision.expect(
         tuple(called[each] for each in CalledClass),
@@ -115,8 +115,8 @@ def _check_arguments(
     """Raise ConfigurationError for arguments of `sample` that are out of range."""
     if not MIN_FACES_DRAWN <= faces <= MAX_FACES_DRAWN:
         raise ConfigurationError(
-            f"an audit of {faces} faces cannot be drawn",
-            f"Draw {MIN_FACES_DRAWN} to {MAX_FACES_DRAWN}; the method is `local` from "
+            f"an audit of {faces} faces cannot be sampled",
+            f"Sample {MIN_FACES_DRAWN} to {MAX_FACES_DRAWN}; the method is `local` from "
             f"{LOCAL_LABELS} labels on",
         )
     if first_day is not None and last_day is not None and first_day > last_day:
@@ -195,7 +195,7 @@ def _find_window(
         span = "" if first_day is None and last_day is None else " in this window"
         raise ConfigurationError(
             f"{facility_id} has no published results{span}",
-            "An audit is drawn from published days: see `fer-batch query "
+            "An audit is sampled from published days: see `fer-batch query "
             "which_days_are_not_complete`, or give another window in --from and --to",
         )
     readable = set(audits.find_permitted(settings, facility_id, [row.capture_day for row in rows]))
@@ -234,8 +234,8 @@ def _draw(
     drawn = connection.execute(_STATEMENTS["draw_faces"], params).mappings().all()
     if len(drawn) != len(positions) or any(row["faces"] != faces for row in drawn):
         raise RetryableError(
-            f"the results of {window.facility_id} changed while faces were drawn",
-            "A run was writing them: draw again when it has ended",
+            f"the results of {window.facility_id} changed while faces were sampled",
+            "A run was writing them: sample again when it has ended",
         )
     return drawn
 

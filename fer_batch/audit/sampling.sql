@@ -22,25 +22,10 @@ SELECT card FROM fer.model_version WHERE model_version = :model_version;
 -- name: count_faces
 -- The faces of the window by called class. As in a summary, pictures with the same content count
 -- once, in the first of them.
-WITH original AS (
-    SELECT DISTINCT ON (i.capture_day, i.etag) i.capture_day, i.image_key, i.member
-    FROM fer.image AS i
-    JOIN fer.image_result AS r
-        ON r.facility_id = i.facility_id
-        AND r.capture_day = i.capture_day
-        AND r.image_key = i.image_key
-        AND r.member = i.member
-        AND r.capture_day = ANY(:days)
-        AND r.model_version = :model_version
-    WHERE i.facility_id = :facility_id
-        AND i.capture_day = ANY(:days)
-        AND r.outcome = 'scored'
-        AND fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at, NULL)
-    ORDER BY i.capture_day, i.etag, i.captured_at_utc, i.image_key, i.member
-)
 SELECT f.called_class, count(*) AS faces
 FROM fer.face_result AS f
-JOIN original USING (capture_day, image_key, member)
+JOIN fer.original_image(:facility_id, :days, :model_version) AS original
+    USING (capture_day, image_key, member)
 WHERE f.facility_id = :facility_id
     AND f.capture_day = ANY(:days)
     AND f.model_version = :model_version
@@ -51,30 +36,13 @@ GROUP BY f.called_class;
 -- sessions, which the SHA-256 of the seed and the session decides; within a session, in order of
 -- time. A session ends as in a summary, at a gap over 60 s of its camera or after 5 minutes. On a
 -- day on which a time is unknown, each image is a session of its own. faces: their number in all.
-WITH original AS (
-    SELECT DISTINCT ON (i.capture_day, i.etag)
-        i.capture_day, i.image_key, i.member, i.etag, i.size_bytes, i.camera, i.captured_at_utc
-    FROM fer.image AS i
-    JOIN fer.image_result AS r
-        ON r.facility_id = i.facility_id
-        AND r.capture_day = i.capture_day
-        AND r.image_key = i.image_key
-        AND r.member = i.member
-        AND r.capture_day = ANY(:days)
-        AND r.model_version = :model_version
-    WHERE i.facility_id = :facility_id
-        AND i.capture_day = ANY(:days)
-        AND r.outcome = 'scored'
-        AND fer.is_final(r.outcome, r.etag, i.etag, r.scored_at, i.listed_at, NULL)
-    ORDER BY i.capture_day, i.etag, i.captured_at_utc, i.image_key, i.member
-),
-timed AS (
+WITH timed AS (
     SELECT
         *,
         bool_and(captured_at_utc IS NOT NULL) OVER (PARTITION BY capture_day) AS is_timed,
         coalesce(captured_at_utc - lag(captured_at_utc) OVER camera > interval '60 seconds', true)
             AS is_after_gap
-    FROM original
+    FROM fer.original_image(:facility_id, :days, :model_version)
     WINDOW camera AS (
         PARTITION BY capture_day, camera ORDER BY captured_at_utc, image_key, member)
 ),

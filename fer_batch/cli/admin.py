@@ -21,7 +21,7 @@ GROUP = Group("Setup and maintenance", sort_key=3)
 
 db = App(
     name="db",
-    help="The database: upgrade the schema, roles and grants, capture times, old days, psql.",
+    help="The database: upgrade the schema, roles and grants, capture times, psql.",
     group=GROUP,
     default_parameter=DEFAULTS,
 )
@@ -40,13 +40,17 @@ def register(app: App) -> None:
 
 def config(*, json: Json = False) -> None:
     """Show every setting, its value (secrets masked) and its source."""
-    from fer_batch import settings as module
+    from fer_batch import settings_sources as module
 
     show("Settings", module.list_sources(load_settings()), json)
 
 
 def check(*, json: Json = False) -> int:
-    """Test the database, the CNN and every facility's bucket; print a hint for each failure."""
+    """Test what a run needs, and print a hint for each failure; the exit code is then 3.
+
+    Tested are the database, the erasure secret, the CNN, the face detector, the decoder sandbox,
+    Airflow where FER_AIRFLOW_URL is set, the facility registry and every facility's bucket.
+    """
     from fer_batch.cli import doctor
 
     findings = doctor.diagnose(load_settings())
@@ -60,10 +64,16 @@ def check(*, json: Json = False) -> int:
 
 @db.command
 def upgrade() -> None:
-    """Upgrade the schema `fer` to this version; safe to repeat."""
-    from fer_batch.database import schema
+    """Upgrade the schema `fer` to this version; safe to repeat.
 
-    schema.upgrade(load_settings())
+    Records of erased images that an earlier version wrote are converted, in the database and in
+    FER_ERASURE_LOG, which needs FER_ERASURE_SECRET.
+    """
+    from fer_batch.deletion import conversion
+
+    loaded = load_settings()
+    if lines := conversion.upgrade(loaded):
+        sys.stdout.write(f"{lines} lines of {loaded.erasure_log} were converted\n")
     sys.stdout.write("the database is up to date\n")
 
 
@@ -81,7 +91,7 @@ def backfill_times(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Compute camera and capture time of the stored images anew from their keys.
+    """Compute camera and capture time of the stored images again, from their keys.
 
     For use after a facility's `name_template` or `name_clock` was set or changed: listings do the
     same for the days that they list. Reads nothing from S3; safe to repeat. Images without a time

@@ -1,4 +1,4 @@
-"""`fer-batch audit`: draw faces, label them, and put the labels into force."""
+"""`fer-batch audit`: sample faces, label them, and activate the labels."""
 
 from __future__ import annotations
 
@@ -38,29 +38,30 @@ def sample(
     *,
     facility: Annotated[str, Parameter(help="A facility id.")],
     faces: Annotated[
-        int, Parameter(help="How many faces to draw. From 200 labels on, the method is `local`.")
+        int, Parameter(help="How many faces to sample. From 200 labels on, the method is `local`.")
     ] = 200,
     from_day: Annotated[
         date | None,
         Parameter(
-            name="--from", help="First capture day to draw from; default: 27 days before the last."
+            name="--from", help="First capture day to sample; default: 27 days before the last."
         ),
     ] = None,
     to_day: Annotated[
         date | None,
         Parameter(
-            name="--to", help="Last capture day to draw from; default: the newest published day."
+            name="--to", help="Last capture day to sample; default: the newest published day."
         ),
     ] = None,
     seed: Annotated[
-        int | None, Parameter(help="Draws the same faces again; default: a random number.")
+        int | None, Parameter(help="Samples the same faces again; default: a random number.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Draw a random sample of the faces of published results, and store it as a new audit.
+    """Store a random sample of the faces of published results as a new audit.
 
     Each face of the window has the same probability. Prints how wide the intervals of the happy
-    rate are expected to become when all of them are labeled.
+    rate are expected to become when all of them are labeled, in percentage points, if the CNN errs
+    as on the benchmark.
     """
     from fer_batch.audit import sampling
 
@@ -75,19 +76,20 @@ def _print_drawn(drawn: Drawn) -> None:
     stored = drawn.audit
     labels = f"with {stored.faces_drawn} labels"
     print_table(
-        f"Audit {stored.audit_id}: expected width of the 95 % interval of the happy rate",
+        f"Audit {stored.audit_id}: expected width of the 95 % interval of the happy rate, in "
+        "percentage points",
         [
             {
                 "period": each.period,
                 "faces": each.faces,
-                "without": each.width_without and f"{each.width_without:.2f}",
-                labels: f"{each.width:.2f}",
+                "without": each.width_without and round(100 * each.width_without),
+                labels: round(100 * each.width),
             }
             for each in drawn.expectations
         ],
     )
     sys.stdout.write(
-        f"\nDrawn: {stored.faces_drawn} of {stored.faces_in_window:,} faces of {drawn.days} days "
+        f"\nSampled: {stored.faces_drawn} of {stored.faces_in_window:,} faces of {drawn.days} days "
         f"from {stored.first_day} to {stored.last_day}, from {drawn.sessions} sessions, with seed "
         f"{stored.seed}.\nLabel them: fer-batch audit label {stored.audit_id} --rater NAME\n"
     )
@@ -124,7 +126,7 @@ def list_audits(
     facility: Annotated[str | None, Parameter(help="A facility id. Default: all.")] = None,
     json: Json = False,
 ) -> None:
-    """List the audits, newest first: their faces, labels and raters, and when they hold."""
+    """List the audits, newest first: their faces, labels and raters, and when they are active."""
     from fer_batch.audit import audits
     from fer_batch.database import connections
 
@@ -145,7 +147,7 @@ def list_audits(
             "labeled": row["labeled"],
             "raters": ", ".join(row["raters"] or ()),
             "version": row["model_version"][:12],
-            "in force": "not finished"
+            "active": "not finished"
             if row["start_day"] is None
             else f"from {row['start_day']}, until before {row['expiry_day']}",
         }
@@ -215,10 +217,11 @@ def finish(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Put an audit into force: from a day on, its labels correct the summaries.
+    """Activate an audit: from a day on, its labels correct the summaries.
 
-    The labels do not change any more. Earlier days stay as they are; `summarize --from --to`
-    estimates them anew. It expires after FER_AUDIT_DAYS.
+    This cannot be undone: the labels do not change any more, and what nobody has labeled or settled
+    stays so. Earlier days stay as they are; `summarize --from MONDAY --to SUNDAY` re-estimates
+    them. It expires after FER_AUDIT_DAYS.
     """
     from fer_batch.audit import audits, finishing
     from fer_batch.database import connections
@@ -227,11 +230,12 @@ def finish(
     if from_day is not None:
         with audits.connect(loaded) as engine, connections.transaction(engine) as connection:
             facility = audits.load_facility(loaded, audits.load(connection, number).facility_id)
+        command = f"fer-batch summarize --facility {facility.facility_id}"
         if from_day < facility.compute_local_day(datetime.now(UTC)):
             raise ConfigurationError(
                 f"--from {from_day} is in the past, and published figures stay",
-                "Finish the audit without --from, then estimate the earlier days anew with "
-                f"`fer-batch summarize --facility {facility.facility_id} --from … --to …`",
+                "Finish the audit without --from, then re-estimate the earlier days with "
+                f"`{command} --from MONDAY --to SUNDAY`",
             )
     finished = finishing.finish(loaded, number, from_day)
     local = finished.local
@@ -247,7 +251,7 @@ def finish(
         return
     _print_agreement(finished.agreement)
     sys.stdout.write(
-        f"\nAudit {number} of {finished.audit.facility_id} is in force from {local.start_day} "
+        f"\nAudit {number} of {finished.audit.facility_id} is active from {local.start_day} "
         f"until before {local.expiry_day}, with {local.labels} labeled faces; method "
         f"{local.method}.\n"
     )

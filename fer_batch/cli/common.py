@@ -26,7 +26,7 @@ Json = Annotated[bool, Parameter(name="--json", help="Print JSON for a script.")
 
 def load_settings() -> Settings:
     """Load the settings and configure logging as they specify."""
-    from fer_batch import settings as module
+    from fer_batch import settings_sources as module
 
     log.configure(module.get_log_format())  # for errors in the settings themselves
     loaded = module.load_settings()

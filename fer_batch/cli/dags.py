@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from fer_batch.cli.admin import GROUP
 from fer_batch.cli.common import DEFAULTS, Json, show
 from fer_batch.errors import ConfigurationError
+from fer_batch.files import replacing
 from fer_batch.resources import find_dags_dir
 
 IGNORE_FILE = ".airflowignore"
@@ -90,7 +91,6 @@ def _write(path: Path, content: bytes) -> str:
     before = _read(path)
     if before == content:
         return "unchanged"
-    unfinished = path.with_name(f".{path.name}.new")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
     return "written" if before is None else "replaced"

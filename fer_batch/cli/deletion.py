@@ -1,11 +1,11 @@
-"""Commands that delete rows permanently: retention of old days, erasure on demand."""
+"""Commands that delete permanently: what has expired, and what is to be erased on demand."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,48 +14,39 @@ from cyclopts import App, Parameter
 from fer_batch.cli import admin
 from fer_batch.cli.common import Json, load_settings, show
 from fer_batch.console import print_table
-from fer_batch.errors import ConfigurationError
+from fer_batch.errors import ConfigurationError, ErasureSecretError
 
 DryRun = Annotated[bool, Parameter(help="Show what would be deleted, and delete nothing.")]
 Yes = Annotated[bool, Parameter(help="Do not ask for confirmation. Required without a terminal.")]
 
 
 def register(app: App) -> None:
-    """Add `erase`, and `retain` to the commands of `db`."""
-    admin.db.command(retain)
+    """Add `erase` and `maintain`."""
     app.command(erase, group=admin.GROUP)
+    app.command(maintain, group=admin.GROUP)
 
 
-def retain(
-    *,
-    before: Annotated[
-        date | None,
-        Parameter(
-            help="Delete the days before this one, as YYYY-MM-DD; default: FER_RETENTION_DAYS ago."
-        ),
-    ] = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    json: Json = False,
-) -> None:
-    """Delete the rows per image of old days permanently, for all facilities. Summaries remain.
+def maintain(*, dry_run: DryRun = False, yes: Yes = False, json: Json = False) -> None:
+    """Delete permanently what is older than its period: rows, summaries, findings, files.
 
-    These days are not listed again.
+    Each kind of data has a setting for its period. Rows per image and summaries that were deleted
+    are never written again. A kind that cannot be deleted is an error, after the others. Run it
+    once a day, as the DAG `satisfaction_maintenance` does.
     """
-    from fer_batch.deletion import retention
+    from fer_batch.deletion import maintenance
 
     loaded = load_settings()
     today = datetime.now(UTC).date()
-    before = before or today - timedelta(days=loaded.retention_days)
-    if before > today:
-        raise ConfigurationError(
-            f"{before} is in the future", "Only days before today can be deleted"
-        )
-    rows = [asdict(day) for day in retention.find_expired(loaded, before)]
+    if dry_run or not yes:
+        rows, errors = maintenance.find(loaded, today)
     if not dry_run:
-        confirm(f"Permanently delete the rows per image of all days before {before}", rows, yes)
-        rows = [asdict(day) for day in retention.retain(loaded, before)]
-    show(f"{'Would be deleted' if dry_run else 'Deleted'}, days before {before}", rows, json)
+        if not yes:
+            confirm("Permanently delete what has expired", [asdict(row) for row in rows], yes)
+        rows, errors = maintenance.delete(loaded, today)
+    title = "Would be deleted" if dry_run else "Deleted"
+    show(title, [asdict(row) for row in rows], json)
+    if errors:
+        raise maintenance.join_errors(errors)
 
 
 def erase(
@@ -66,7 +57,7 @@ def erase(
     day: Annotated[date | None, Parameter(help="Only this capture day, as YYYY-MM-DD.")] = None,
     key: Annotated[str | None, Parameter(help="Only the image with this key.")] = None,
     unlisted: Annotated[
-        bool, Parameter(negative=(), help="Accept a key that no run has listed yet.")
+        bool, Parameter(negative=(), help="Accept a key or a day that no run has listed yet.")
     ] = False,
     replay: Annotated[
         Path | None,
@@ -82,12 +73,16 @@ def erase(
     objects in S3 are not deleted: delete them too. With --day, a day without images, such as one
     that was processed by mistake, is withdrawn with its summaries; a later run may list it.
 
-    With --key and --unlisted, an image that is not in the tables yet is never read.
+    With --unlisted, an image or a day that is not in the tables yet is never read.
 
     Each erasure is appended to FER_ERASURE_LOG. A restored backup lacks the erasures made since:
     --replay repeats those that the database has no record of.
+
+    Images are recorded by an HMAC of their key, with FER_ERASURE_SECRET: --key and --replay need
+    the secret with which other images were erased. Days and facilities need none.
     """
     from fer_batch.database import connections
+    from fer_batch.database.erased_keys import ErasureSecret
     from fer_batch.deletion import erasure
     from fer_batch.model import active_model
 
@@ -105,20 +100,19 @@ def erase(
         raise ConfigurationError(
             "--day and --key cannot be combined", "A key has only one capture day"
         )
-    if unlisted and key is None:
-        raise ConfigurationError("--unlisted is about one image", "Add its --key")
+    if unlisted and key is None and day is None:
+        raise ConfigurationError("--unlisted is about an image or a day", "Add its --key or --day")
     loaded = load_settings()
     target = erasure.Target(facility, day, key)
+    secret = ErasureSecret(loaded.erasure_secret)
     with active_model.connect(loaded) as connection:
-        found = erasure.find_erasable(connection, target, accept_unlisted=unlisted)
+        found = erasure.find_erasable(connection, target, secret, accept_unlisted=unlisted)
         rows = [asdict(each) for each in found]
     if not dry_run:
         confirm("Permanently erase these rows", rows, yes)
         engine = connections.create_engine(loaded)
-        if unlisted and key is not None:
-            erased = erasure.erase_unlisted(engine, facility, key, loaded.erasure_log)
-        else:
-            erased = erasure.erase(engine, target, loaded.erasure_log)
+        run = erasure.erase_unlisted if unlisted else erasure.erase
+        erased = run(engine, target, loaded.erasure_log, secret)
         rows = [asdict(each) for each in erased]
     for row in rows:
         if dry_run:
@@ -129,23 +123,35 @@ def erase(
 def _replay(file: Path, *, dry_run: bool, yes: bool, json: bool) -> None:
     """Repeat the erasures of a log. What cannot be repeated is an error, after the others."""
     from fer_batch.database import connections
+    from fer_batch.database.erased_keys import ErasureSecret
     from fer_batch.deletion import erasure_log, replay
     from fer_batch.model import active_model
 
     loaded = load_settings()
-    logged, unreadable = erasure_log.read(file)
+    secret = ErasureSecret(loaded.erasure_secret)
+    log = erasure_log.read(file, secret)
     with active_model.connect(loaded) as connection:
-        unknown = replay.find_unknown_facilities(connection, logged)
-        missing = replay.find_missing(connection, logged)
+        unknown = replay.find_unknown_facilities(connection, log.erasures)
+        missing = replay.find_missing(connection, log.erasures)
     names = ("facility_id", "capture_day", "kind", "images", "faces")
     rows = [{name: getattr(each, name) for name in names} for each in missing]
     if not dry_run and missing:
         confirm("Permanently erase these images and days again", rows, yes)
         engine = connections.create_engine(loaded)
-        rows = [asdict(each) for each in replay.replay(engine, missing, loaded.erasure_log)]
+        done = replay.replay(engine, missing, loaded.erasure_log, secret)
+        rows = [asdict(each) for each in done]
     show("Would be erased again" if dry_run else "Erased again", rows, json)
-    if unreadable:
-        lines = ", ".join(map(str, unreadable))
+    if log.incomparable:
+        lines = ", ".join(map(str, log.incomparable))
+        problem = "is not set" if secret.check is None else "is another one"
+        raise ErasureSecretError(
+            f"{file}: the image in line {lines} cannot be recognized, because FER_ERASURE_SECRET "
+            f"{problem}; the others were handled",
+            "Set it to the secret with which these images were erased, and replay again; for a "
+            "lost one, see docs/privacy.md",
+        )
+    if log.unreadable:
+        lines = ", ".join(map(str, log.unreadable))
         raise ConfigurationError(
             f"{file}: no erasure in line {lines}; the others were handled",
             "Correct the line from a copy of the file. A last line that is cut off was never "

@@ -24,8 +24,8 @@ def demo(
     days: Annotated[
         int,
         Parameter(
-            help="Draw this many days, which one run of the DAG processes, and print how many "
-            "intervals contain the rate that was drawn; at most 28.",
+            help="Make so many days of synthetic faces, which one run of the DAG processes, and "
+            "print how many intervals contain the true rate; at most 28.",
             validator=validators.Number(gte=1, lte=MAX_DAYS),
         ),
     ] = 1,
@@ -45,7 +45,7 @@ def demo(
         bool,
         Parameter(
             help="With `--fer2013`: mix faces of all expressions, by the FER+ votes in "
-            "fer2013new.csv beside the archive, as in 200 shops of about 300 faces, and print how "
+            "fer2013new.csv next to the archive, as in 200 shops of about 300 faces, and print how "
             "many intervals contain the true rate.",
             negative="",
         ),
@@ -53,8 +53,8 @@ def demo(
 ) -> int:
     """Run a day through Airflow on this machine and print the result.
 
-    Starts PostgreSQL, an S3 server and Airflow, draws a day of synthetic faces in four shops, runs
-    the DAG satisfaction_nightly on it and compares the tables with what was drawn.
+    Starts PostgreSQL, an S3 server and Airflow, makes a day of synthetic faces in four shops, runs
+    the DAG satisfaction_nightly on it and compares the tables with what the faces show.
 
     These servers are the demo's own, with --demo in the commands of `fer-batch stack`; the stack of
     `fer-batch stack up` and its data stay as they are.
@@ -66,5 +66,5 @@ def demo(
     if shop and fer2013 is None:
         raise ConfigurationError("--shop requires --fer2013", "Say where FER2013 is")
     if days > 1 and (images is not None or fer2013 is not None):
-        raise ConfigurationError("--days is for drawn faces only", "Leave it out")
+        raise ConfigurationError("--days is for synthetic faces only", "Leave it out")
     return run.run_demo(load_settings(), images=images, fer2013=fer2013, shop=shop, days=days)

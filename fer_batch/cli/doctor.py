@@ -5,7 +5,7 @@ Each part is tested with the code that a run uses. A failure comes with a hint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -15,6 +15,9 @@ from fer_batch.errors import FerError, StorageError
 from fer_batch.facilities.loading import load_registry
 from fer_batch.facilities.registry import Facility
 from fer_batch.settings import Settings
+
+LOOKBACK_DAYS = 3
+"""The default of the DAG's parameter `lookback_days`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +30,22 @@ class Diagnosis:
 
 
 def diagnose(settings: Settings) -> list[Diagnosis]:
-    """Test the database, the CNN, the face detector, the registry and each facility's bucket."""
+    """Test everything that a run needs; `run_checks` lists the parts."""
     return list(run_checks(settings))
 
 
 def run_checks(settings: Settings) -> Iterator[Diagnosis]:
     """The same, one at a time."""
-    yield _try("database", lambda: _check_database(settings))
+    database = _try("database", lambda: _check_database(settings))
+    yield database
+    if database.is_ok:
+        yield _try("erasure secret", lambda: _check_erasure_secret(settings))
+    else:
+        yield Diagnosis("erasure secret", True, "not checked, without a database")
     yield _try("CNN", lambda: _check_cnn(settings))
     yield _try("face detector", lambda: _check_detector(settings))
     yield _try("decoder sandbox", lambda: _check_sandbox(settings))
+    yield _try("Airflow", lambda: _check_airflow(settings))
     try:
         registry = load_registry(settings.facilities_file, settings)
     except FerError as error:
@@ -61,20 +70,41 @@ def _try(part: str, check: Callable[[], str]) -> Diagnosis:
 
 def _check_database(settings: Settings) -> str:
     from fer_batch.database import connections, conninfo, privileges, schema
+    from fer_batch.deletion import overdue
 
     engine = connections.create_engine(settings)
     schema.check_migrated(engine)
     schema.check_writable(engine)
     place = conninfo.describe(conninfo.parse_url(settings))
     text = f"{place} is up to date and may be written"
+    warnings = []
     with connections.transaction(engine) as connection:
-        excess = privileges.list_excess(connection)
-    if excess:
-        return (
-            f"{text}. Warning: the login {' and '.join(excess)}; a run needs fer_writer only. "
-            f"{privileges.LOGIN_HINT}"
-        )
-    return text
+        if excess := privileges.list_excess(connection):
+            warnings.append(
+                f"the login {' and '.join(excess)}; a run needs fer_writer only. "
+                f"{privileges.LOGIN_HINT}"
+            )
+        today = datetime.now(UTC).date()
+        warnings.append(overdue.describe_overdue(connection, settings.retention_days, today))
+    return text + _format_warnings(warnings)
+
+
+def _check_erasure_secret(settings: Settings) -> str:
+    from fer_batch.database import connections, erased_keys
+    from fer_batch.database.erased_keys import CREATE_HINT, ErasureSecret
+
+    engine = connections.create_engine(settings)
+    secret = ErasureSecret(settings.erasure_secret)
+    with connections.transaction(engine) as connection:
+        erased_keys.check_secret(connection, secret)
+        images = erased_keys.count_erased_keys(connection, secret)
+    if secret.check is None:
+        return f"FER_ERASURE_SECRET is not set, and no record needs it. {CREATE_HINT}"
+    return f"FER_ERASURE_SECRET fits the records of {images} erased images"
+
+
+def _format_warnings(warnings: Iterable[str]) -> str:
+    return "".join(f". Warning: {warning}" for warning in warnings if warning)
 
 
 def _check_cnn(settings: Settings) -> str:
@@ -104,6 +134,20 @@ def _check_sandbox(settings: Settings) -> str:
     return "images are decoded without access to files, network or other processes"
 
 
+def _check_airflow(settings: Settings) -> str:
+    from fer_batch.freshness import airflow, airflow_history
+
+    client = airflow.create_client(settings)
+    if client is None:
+        return (
+            "its history is not checked: set FER_AIRFLOW_URL, FER_AIRFLOW_USER and "
+            "FER_AIRFLOW_PASSWORD"
+        )
+    today = datetime.now(UTC).date()
+    warning = airflow_history.describe_overdue(client, settings.airflow_retention_days, today)
+    return f"{client.url} answers" + _format_warnings([warning])
+
+
 def _check_facility(settings: Settings, facility: Facility) -> str:
     now = datetime.now(UTC)
     today = facility.compute_local_day(now)
@@ -112,6 +156,7 @@ def _check_facility(settings: Settings, facility: Facility) -> str:
         # Without a permission, not even the bucket is accessed.
         return f"skipped: {denial_reason}"
     from fer_batch.pipeline import day_survey
+    from fer_batch.storage.bucket_rules import ImageNeeds, judge
     from fer_batch.storage.reader import BucketReader
 
     with BucketReader(settings, facility) as reader:
@@ -127,11 +172,9 @@ def _check_facility(settings: Settings, facility: Facility) -> str:
                 'yet, set empty_days = "allowed"',
             )
         tls = "; it has no TLS (FER_S3_ALLOW_HTTP)" if reader.location.is_unencrypted else ""
-        warnings = [facility.describe_gap(strict_from)]
-        if reader.keeps_old_versions(prefix):
-            warnings.append(
-                "the bucket keeps old versions of deleted images: add a lifecycle rule with "
-                "NoncurrentVersionExpiration"
-            )
-        told = "".join(f". Warning: {warning}" for warning in warnings if warning)
-        return f"{reader.location} may be listed and read; {survey}{tls}{told}"
+        told = reader.read_rules()
+        unknown = f"; its lifecycle rules are not checked: {told.problem}" if told.problem else ""
+        needs = ImageNeeds(facility.list_key_beginnings(), LOOKBACK_DAYS, settings.retention_days)
+        warnings = [facility.describe_gap(strict_from), *judge(told, needs, today)]
+        state = f"{reader.location} may be listed and read; {survey}{tls}{unknown}"
+        return state + _format_warnings(warnings)

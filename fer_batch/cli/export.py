@@ -32,11 +32,11 @@ def export(
     ] = (),
     first_day: Annotated[
         date | None,
-        Parameter(name="--from", help="Write the months from this day on anew, as YYYY-MM-DD."),
+        Parameter(name="--from", help="Rewrite the months from this day on, as YYYY-MM-DD."),
     ] = None,
     last_day: Annotated[
         date | None,
-        Parameter(name="--to", help="Write the months up to this day anew, as YYYY-MM-DD."),
+        Parameter(name="--to", help="Rewrite the months up to this day, as YYYY-MM-DD."),
     ] = None,
     if_set: Annotated[
         bool, Parameter(help="Do nothing if no place is set, for the nightly job.")
@@ -47,7 +47,7 @@ def export(
 
     Files that differ from the published figures are written, whatever day they are about, and
     those of days that were withdrawn are deleted. With --facility, --from or --to, all files of
-    that selection are written anew, and no others. docs/analyze.md describes the files.
+    that selection are rewritten, and no others. docs/analyze.md describes the files.
     """
     from fer_batch.export import places as module
 

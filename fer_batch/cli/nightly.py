@@ -81,7 +81,7 @@ class Selected:
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class SelectedDays(Selected):
-    """As `Selected`, or a range of days whose summaries are estimated anew."""
+    """As `Selected`, or a range of days whose summaries are re-estimated."""
 
     capture_day: Annotated[
         date, Parameter(name=("--capture-day", "--to"), help="The capture day, as YYYY-MM-DD.")
@@ -90,7 +90,7 @@ class SelectedDays(Selected):
         date | None,
         Parameter(
             name="--from",
-            help="Estimate the days from this one to --to anew, each from the stored results of "
+            help="Re-estimate the days from this one to --to, each from the stored results of "
             "the model version of its newest summary.",
         ),
     ] = None
@@ -113,8 +113,11 @@ def run(selected: Selected, *, json: Json = False) -> int:
     """Run all steps for a day without Airflow.
 
     If a step fails, the same steps are done all the same as in Airflow: without a listing nothing
-    is scored, but summaries, checks, report and digests are always done. The last line is the path
-    of the report. The exit code is that of the failure.
+    is scored, but summaries, checks, report, export and digests are always done. The last line is
+    the path of the report. The exit code is that of the failure.
+
+    Unlike the DAG, it lists no earlier days by default. A nightly job without Airflow needs
+    `--lookback-days 3`, which scores late images and publishes days that stayed incomplete.
     """
     from fer_batch.pipeline.whole_run import run_steps
     from fer_batch.reporting import report
@@ -305,8 +308,10 @@ def _read_json(adapter: TypeAdapter[Any], file: Path, what: str, hint: str) -> A
 def summarize(selected: SelectedDays, *, json: Json = False) -> None:
     """Write the summaries that changed; print the latest one of each facility and day.
 
-    With --from and --to, old days are estimated anew from the faces that are still stored, for
-    example after an upgrade that changed the method. Images are not read.
+    With --from and --to, old days are re-estimated from the faces that are still stored, for
+    example after an upgrade that changed the method. Images are not read. An audit that was
+    finished later corrects the weeks and four weeks that are wholly within the range: begin on a
+    Monday and end on a Sunday.
     """
     from fer_batch.reporting import report
 

@@ -70,7 +70,7 @@ def notify(
 def init(
     file: Annotated[
         Path | None,
-        Parameter(help="The file to write; default: subscriptions.toml beside the registry."),
+        Parameter(help="The file to write; default: subscriptions.toml next to the registry."),
     ] = None,
     /,
     *,

@@ -34,7 +34,7 @@ AsAdmin = Annotated[
     bool,
     Parameter(
         name="--admin",
-        help="The login of the owner, for `db upgrade`, `db roles`, `db grant`, `db retain` and "
+        help="The login of the owner, for `db upgrade`, `db roles`, `db grant`, `audit` and "
         "`erase`, instead of that of the nightly job.",
     ),
 ]

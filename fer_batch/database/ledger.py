@@ -17,7 +17,8 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from fer_batch.database import connections, schema, tables
+from fer_batch.database import connections, erased_keys, schema, tables
+from fer_batch.database.erased_keys import NO_SECRET, ErasedKeys, ErasureSecret
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import DatabaseError, RetryableError
 from fer_batch.facilities.name_template import NO_CAPTURE_INFO, NameParser
@@ -33,6 +34,7 @@ BatchStatus = Literal["listed", "not_ready", "no_permission", "failed"]
 _STATEMENTS = load_statements(__file__)
 _TRUNCATE_LISTING = sa.text("TRUNCATE pg_temp.listed_image")
 _COUNT_LISTING = sa.text("SELECT count(DISTINCT image_key) FROM pg_temp.listed_image")
+_LIST_KEYS = sa.text("SELECT image_key FROM pg_temp.listed_image")
 _IS_DAY_DELETED = sa.text("SELECT fer.is_day_deleted(:facility_id, :capture_day)")
 
 _COPY_ROWS = 10_000
@@ -150,6 +152,7 @@ def merge_listing(
     batch: Batch,
     objects: Iterable[ListedImage],
     parse_name: NameParser = lambda _: NO_CAPTURE_INFO,
+    secret: ErasureSecret = NO_SECRET,
 ) -> tuple[int, int]:
     """Write a listing into `image` in bounded memory.
 
@@ -160,8 +163,11 @@ def merge_listing(
     still archived are no work. Images that are not in the listing stay as they are, and erased
     ones are left out. An exception of `objects` is passed on; the caller's
     rollback then undoes everything. Raises DatabaseError for a key that PostgreSQL cannot hold,
-    RetryableError for a day that was deleted concurrently.
+    RetryableError for a day that was deleted concurrently, and, before the first of `objects` is
+    read, ErasureSecretError if images of the facility were erased with another secret than this.
     """
+    erased = erased_keys.load_erased_keys(connection, batch.facility_id, secret)
+    found: list[str] = []
     connection.execute(_STATEMENTS["create_listing_table"])
     connection.execute(_TRUNCATE_LISTING)
     failpoint("list.copy.before")
@@ -173,6 +179,8 @@ def merge_listing(
             with driver.cursor() as cursor, cursor.copy(copy_listing) as copy:
                 for key, *fields in rows:
                     copy.write_row((_check_storable(key), *fields, *parse_name(key)))
+                    if key in erased:
+                        found.append(key)
                 failpoint("list.copy.during")
     failpoint("list.copy.after")
     listed = connection.execute(_COUNT_LISTING).scalar_one()
@@ -181,12 +189,29 @@ def merge_listing(
     schema.ensure_partitions(connection, [batch.capture_day])
     connections.lock(connection, f"listing:{batch.facility_id}:{batch.capture_day}")
     _check_not_deleted(connection, batch)
-    connection.execute(_STATEMENTS["discard_erased"], asdict(batch))
+    _discard_erased(connection, batch, erased, found)
     connections.prefer_hash_joins(connection)
     connection.execute(_STATEMENTS["update_capture_info"], asdict(batch))
     merged = connection.execute(_STATEMENTS["merge_listing"], asdict(batch))
     failpoint("list.upsert.after")
     return int(listed), merged.rowcount
+
+
+def _discard_erased(
+    connection: sa.Connection, batch: Batch, erased: ErasedKeys, found: Sequence[str]
+) -> None:
+    """Remove erased images from the listing, whatever their ETag: they are never read again.
+
+    `found` are the listed keys that are in `erased`, what was known when the listing began. The
+    caller holds the lock of the listing: an erasure since then is known here, and a later one waits
+    for this transaction and deletes the image.
+    """
+    known = erased_keys.load_erased_keys(connection, batch.facility_id, erased.secret)
+    if known.hmacs != erased.hmacs:
+        keys = connection.execute(_LIST_KEYS.execution_options(yield_per=_COPY_ROWS)).scalars()
+        found = [key for key in keys if key in known]
+    if found:
+        connection.execute(_STATEMENTS["discard_erased"], {"image_keys": found})
 
 
 def discard_unselected(

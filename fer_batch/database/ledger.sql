@@ -26,12 +26,8 @@ COPY pg_temp.listed_image (
 ) FROM STDIN;
 
 -- name: discard_erased
--- Erased images are removed from the listing, whatever their ETag: they are never read again.
-DELETE FROM pg_temp.listed_image AS l
-USING fer.deletion AS d
-WHERE d.kind = 'image'
-    AND d.facility_id = :facility_id
-    AND d.key_sha256 = sha256(convert_to(l.image_key, 'UTF8'));
+DELETE FROM pg_temp.listed_image
+WHERE image_key = ANY (:image_keys);
 
 -- name: update_capture_info
 -- Camera and capture time follow the facility's name template, and an object may be archived or

@@ -8,7 +8,6 @@ computed by ledger.py.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +17,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
-from fer_batch.database import connections, tables
+from fer_batch.database import connections, erased_keys, tables
+from fer_batch.database.erased_keys import ErasedKeys, ErasureSecret
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import DatabaseError
 from fer_batch.records import Batch, Image, ImageScore, KeyRange, ListedImage, Outcome
@@ -73,30 +73,36 @@ class FinishedImages:
     """Which images of a batch a run would not score, as `load_finished` reads them.
 
     `etags` are the ETags of final results by key; `unread` are the keys whose object could not be
-    read; `erased` are the SHA-256 of the keys of erased images.
+    read; `erased` are the keys of erased images.
     """
 
     etags: Mapping[str, str]
     unread: frozenset[str]
-    erased: frozenset[bytes]
+    erased: ErasedKeys
 
     def contain(self, listed: ListedImage) -> bool:
         """Whether a listed image is one of them."""
-        if self.erased and hashlib.sha256(listed.key.encode()).digest() in self.erased:
+        if listed.key in self.erased:
             return True
         is_read = listed.key not in self.unread or listed.is_archived
         return is_read and self.etags.get(listed.key) == listed.etag
 
 
-def load_finished(connection: sa.Connection, batch: Batch, model_version: str) -> FinishedImages:
-    """The images of a batch that are finished for this version, as far as they are listed again."""
+def load_finished(
+    connection: sa.Connection, batch: Batch, model_version: str | None, secret: ErasureSecret
+) -> FinishedImages:
+    """The images of a batch that are finished for this version, as far as they are listed again.
+
+    Without a version these are the erased ones only. Raises ErasureSecretError if an image of the
+    facility was erased with another secret than this.
+    """
+    erased = erased_keys.load_erased_keys(connection, batch.facility_id, secret)
     params = asdict(batch) | {"model_version": model_version}
-    rows = connection.execute(_STATEMENTS["list_finished"], params).all()
-    erased = connection.execute(_STATEMENTS["list_erased"], params).scalars()
+    rows = connection.execute(_STATEMENTS["list_finished"], params).all() if model_version else ()
     return FinishedImages(
         {row.image_key: row.etag for row in rows},
         frozenset(row.image_key for row in rows if row.is_unread),
-        frozenset(bytes(digest) for digest in erased),
+        erased,
     )
 
 

@@ -17,11 +17,6 @@ WHERE i.facility_id = :facility_id
     AND i.member = ''
     AND fer.is_final(r.outcome, r.etag, r.etag, r.scored_at, i.listed_at, NULL);
 
--- name: list_erased
-SELECT key_sha256
-FROM fer.deletion
-WHERE kind = 'image' AND facility_id = :facility_id;
-
 -- name: count_outcomes
 -- The results that a run has written in key ranges, by outcome. The ranges are given as columns.
 SELECT r.outcome, count(*) AS images

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from fer_batch import resources
 from fer_batch.database import connections, privileges
+from fer_batch.database.erased_keys import NO_SECRET, ErasureSecret
 from fer_batch.database.postgres_errors import ENCODING_HINT, PRIVILEGE_HINT, UPGRADE_HINT
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import DatabaseError, LockTimeoutError
@@ -41,7 +42,6 @@ _READ_ENCODING = sa.text("SHOW server_encoding")
 _CREATE_SCHEMA = sa.text("CREATE SCHEMA fer")
 # For this transaction: a migration may take any time, and may wait for another upgrade.
 _DISABLE_STATEMENT_TIMEOUT = sa.text("SET LOCAL statement_timeout = 0")
-_RESET_ROLE = sa.text("RESET ROLE")
 _SET_LOCK_TIMEOUT = sa.text("SELECT set_config('lock_timeout', :timeout, true)")
 
 _DAYS_AT_ONCE = 31
@@ -87,12 +87,14 @@ def upgrade(source: Settings | str) -> str:
 
     It is one transaction under a lock, so that concurrent upgrades wait for each other and a
     failed one leaves nothing behind. Raises DatabaseError if the server is too old, the database
-    has another encoding than UTF8, or the schema is newer than this version, and LockTimeoutError
-    if others use the tables for about a minute.
+    has another encoding than UTF8, or the schema is newer than this version, ErasureSecretError if
+    records of erased images must be converted and the settings have no secret (a URL has none), and
+    LockTimeoutError if others use the tables for about a minute.
     """
     target = connections.create_engine(source)
+    secret = ErasureSecret(source.erasure_secret) if isinstance(source, Settings) else NO_SECRET
     try:
-        return retry_lock_timeouts(target, lambda: _upgrade(target))
+        return retry_lock_timeouts(target, lambda: _upgrade(target, secret))
     finally:
         target.dispose()
 
@@ -132,21 +134,15 @@ def begin_upgrade(connection: sa.Connection) -> None:
     connection.execute(_SET_LOCK_TIMEOUT, {"timeout": _LOCK_TIMEOUT})
 
 
-def become_owner(connection: sa.Connection, *, is_local: bool = True) -> None:
+def become_owner(connection: sa.Connection) -> None:
     """Act as the owner of the schema, if the login may: new objects belong to the owner.
 
-    Until the transaction ends, or with `is_local` false until `reset_role`. The login stays the
-    session_user.
+    Until the transaction ends. The login stays the session_user.
     """
-    connection.execute(_STATEMENTS["become_owner"], {"is_local": is_local})
+    connection.execute(_STATEMENTS["become_owner"])
 
 
-def reset_role(connection: sa.Connection) -> None:
-    """Act as the login again."""
-    connection.execute(_RESET_ROLE)
-
-
-def _upgrade(target: sa.Engine) -> str:
+def _upgrade(target: sa.Engine, secret: ErasureSecret) -> str:
     from alembic import command
 
     with connections.transaction(target) as connection:
@@ -158,6 +154,7 @@ def _upgrade(target: sa.Engine) -> str:
         become_owner(connection)
         config = _build_alembic_config()
         config.attributes["connection"] = connection
+        config.attributes["erasure_secret"] = secret
         command.upgrade(config, "head")
         for view in sorted((resources.find_sql_dir() / "views").glob("*.sql")):
             run_script(connection, view)

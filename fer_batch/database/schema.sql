@@ -1,7 +1,6 @@
 -- name: become_owner
 -- Nothing happens if the schema does not exist, or if this login is its owner or may not become it.
--- With :is_local false, until the session resets it.
-SELECT set_config('role', pg_get_userbyid(n.nspowner), :is_local)
+SELECT set_config('role', pg_get_userbyid(n.nspowner), true)
 FROM pg_namespace AS n
 WHERE n.nspname = 'fer'
     AND pg_get_userbyid(n.nspowner) <> current_user

@@ -101,6 +101,7 @@ retention = sa.Table(
     sa.Column("before_day", sa.Date, primary_key=True),
     sa.Column("set_by", sa.Text, nullable=False),
     sa.Column("set_at", _AT, nullable=False),
+    sa.Column("kind", sa.Text, primary_key=True),
 )
 
 deletion = sa.Table(
@@ -110,11 +111,12 @@ deletion = sa.Table(
     sa.Column("kind", sa.Text, nullable=False),
     sa.Column("facility_id", _ID),
     sa.Column("capture_day", sa.Date, nullable=False),
-    sa.Column("key_sha256", sa.LargeBinary),
+    sa.Column("key_hmac", sa.LargeBinary),
     sa.Column("images", sa.BigInteger, nullable=False),
     sa.Column("faces", sa.BigInteger, nullable=False),
     sa.Column("deleted_by", sa.Text, nullable=False),
     sa.Column("deleted_at", _AT, nullable=False),
+    sa.Column("secret_check", sa.LargeBinary),
 )
 
 run = sa.Table(

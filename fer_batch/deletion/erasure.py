@@ -11,13 +11,14 @@ restore to replay.py.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from fer_batch.database import connections, deletions, ledger, tables
+from fer_batch.database import connections, deletions, erased_keys, ledger, tables
+from fer_batch.database.erased_keys import NO_SECRET, ErasureSecret
 from fer_batch.database.statements import load_statements
 from fer_batch.deletion import erasure_log
 from fer_batch.deletion.erasure_log import LoggedErasure
@@ -58,16 +59,20 @@ class ErasedDay:
 
 
 def find_erasable(
-    connection: sa.Connection, target: Target, *, accept_unlisted: bool = False
+    connection: sa.Connection,
+    target: Target,
+    secret: ErasureSecret = NO_SECRET,
+    *,
+    accept_unlisted: bool = False,
 ) -> list[ErasedDay]:
     """The rows that can be erased, day by day; empty if they were erased before.
 
     A target that is a day without images is returned with 0 images, if a run has processed it.
     Raises ConfigurationError if no such rows are stored and none were erased, so that a mistyped
-    key is not reported as erased. With `accept_unlisted`, the key of an image that may not be
-    listed yet is returned with 0 images instead.
+    key is not reported as erased. With `accept_unlisted`, an image or a day that may not be listed
+    yet is returned with 0 images instead. Raises ErasureSecretError as `hash_target`.
     """
-    params = asdict(target)
+    params = asdict(target) | {"key_hmac": hash_target(connection, target, secret)}
     rows = connection.execute(_STATEMENTS["find_erasable"], params).mappings()
     days = [ErasedDay(**row) for row in rows]
     if not days and target.capture_day is not None and target.image_key is None:
@@ -75,8 +80,8 @@ def find_erasable(
         if _is_empty(connection, batch):
             return [ErasedDay(**asdict(batch), images=0, faces=0)]
     if not days and not connection.execute(_STATEMENTS["is_erased"], params).scalar_one():
-        if target.image_key is not None and accept_unlisted:
-            batch = find_batch(connection, target.facility_id, target.image_key)
+        if accept_unlisted:
+            batch = find_batch(connection, target)
             return [ErasedDay(**asdict(batch), images=0, faces=0)]
         if target.image_key is not None:
             kind = "image with that key"
@@ -84,13 +89,38 @@ def find_erasable(
             kind = "image" if target.capture_day is None else "image of that day"
         raise ConfigurationError(
             f"the tables hold no {kind} of facility {target.facility_id!r}",
-            "Check the spelling. To keep an image that was never listed from being read, add "
-            "--unlisted, or delete the object in S3",
+            "Check the spelling. To keep an image or a day that was never listed from being read, "
+            "add --unlisted, or delete the objects in S3",
         )
     return days
 
 
-def erase(engine: sa.Engine, target: Target, log_file: Path | None = None) -> list[ErasedDay]:
+def hash_target(connection: sa.Connection, target: Target, secret: ErasureSecret) -> bytes | None:
+    """The HMAC under which the erasure of an image is recorded; None for days, without the secret.
+
+    Raises ErasureSecretError as `check_secret`.
+    """
+    if target.image_key is None:
+        return None
+    check_secret(connection, secret)
+    return secret.hash_key(target.image_key)
+
+
+def check_secret(connection: sa.Connection, secret: ErasureSecret) -> None:
+    """Raise ErasureSecretError if an image was erased with another secret.
+
+    All records must be comparable with one secret, so it also waits for concurrent erasures.
+    """
+    connections.lock(connection, "erasure secret")
+    erased_keys.check_secret(connection, secret)
+
+
+def erase(
+    engine: sa.Engine,
+    target: Target,
+    log_file: Path | None = None,
+    secret: ErasureSecret = NO_SECRET,
+) -> list[ErasedDay]:
     """Erase the target; returns the days from which rows were deleted, oldest first.
 
     Each day is one transaction: its rows, the record and the summary change together. A call
@@ -100,14 +130,14 @@ def erase(engine: sa.Engine, target: Target, log_file: Path | None = None) -> li
     """
     run_id = f"erase/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     with connections.transaction(engine) as connection:
-        days = find_erasable(connection, target)
+        days = find_erasable(connection, target, secret)
     erased: list[ErasedDay] = []
     for day in days:
         batch = Batch(day.facility_id, day.capture_day)
         with connections.transaction(engine) as connection:
-            erased_day = erase_day(connection, batch, target, run_id)
+            erased_day = erase_day(connection, batch, target, run_id, secret)
             if erased_day.images and log_file is not None:
-                erasure_log.append(log_file, _make_line(erased_day, target.image_key))
+                erasure_log.append(log_file, _make_line(erased_day, target, secret))
         log.info(
             "erased",
             facility=batch.facility_id,
@@ -120,37 +150,42 @@ def erase(engine: sa.Engine, target: Target, log_file: Path | None = None) -> li
 
 
 def erase_unlisted(
-    engine: sa.Engine, facility_id: str, image_key: str, log_file: Path | None = None
+    engine: sa.Engine,
+    target: Target,
+    log_file: Path | None = None,
+    secret: ErasureSecret = NO_SECRET,
 ) -> list[ErasedDay]:
-    """Record an image that no run has listed yet as erased, so that none reads it.
+    """Record an image or a day that no run has listed yet as erased, so that none reads it.
 
-    Its capture day is that of its key by the facility's templates. Rows of it that exist are
-    erased. Returns nothing if it was erased before. Raises ConfigurationError if the facility is
-    unknown or the key is of no day of it, and what `erasure_log.append` raises.
+    Rows of it that exist are erased. Returns nothing if it was erased before. Raises what
+    `find_batch`, `hash_target` and `erasure_log.append` raise.
     """
     run_id = f"erase/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     with connections.transaction(engine) as connection:
-        batch = find_batch(connection, facility_id, image_key)
-        target = Target(facility_id, batch.capture_day, image_key)
+        batch = find_batch(connection, target)
+        target = replace(target, capture_day=batch.capture_day)
         lock_day(connection, batch)
-        if connection.execute(_STATEMENTS["is_erased"], asdict(target)).scalar_one():
+        params = asdict(target) | {"key_hmac": hash_target(connection, target, secret)}
+        if connection.execute(_STATEMENTS["is_erased"], params).scalar_one():
             return []
-        erased = erase_day(connection, batch, target, run_id)
-        line = _make_line(erased, image_key)
+        erased = erase_day(connection, batch, target, run_id, secret)
+        line = _make_line(erased, target, secret)
         if not erased.images:
             record_absent(connection, line, run_id)
         if log_file is not None:
             erasure_log.append(log_file, line)
-    facts = {"facility": facility_id, "day": batch.capture_day.isoformat()}
+    facts = {"facility": batch.facility_id, "day": batch.capture_day.isoformat()}
     log.info("erased", **facts, images=erased.images, faces=erased.faces)
     return [erased]
 
 
-def find_batch(connection: sa.Connection, facility_id: str, image_key: str) -> Batch:
-    """The facility and capture day of a key, by the templates that the last run has read.
+def find_batch(connection: sa.Connection, target: Target) -> Batch:
+    """The facility and the capture day of a target that is a day or an image.
 
-    Raises ConfigurationError if the facility is unknown, or the key is of no day of it.
+    Of a key it is found by the templates that the last run has read. Raises ConfigurationError if
+    the facility is unknown, or the key is of no day of it.
     """
+    facility_id = target.facility_id
     try:
         facility = ledger.load_facility(connection, facility_id)
     except sa.exc.NoResultFound:
@@ -158,7 +193,9 @@ def find_batch(connection: sa.Connection, facility_id: str, image_key: str) -> B
             f"the tables hold no facility {facility_id!r}",
             "Check the spelling, or run `fer-batch facilities sync`",
         ) from None
-    day = Owner(facility_id, facility).find_day(image_key)
+    day = target.capture_day
+    if target.image_key is not None:
+        day = Owner(facility_id, facility).find_day(target.image_key)
     if day is None:
         raise ConfigurationError(
             f"that key is no image of facility {facility_id!r}: it does not fit its key_template",
@@ -167,12 +204,14 @@ def find_batch(connection: sa.Connection, facility_id: str, image_key: str) -> B
     return Batch(facility_id, day)
 
 
-def _make_line(erased: ErasedDay, image_key: str | None) -> LoggedErasure:
+def _make_line(erased: ErasedDay, target: Target, secret: ErasureSecret) -> LoggedErasure:
+    key = target.image_key
     return LoggedErasure(
-        kind="day" if image_key is None else "image",
+        kind="day" if key is None else "image",
         facility_id=erased.facility_id,
         capture_day=erased.capture_day,
-        key_sha256=None if image_key is None else deletions.hash_key(image_key).hex(),
+        key_hmac=None if key is None else secret.hash_key(key),
+        secret_check=None if key is None else secret.check,
         images=erased.images,
         faces=erased.faces,
         erased_at=datetime.now(UTC),
@@ -190,10 +229,16 @@ def lock_day(connection: sa.Connection, batch: Batch) -> None:
         connections.lock(connection, f"{step}:{batch.facility_id}:{batch.capture_day}")
 
 
-def erase_day(connection: sa.Connection, batch: Batch, target: Target, run_id: str) -> ErasedDay:
-    """Erase what the target has on one day: the rows, with the record and the summary."""
+def erase_day(
+    connection: sa.Connection, batch: Batch, target: Target, run_id: str, secret: ErasureSecret
+) -> ErasedDay:
+    """Erase what the target has on one day: the rows, with the record and the summary.
+
+    Raises ErasureSecretError as `hash_target`.
+    """
     params = asdict(batch) | {"image_key": target.image_key}
     lock_day(connection, batch)
+    key_hmac = hash_target(connection, target, secret)
     if target.image_key is None and _is_empty(connection, batch):
         _withdraw(connection, batch, run_id)
         return ErasedDay(**asdict(batch), images=0, faces=0)
@@ -206,9 +251,8 @@ def erase_day(connection: sa.Connection, batch: Batch, target: Target, run_id: s
     connection.execute(_STATEMENTS["delete_results"], params)
     images = connection.execute(_STATEMENTS["delete_images"], params).rowcount
     if images:  # otherwise another process has erased the same rows concurrently
-        key = target.image_key
-        key_sha256 = None if key is None else deletions.hash_key(key)
-        _record_deletion(connection, batch, key_sha256, images, faces)
+        secret_check = None if key_hmac is None else secret.check
+        _record_deletion(connection, batch, key_hmac, secret_check, images, faces)
     revision = _write_summary(connection, batch, run_id)
     return ErasedDay(**asdict(batch), images=images, faces=faces, revision=revision)
 
@@ -220,22 +264,29 @@ def record_absent(connection: sa.Connection, logged: LoggedErasure, run_id: str)
     has dropped keeps its summary.
     """
     batch = Batch(logged.facility_id, logged.capture_day)
-    _record_deletion(connection, batch, logged.key_bytes, logged.images, logged.faces)
+    hashed = logged.key_hmac, logged.secret_check
+    _record_deletion(connection, batch, *hashed, logged.images, logged.faces)
     horizon = deletions.load_horizon(connection)
     if horizon is None or batch.capture_day >= horizon:
         _write_summary(connection, batch, run_id)
 
 
 def _record_deletion(
-    connection: sa.Connection, batch: Batch, key_sha256: bytes | None, images: int, faces: int
+    connection: sa.Connection,
+    batch: Batch,
+    key_hmac: bytes | None,
+    secret_check: bytes | None,
+    images: int,
+    faces: int,
 ) -> None:
-    """Record what was deleted. Of a key only the hash, since the key itself is to be erased."""
+    """Record what was deleted. Of a key only the HMAC, since the key itself is to be erased."""
     connection.execute(
         sa.insert(tables.deletion).values(
             asdict(batch)
             | {
-                "kind": "day" if key_sha256 is None else "image",
-                "key_sha256": key_sha256,
+                "kind": "day" if key_hmac is None else "image",
+                "key_hmac": key_hmac,
+                "secret_check": secret_check,
                 "images": images,
                 "faces": faces,
             }

@@ -24,8 +24,7 @@ SELECT EXISTS (
         AND (
             kind = 'day' AND (CAST(:capture_day AS date) IS NULL OR capture_day = :capture_day)
                 AND CAST(:image_key AS text) IS NULL
-            OR kind = 'image'
-                AND key_sha256 = sha256(convert_to(CAST(:image_key AS text), 'UTF8'))));
+            OR kind = 'image' AND key_hmac = CAST(:key_hmac AS bytea)));
 
 -- name: is_empty
 -- Whether a run has processed the day and no image of it was ever found. What retention or an

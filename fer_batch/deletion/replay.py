@@ -2,7 +2,7 @@
 
 What the restored tables hold of an erased image or day is erased again, also what a night has
 listed and scored since the restore. What they do not hold is only recorded, so that no run reads
-it.
+it. The image of an erasure is found by the HMAC of its key, so the secret must be the same.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from fer_batch.database import connections, tables
+from fer_batch.database.erased_keys import ErasureSecret
 from fer_batch.database.statements import load_statements
 from fer_batch.deletion import erasure, erasure_log
 from fer_batch.deletion.erasure_log import LoggedErasure
@@ -60,19 +61,26 @@ def find_missing(
     ]
 
 
-def replay(engine: sa.Engine, erasures: Sequence[LoggedErasure], log_file: Path) -> list[Replayed]:
+def replay(
+    engine: sa.Engine, erasures: Sequence[LoggedErasure], log_file: Path, secret: ErasureSecret
+) -> list[Replayed]:
     """Repeat the erasures that the database has no record of; returns them in the order given.
 
-    Each is one transaction. Those that the log `log_file` lacks are appended to it.
+    Each is one transaction. Those that the log `log_file` lacks are appended to it. Raises
+    ErasureSecretError, before anything is erased, if the database has a record of an image that was
+    erased with another secret.
     """
     run_id = f"erase/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
-    logged = {each.identity for each in erasure_log.read(log_file)[0]} if log_file.exists() else ()
+    known = erasure_log.read(log_file, secret).erasures if log_file.exists() else ()
+    logged = {each.identity for each in known}
     with connections.transaction(engine) as connection:
         missing = find_missing(connection, erasures)
+        if any(each.kind == "image" for each in missing):
+            erasure.check_secret(connection, secret)
     replayed = []
     for each in missing:
         with connections.transaction(engine) as connection:
-            result = _replay_one(connection, each, run_id)
+            result = _replay_one(connection, each, run_id, secret)
             if each.identity not in logged:
                 erasure_log.append(log_file, each)
         facts = {"facility": each.facility_id, "day": each.capture_day.isoformat()}
@@ -81,20 +89,32 @@ def replay(engine: sa.Engine, erasures: Sequence[LoggedErasure], log_file: Path)
     return replayed
 
 
-def _replay_one(connection: sa.Connection, each: LoggedErasure, run_id: str) -> Replayed:
+def _replay_one(
+    connection: sa.Connection, each: LoggedErasure, run_id: str, secret: ErasureSecret
+) -> Replayed:
     batch = Batch(each.facility_id, each.capture_day)
     erasure.lock_day(connection, batch)
     images = faces = 0
     if not _is_recorded(connection, each):
-        key = connection.execute(_STATEMENTS["find_key"], _build_params(each)).scalar_one()
+        if each.kind == "image":  # one may have been erased with another secret meanwhile
+            erasure.check_secret(connection, secret)
+        key = _find_key(connection, each, secret)
         if key is None:
             erasure.record_absent(connection, each, run_id)
         else:
             image_key = None if each.kind == "day" else key
             target = erasure.Target(batch.facility_id, batch.capture_day, image_key)
-            erased = erasure.erase_day(connection, batch, target, run_id)
+            erased = erasure.erase_day(connection, batch, target, run_id, secret)
             images, faces = erased.images, erased.faces
     return Replayed(batch.facility_id, batch.capture_day, each.kind, images, faces)
+
+
+def _find_key(connection: sa.Connection, each: LoggedErasure, secret: ErasureSecret) -> str | None:
+    """The key of the erased image, or any key of the erased day; None if the tables hold none."""
+    keys = connection.execute(_STATEMENTS["list_keys"], _build_params(each)).scalars().all()
+    if each.kind == "day":
+        return next(iter(keys), None)
+    return next((key for key in keys if secret.hash_key(key) == each.key_hmac), None)
 
 
 def _is_recorded(connection: sa.Connection, each: LoggedErasure) -> bool:
@@ -106,5 +126,5 @@ def _build_params(each: LoggedErasure) -> dict[str, Any]:
         "kind": each.kind,
         "facility_id": each.facility_id,
         "capture_day": each.capture_day,
-        "key_sha256": each.key_bytes,
+        "key_hmac": each.key_hmac,
     }

@@ -1,37 +1,43 @@
 """Retention: rows per image of old days are dropped, and no run lists such a day again.
 
-A day is dropped for all facilities together, as its partitions; summaries stay. All days before
-the retention horizon, which only moves forward, are dropped. Faces of audits lose everything that
-leads to their images; their labels stay, as counts. Deleting a facility's day or a single image on
-request is left to erasure.py.
+A day is dropped for all facilities together, as its partitions, in one transaction: whoever reads
+sees all of its rows or none. Summaries stay. All days before the retention horizon, which only
+moves forward, are dropped. Faces of audits lose everything that leads to their images; their labels
+stay, as counts. Deleting other rows that have expired is left to expired_rows.py, deleting a
+facility's day or a single image on request to erasure.py.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from fer_batch.database import connections, deletions, schema, tables
 from fer_batch.database.statements import load_statements
-from fer_batch.errors import ConfigurationError
+from fer_batch.errors import ConfigurationError, LockTimeoutError
 from fer_batch.findings import history
 from fer_batch.log import get_logger
 from fer_batch.records import Batch
 from fer_batch.settings import Settings
+from fer_batch.testing.failpoints import failpoint
 
 log = get_logger(__name__)
 
-LOCK_TIMEOUT_S = 30
-"""How long detaching a partition waits for transactions that use its table; then it fails."""
+PATIENCE_S = 30.0
+"""For how long dropping a day is tried while other sessions use the tables."""
+_PAUSE_S = 1.0
+LOCK_TIMEOUT = "400ms"
+"""Whoever comes later waits behind a lock that is waited for. `fer.drop_day` waits for the first
+lock with no other lock held, and hardly for the next ones: together for less than PostgreSQL's
+deadlock_timeout (1 s), so that no other session is ever canceled as the victim of a deadlock."""
 
 _STATEMENTS = load_statements(__file__)
-# For the session: DETACH … CONCURRENTLY runs outside of a transaction.
-_SET_LOCK_TIMEOUT = sa.text("SELECT set_config('lock_timeout', :timeout, false)")
+_SET_LOCK_TIMEOUT = sa.text("SELECT set_config('lock_timeout', :timeout, true)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ def filter_deleted(
         raise ConfigurationError(
             f"the rows of {capture_day} were dropped by retention, as those of all days before "
             f"{first_day}",
-            "Its summaries stay as they are; run a later day",
+            "Its summaries are not written again; run a later day",
         )
     erased = deletions.load_erased_days(connection, batches)
     remaining = []
@@ -81,82 +87,110 @@ def find_expired(source: Settings | str, before: date) -> list[DroppedDay]:
     target = connections.create_engine(source)
     try:
         schema.check_migrated(target)
-        with connections.transaction(target) as connection:
-            days = _find_partitions(connection, before)
-            schema.become_owner(connection)
-            return [_count_rows(connection, day, parts) for day, parts in days.items()]
+        return [_count_day(target, day) for day in _list_days(target, before)]
     finally:
         target.dispose()
+
+
+def set_horizon(target: sa.Engine, kind: Literal["rows", "summaries"], before: date) -> None:
+    """Record that what is before this day is deleted, before it is, so that no run writes it."""
+    with connections.transaction(target) as connection:
+        # Waits for the listings that checked the previous horizon.
+        connections.lock(connection, "retention")
+        parameters = {"kind": kind, "before_day": before}
+        connection.execute(_STATEMENTS["set_horizon"], parameters)
 
 
 def retain(source: Settings | str, before: date) -> list[DroppedDay]:
     """Drop the rows per image of all days before `before`; returns the dropped days, oldest first.
 
-    The horizon is written first, so that no run lists a dropped day again. Each day is then
-    detached, as the owner of the tables, without blocking readers and writers, and dropped. It may
-    be interrupted at any time and run again. Raises DatabaseUnavailableError if a transaction used
-    the tables for longer than the lock timeout; earlier days are dropped by then.
+    The horizon is written first, so that no run lists a dropped day again. It may be interrupted at
+    any time and run again. Raises LockTimeoutError, which names the sessions, if other sessions
+    used the tables for as long as `PATIENCE_S`; earlier days are dropped by then.
     """
     target = connections.create_engine(source)
     try:
         schema.check_migrated(target)
+        set_horizon(target, "rows", before)
+        dropped = [
+            counted
+            for day in _list_days(target, before)
+            # Counted before anything is locked, because it takes longer than dropping.
+            if _drop_patiently(target, counted := _count_day(target, day))
+        ]
         with connections.transaction(target) as connection:
-            # Waits for the listings that checked the previous horizon.
-            connections.lock(connection, "retention")
-            connection.execute(_STATEMENTS["set_horizon"], {"before_day": before})
-        with connections.transaction(target) as connection:
-            days = _find_partitions(connection, before)
-        return [_drop_day(target, day, parts) for day, parts in days.items()]
+            # What was found on days without images. It may name keys.
+            history.forget_days_before(connection, before)
+        return dropped
     finally:
         target.dispose()
 
 
-def _find_partitions(connection: sa.Connection, before: date) -> dict[date, list[Any]]:
-    """The partitions of the days before a day, by capture day, images first."""
-    params = {"before_day": before}
-    rows = connection.execute(_STATEMENTS["find_expired_partitions"], params).all()
-    return {day: list(parts) for day, parts in groupby(rows, lambda row: row.capture_day)}
-
-
-def _drop_day(target: sa.Engine, day: date, parts: Sequence[Any]) -> DroppedDay:
-    """Detach a day's partitions one by one, then drop and record them in one transaction."""
-    lock_timeout = {"timeout": f"{LOCK_TIMEOUT_S}s"}
-    engine = target.execution_options(isolation_level="AUTOCOMMIT")
-    with connections.translate_errors(), engine.connect() as connection:
-        # Outside of a transaction, as CONCURRENTLY requires. It waits for the transactions that
-        # use the table, but later transactions do not wait for it.
-        connection.execute(_SET_LOCK_TIMEOUT, lock_timeout)
-        schema.become_owner(connection, is_local=False)
-        try:
-            for part in parts:
-                if part.detach is not None:
-                    _execute_raw(connection, part.detach)
-        finally:
-            schema.reset_role(connection)
+def _list_days(target: sa.Engine, before: date) -> Sequence[date]:
+    """The days before a day that have rows per image, oldest first."""
     with connections.transaction(target) as connection:
-        connection.execute(_SET_LOCK_TIMEOUT, lock_timeout)
-        schema.become_owner(connection)
-        dropped = _count_rows(connection, day, parts)
-        for part in parts:
-            _execute_raw(connection, part.drop_table)
-        connection.execute(_STATEMENTS["strip_audit_faces"], {"capture_day": day})
-        schema.reset_role(connection)
-        # They may name keys of images.
-        history.forget_day(connection, day, facility_id=None)
-        connection.execute(
-            sa.insert(tables.deletion).values(
-                kind="retention", capture_day=day, images=dropped.images, faces=dropped.faces
+        days = connection.execute(_STATEMENTS["list_days"], {"before_day": before})
+        return days.scalars().all()
+
+
+def _count_day(target: sa.Engine, day: date) -> DroppedDay:
+    with connections.transaction(target) as connection:
+        row = connection.execute(_STATEMENTS["count_day"], {"capture_day": day}).one()
+    return DroppedDay(day, *row)
+
+
+def _drop_patiently(target: sa.Engine, day: DroppedDay) -> bool:
+    """Drop a day, again after a pause while its tables are in use; returns whether it was there."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return _drop_day(target, day)
+        except LockTimeoutError as error:
+            if time.monotonic() + _PAUSE_S > end:
+                raise LockTimeoutError(
+                    f"the rows per image of {day.capture_day} were not dropped: "
+                    f"{_describe_blockers(target)}",
+                    "Nothing of the day was deleted. The next run continues with it; end a "
+                    "transaction that stays open for days",
+                ) from error
+            time.sleep(_PAUSE_S)
+
+
+def _drop_day(target: sa.Engine, day: DroppedDay) -> bool:
+    """Drop and record a day in one transaction; returns whether it was there.
+
+    Raises LockTimeoutError, with nothing changed, if a lock is not free at once.
+    """
+    params = {"capture_day": day.capture_day}
+    failpoint("drop.before")
+    with connections.transaction(target) as connection:
+        connection.execute(_SET_LOCK_TIMEOUT, {"timeout": LOCK_TIMEOUT})
+        is_dropped: bool = connection.execute(_STATEMENTS["drop_day"], params).scalar_one()
+        failpoint("drop.during")
+        if is_dropped:
+            # What was found that day may name keys of images.
+            history.forget_day(connection, day.capture_day, facility_id=None)
+            connection.execute(
+                sa.insert(tables.deletion).values(
+                    kind="retention", **params, images=day.images, faces=day.faces
+                )
             )
-        )
-    log.info("dropped", day=day.isoformat(), images=dropped.images, faces=dropped.faces)
-    return dropped
+    failpoint("drop.after")
+    if is_dropped:
+        facts = {"images": day.images, "faces": day.faces}
+        log.info("dropped", day=day.capture_day.isoformat(), **facts)
+    return is_dropped
 
 
-def _count_rows(connection: sa.Connection, day: date, parts: Sequence[Any]) -> DroppedDay:
-    rows = {p.parent: _execute_raw(connection, p.count_rows).scalar_one() for p in parts}
-    return DroppedDay(day, rows.get("image", 0), rows.get("face_result", 0))
+def _describe_blockers(target: sa.Engine) -> str:
+    """The sessions that use the tables, as far as this login may see them."""
+    with connections.transaction(target) as connection:
+        rows = connection.execute(_STATEMENTS["list_blockers"]).all()
+    return f"in use by {', '.join(map(_describe, rows))}" if rows else "they were in use"
 
 
-def _execute_raw(connection: sa.Connection, sql: str) -> sa.CursorResult[Any]:
-    """Run a statement that the database composed, with names quoted by its format('%I')."""
-    return connection.execution_options(no_parameters=True).exec_driver_sql(sql)
+def _describe(session: Any) -> str:
+    text = f"process {session.pid} (user {session.usename}, {session.application_name or 'unnamed'}"
+    if session.xact_start is not None:
+        text += f", {session.state}, in a transaction since {session.xact_start:%Y-%m-%d %H:%M} UTC"
+    return f"{text})"

@@ -38,9 +38,9 @@ class Folder:
         self.name = str(path.absolute())
 
     def list(self, beginning: str) -> list[str]:
-        """The names of all files in a folder and those below, sorted."""
-        found = (self.path / beginning).rglob("*")
-        return sorted(each.relative_to(self.path).as_posix() for each in found if each.is_file())
+        """The names of all files in a folder and those below, sorted, without symbolic links."""
+        found = files.walk(self.path / beginning, recursive=True)
+        return sorted(each.relative_to(self.path).as_posix() for each in found)
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None if it does not exist."""

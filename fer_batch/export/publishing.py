@@ -1,9 +1,10 @@
 """Makes a place equal to the published views: writes the files that differ, deletes the others.
 
 An export compares what the views have with what the last export wrote, whatever day it is about: so
-new days, revisions, days that were estimated anew, withdrawn or erased, and facilities that got
-another name all arrive with the next export, and a file that does not change is not written. The
-package's docstring describes the files. Writing a single file is left to places.py.
+new days, revisions, days that were re-estimated, withdrawn or erased, and facilities that got
+another name all arrive with the next export, and a file that does not change is not written.
+Retention deletes whole months without waiting for an export. The package's docstring describes the
+files. Writing a single file is left to places.py.
 """
 
 from __future__ import annotations
@@ -99,8 +100,7 @@ class Month:
 
     @property
     def last_day(self) -> date:
-        days = calendar.monthrange(self.first_day.year, self.first_day.month)[1]
-        return self.first_day.replace(day=days)
+        return _find_last_day(self.first_day.year, self.first_day.month)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +160,47 @@ def export(
         return [_export_to(place, connection, selection, months, meanings) for place in places]
 
 
+def find_expired(place: Place, before: date) -> list[str]:
+    """The names of the files all of whose periods ended before a day. Raises as the place."""
+    found = ((name, _FILE_NAME.fullmatch(name)) for name in place.list(FOLDER))
+    return [name for name, match in found if match and _has_ended(match[3], before)]
+
+
+def delete_expired(connection: sa.Connection, place: Place, before: date) -> int:
+    """Delete what `find_expired` finds, and say how many.
+
+    No export runs at the same time. If it is killed, it may be run again, and the marker says until
+    then that the files do not belong together. Raises DatabaseError, and as the place.
+    """
+    connections.lock(connection, "export")
+    expired = find_expired(place, before)
+    if expired:
+        marker = _Marker.read(place)
+        is_complete = marker.is_complete
+        for name in expired:
+            marker.fingerprints.pop(name, None)
+        marker.is_complete = False
+        marker.write(place)
+        for name in expired:
+            place.delete(name)
+        marker.is_complete = is_complete
+        marker.write(place)
+    return len(expired)
+
+
+def _has_ended(month: str, before: date) -> bool:
+    """Whether a month, as 2026-11, ended before a day; False if there is no such month."""
+    try:
+        first_day = date.fromisoformat(f"{month}-01")
+    except ValueError:
+        return False
+    return _find_last_day(first_day.year, first_day.month) < before
+
+
+def _find_last_day(year: int, month: int) -> date:
+    return date(year, month, calendar.monthrange(year, month)[1])
+
+
 def describe_columns(engine: sa.Engine) -> dict[str, str]:
     """The meaning of each column: its own, else that of the view's comment."""
     comments = {
@@ -200,7 +241,7 @@ def _export_to(
     marker = _Marker.read(place)
     existing = {name for name in place.list(FOLDER) if selection.contains(name)}
     wanted = {month.name: month for month in months}
-    # A range is written anew even if its files seem to be right.
+    # A range is rewritten even if its files seem to be right.
     changed = {
         name: month
         for name, month in wanted.items()

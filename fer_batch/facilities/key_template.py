@@ -14,7 +14,7 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import combinations, pairwise, product
+from itertools import combinations, pairwise, product, takewhile
 from typing import Literal, TypeAlias
 
 DEFAULT_TEMPLATE = "{facility_id}/{capture_day:%Y-%m-%d}/"
@@ -154,6 +154,12 @@ def expand_template(template: str, facility_id: str, day: date) -> list[KeyPrefi
         head, *tail = _fill(parts, facility_id, values | named).split(_ANY_CAMERA)
         prefixes.append(KeyPrefix(head, tail[0] if tail else None))
     return prefixes
+
+
+def find_beginning(template: str, facility_id: str) -> str:
+    """What all keys of a valid template begin with, whatever the day and the camera; may be ''."""
+    fixed = takewhile(lambda part: part[0] in ("text", "id"), _parse(template))
+    return "".join(facility_id if kind == "id" else text for kind, text in fixed)
 
 
 def find_own_overlap(templates: Sequence[str], facility_id: str) -> tuple[str, str] | None:

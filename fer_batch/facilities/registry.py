@@ -116,7 +116,8 @@ class Permission(_Table):
     )
     approved_by: Line = Field(description="The person or office that approved it")
     valid_until: date = Field(
-        description="The last day on which images may be read, and the last capture day"
+        description="The last day on which images may be read; a nightly run reads a capture day "
+        "on the next day"
     )
     notice_day: date | None = Field(
         default=None,
@@ -182,7 +183,7 @@ class Facility(_Table):
     )
     exclude: Patterns = Field(
         default=(),
-        description="Patterns such as `*.json` or `*/thumbs/*`: matching objects are no images",
+        description="Patterns such as `*.json` or `*/thumbs/*`: matching objects are not images",
     )
     name_template: Annotated[str, AfterValidator(names.check_name_template)] | None = Field(
         default=None,
@@ -255,8 +256,8 @@ class Facility(_Table):
         default=6.0,
         ge=1,
         le=1000,
-        description="With `key_order` `none`: how many faces count as one independent face, for "
-        "faces of one visit are alike (1 to 1000)",
+        description="With `key_order` `none`: how many faces count as one independent face, "
+        "because faces of one visit are alike (1 to 1000)",
     )
     permission: Permission | None = Field(
         default=None, description="The recorded permission; without it nothing is listed or read"
@@ -314,6 +315,10 @@ class Facility(_Table):
             ),
             day,
         )
+
+    def list_key_beginnings(self) -> list[str]:
+        """What the keys of all days begin with, for each key template; may be empty texts."""
+        return [keys.find_beginning(each, self.facility_id) for each in self.key_template]
 
     def build_name_parser(self, day: date) -> NameParser:
         """The function that reads camera and capture time from a key of the capture day."""

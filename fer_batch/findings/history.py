@@ -225,3 +225,13 @@ def forget_day(connection: sa.Connection, capture_day: date, facility_id: str | 
     params = {"capture_day": capture_day, "facility_id": facility_id}
     connection.execute(_STATEMENTS["forget_days"], params)
     connection.execute(_STATEMENTS["close_without_days"], params)
+
+
+def forget_days_before(connection: sa.Connection, before: date) -> None:
+    """Delete what the days before a day showed, of all facilities.
+
+    Findings that no other day shows are closed.
+    """
+    connections.lock(connection, "findings")
+    connection.execute(_STATEMENTS["forget_days_before"], {"before_day": before})
+    connection.execute(_STATEMENTS["close_without_days"], {"facility_id": None})

@@ -104,6 +104,12 @@ DELETE FROM fer.checked_day
 WHERE (CAST(:facility_id AS text) IS NULL OR facility_id = :facility_id)
     AND capture_day = :capture_day;
 
+-- name: forget_days_before
+WITH deleted AS (
+    DELETE FROM fer.finding_day WHERE capture_day < :before_day
+)
+DELETE FROM fer.checked_day WHERE capture_day < :before_day;
+
 -- name: close_without_days
 UPDATE fer.finding AS f
 SET state = 'closed',

@@ -1,7 +1,8 @@
-"""Asks Airflow's REST API whether the nightly DAGs can run.
+"""Asks Airflow's REST API whether the nightly DAGs and the maintenance can run.
 
 Checked are the scheduler, the DAG processor and Airflow's database, import errors of the DAG files
-of fer-batch, and the DAG of each time zone.
+of fer-batch, the DAG of each time zone, and that of the maintenance. A night that fails is noticed
+by its summary, a maintenance that fails by its last run.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from fer_batch.airflow_client import AirflowClient, NotFoundError
 from fer_batch.errors import ConfigurationError, FerError
@@ -19,6 +20,7 @@ from fer_batch.settings import Settings
 
 COMPONENTS = ("metadatabase", "scheduler", "dag_processor")
 """The parts of Airflow without which no night runs."""
+MAINTENANCE_DAG_ID = "satisfaction_maintenance"
 TIMEOUT_S = 20.0
 
 Kind = Literal["airflow", "component", "import error", "dag"]
@@ -63,12 +65,16 @@ def create_client(settings: Settings) -> AirflowClient | None:
 
 
 def check_airflow(client: AirflowClient, time_zones: Collection[str]) -> list[Check]:
-    """Check Airflow, and the DAGs of these time zones. If it does not answer, that is a problem."""
+    """Check Airflow, the DAGs of these time zones and the maintenance.
+
+    If Airflow does not answer, that is a problem.
+    """
     try:
         return [
             *_check_components(client),
             *_check_files(client),
             *(_check_dag(client, make_dag_id(zone)) for zone in sorted(time_zones)),
+            _check_maintenance(client),
         ]
     except FerError as error:
         return [Check("airflow", client.url, "problem", str(error))]
@@ -121,3 +127,17 @@ def _check_dag(client: AirflowClient, dag_id: str) -> Check:
     if dag["is_paused"]:
         return Check("dag", dag_id, "problem", "it is paused")
     return Check("dag", dag_id, "ok")
+
+
+def _check_maintenance(client: AirflowClient) -> Check:
+    check = _check_dag(client, MAINTENANCE_DAG_ID)
+    if check.state == "problem":
+        return check
+    query = urlencode(
+        {"state": ["success", "failed"], "order_by": "-run_after", "limit": 1}, doseq=True
+    )
+    runs = client.call("GET", f"dags/{MAINTENANCE_DAG_ID}/dagRuns?{query}")["dag_runs"]
+    if runs and runs[0]["state"] == "failed":
+        detail = f"its last run has failed: {runs[0]['dag_run_id']}"
+        return Check("dag", MAINTENANCE_DAG_ID, "problem", detail)
+    return check

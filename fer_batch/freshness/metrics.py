@@ -23,7 +23,7 @@ HELP = {
     "airflow_up": "1: Airflow's API answered all requests",
     "component_healthy": "1: this component of Airflow is healthy",
     "import_errors": "DAG files of fer-batch that Airflow cannot import",
-    "dag_ready": "1: the DAG exists and is not paused",
+    "dag_ready": "1: the DAG exists, is not paused, and the last maintenance has not failed",
 }
 """The metrics, without their prefix. All are gauges."""
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_batch.concurrency import group_chunks, map_in_order
-from fer_batch.database import deletions
+from fer_batch.database import erased_keys
+from fer_batch.database.erased_keys import ErasedKeys, ErasureSecret
 from fer_batch.deletion import retention
 from fer_batch.errors import PermanentError
 from fer_batch.facilities.capture_days import check_has_begun
@@ -49,8 +50,9 @@ def compare_cnns(
     `faces`, the counts `called_happy`, `called_sad` and `called_neither`, and `called_happy_rate`
     and `called_sad_rate`, the uncorrected shares of all faces; counts and rates are None for fewer
     than 30 faces, as in a summary. Raises PermanentError where the facility may
-    not be read, ConfigurationError where the day was permanently deleted or has not begun,
-    ModelError for a CNN that does not match its card, and the errors of S3 and the database.
+    not be read or its erased images cannot be recognized, ConfigurationError where the day was
+    permanently deleted or has not begun, ModelError for a CNN that does not match its card, and the
+    errors of S3 and the database.
     """
     check_has_begun([facility], day, now_utc)
     if denial_reason := facility.get_denial_reason(day, now_utc, settings.strict_registry_from):
@@ -113,24 +115,26 @@ def format_comparison(comparison: dict[str, Any]) -> str:
     )
 
 
-def _load_erased(settings: Settings, batch: Batch) -> frozenset[bytes]:
-    """The hashes of erased keys.
+def _load_erased(settings: Settings, batch: Batch) -> ErasedKeys:
+    """The keys of erased images.
 
-    Raises ConfigurationError if the day was erased, or if no database is set, which knows that.
+    Raises ConfigurationError if the day was erased, or if no database is set, which knows that;
+    ErasureSecretError if images of the facility were erased with another secret.
     """
     with active_model.connect(settings) as connection:
         retention.filter_deleted(connection, [batch], batch.capture_day)
-        return deletions.load_erased_keys(connection, batch.facility_id)
+        secret = ErasureSecret(settings.erasure_secret)
+        return erased_keys.load_erased_keys(connection, batch.facility_id, secret)
 
 
 def _fetch_images(
-    facility: Facility, reader: BucketReader, batch: Batch, erased: frozenset[bytes]
+    facility: Facility, reader: BucketReader, batch: Batch, erased: ErasedKeys
 ) -> Iterator[FetchedImage]:
     """The images that can be read and were not erased."""
     images = (
         listed.build_image(batch)
         for listed in DayListing(reader, facility, batch.capture_day).list()
-        if deletions.hash_key(listed.key) not in erased
+        if listed.key not in erased
     )
     for fetched in reader.fetch_many(images):
         if isinstance(fetched, FetchedImage):

@@ -1,7 +1,7 @@
 """The images of a facility's capture day, as they lie in its bucket.
 
 A day may have several prefixes, and the folders of cameras are found by listing them. Objects that
-are no images are left out and counted. Storing what was listed is left to listing.py.
+are not images are left out and counted. Storing what was listed is left to listing.py.
 """
 
 from __future__ import annotations

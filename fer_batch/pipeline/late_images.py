@@ -14,9 +14,11 @@ from datetime import date, datetime, timedelta
 
 import sqlalchemy as sa
 
-from fer_batch.database import connections
+from fer_batch.database import connections, erased_keys
+from fer_batch.database.erased_keys import ErasureSecret
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import (
+    ErasureSecretError,
     FerError,
     StorageError,
     StorageUnavailableError,
@@ -35,7 +37,8 @@ LATE_DAYS = 7
 
 CONCURRENT_FACILITIES = 4
 
-_OF_STORAGE = (StorageError, StorageUnavailableError)
+_OF_FACILITY = (StorageError, StorageUnavailableError, ErasureSecretError)
+"""Errors that concern one facility. Others of fer-batch are the database's."""
 
 _STATEMENTS = load_statements(__file__)
 
@@ -67,8 +70,8 @@ def find_late_images(
                 engine, settings, facilities[facility_id], listed_at[facility_id], now_utc
             )
         except Exception as error:
-            if isinstance(error, FerError) and not isinstance(error, _OF_STORAGE):
-                raise  # the database's
+            if isinstance(error, FerError) and not isinstance(error, _OF_FACILITY):
+                raise
             reason = explain_exception(error)
             log.warning("not looked for late images", facility=facility_id, reason=reason)
             return 0
@@ -85,6 +88,9 @@ def _look_at(
     now_utc: datetime,
 ) -> int:
     found = 0
+    secret = ErasureSecret(settings.erasure_secret)
+    with connections.transaction(engine) as connection:  # before anything is listed
+        erased_keys.check_secret(connection, secret, [facility.facility_id])
     with BucketReader(settings, facility) as reader:
         for day, last_listing in sorted(listed_at.items()):
             if facility.get_denial_reason(day, now_utc, settings.strict_registry_from):
@@ -97,13 +103,15 @@ def _look_at(
                 or listed.last_modified_utc is None
                 or listed.last_modified_utc > last_listing - timedelta(hours=1)
             ]
-            params = {
-                "facility_id": facility.facility_id,
-                "capture_day": day,
-                "image_keys": [listed.key for listed in recent],
-                "etags": [listed.etag for listed in recent],
-            }
             with connections.transaction(engine) as connection:
+                erased = erased_keys.load_erased_keys(connection, facility.facility_id, secret)
+                remaining = [listed for listed in recent if listed.key not in erased]
+                params = {
+                    "facility_id": facility.facility_id,
+                    "capture_day": day,
+                    "image_keys": [listed.key for listed in remaining],
+                    "etags": [listed.etag for listed in remaining],
+                }
                 late = connection.execute(_STATEMENTS["record_late"], params).scalar_one()
             if late:
                 facts = {"facility": facility.facility_id, "day": day.isoformat(), "images": late}

@@ -8,7 +8,7 @@ WHERE b.facility_id = ANY(:facility_ids)
 ORDER BY b.facility_id, b.capture_day;
 
 -- name: record_late
--- Store how many of the given objects no listing has with their ETag; erased images are not counted.
+-- Store how many of the given objects no listing has with their ETag.
 WITH late AS (
     SELECT count(*) AS images
     FROM unnest(CAST(:image_keys AS text[]), CAST(:etags AS text[])) AS object (image_key, etag)
@@ -18,11 +18,6 @@ WITH late AS (
                 AND i.capture_day = :capture_day
                 AND i.image_key = object.image_key COLLATE "C"
                 AND i.etag = object.etag)
-        AND NOT EXISTS (
-            SELECT FROM fer.deletion AS d
-            WHERE d.kind = 'image'
-                AND d.facility_id = :facility_id
-                AND d.key_sha256 = sha256(convert_to(object.image_key, 'UTF8')))
 ),
 recorded AS (
     UPDATE fer.batch AS b

@@ -20,6 +20,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from fer_batch.database import connections, ledger
+from fer_batch.database.erased_keys import ErasureSecret
 from fer_batch.database.ledger import BatchStatus
 from fer_batch.errors import (
     EndpointUnreachableError,
@@ -213,6 +214,7 @@ class _LedgerWriter:
     facilities: Mapping[str, Facility]
     run_id: str
     now_utc: datetime
+    secret: ErasureSecret
 
     def merge(
         self, batch: Batch, images: Iterator[ListedImage], totals: _DayTotals
@@ -221,7 +223,9 @@ class _LedgerWriter:
         facility = self.facilities[batch.facility_id]
         keys = facility.build_day_keys(batch.capture_day)
         with connections.transaction(self.engine) as connection:
-            listed, new_images = ledger.merge_listing(connection, batch, images, keys.parse)
+            listed, new_images = ledger.merge_listing(
+                connection, batch, images, keys.parse, self.secret
+            )
             # Without an object below the prefix, the prefix may be wrong: no pattern is judged.
             if (facility.include or facility.exclude) and (listed or totals.excluded):
                 ledger.discard_unselected(connection, batch, keys.is_selected)
@@ -270,7 +274,8 @@ def list_images(
     at all. Raises StorageUnavailableError, after recording it, if every facility that may be read
     failed with a transient failure; raises the database's errors.
     """
-    writer = _LedgerWriter(engine, facilities, run_id, now_utc)
+    secret = ErasureSecret(settings.erasure_secret)
+    writer = _LedgerWriter(engine, facilities, run_id, now_utc, secret)
     listings: dict[Batch, BatchListing] = {}
     remaining = list(batches)
     for delay_s in (0.0, *RETRY_DELAYS_S):

@@ -147,15 +147,17 @@ class Run:
         from fer_batch.pipeline import listing
 
         batches, now = self.batches, datetime.now(UTC)
-        if self.settings.database_url is None or self.selection.rescore:
+        if self.settings.database_url is None:
             return listing.preview_images(self.settings, self.facilities, batches, now)
         from fer_batch.database import connections, results
+        from fer_batch.database.erased_keys import ErasureSecret
 
-        engine, version = self.engine, self.model_version
+        engine, secret = self.engine, ErasureSecret(self.settings.erasure_secret)
+        version = None if self.selection.rescore else self.model_version
 
         def load_finished(batch: Batch) -> Callable[[ListedImage], bool]:
             with connections.translate_errors(), engine.connect() as connection:
-                return results.load_finished(connection, batch, version).contain
+                return results.load_finished(connection, batch, version, secret).contain
 
         return listing.preview_images(self.settings, self.facilities, batches, now, load_finished)
 
@@ -194,9 +196,14 @@ class Run:
         failpoint("plan.before")
         rescore_before = self.begin()
         with connections.transaction(self.engine) as connection:
+            unreadable = self._list_unreadable(connection)
             shards = planning.plan_shards(
                 connection,
-                [batch for batch in self.batches if self._is_permitted(batch)],
+                [
+                    batch
+                    for batch in self.batches
+                    if batch.facility_id not in unreadable and self._is_permitted(batch)
+                ],
                 self.facilities,
                 self.settings,
                 self.model_version,
@@ -333,6 +340,20 @@ class Run:
         return not self.facilities[batch.facility_id].get_denial_reason(
             batch.capture_day, datetime.now(UTC), self.settings.strict_registry_from
         )
+
+    def _list_unreadable(self, connection: sa.Connection) -> list[str]:
+        """The facilities whose erased images cannot be recognized; those of the run are logged.
+
+        The status of their listing, `failed`, has the reason.
+        """
+        from fer_batch.database import erased_keys
+
+        secret = erased_keys.ErasureSecret(self.settings.erasure_secret)
+        unreadable = erased_keys.list_unreadable_facilities(connection, secret)
+        for facility_id in unreadable:
+            if facility_id in self.facilities:
+                log.error("not planned: FER_ERASURE_SECRET does not fit", facility=facility_id)
+        return unreadable
 
     def check_data(self) -> list[dict[str, Any]]:
         """The findings about the registry and of the data checks, one dictionary each."""

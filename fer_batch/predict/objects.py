@@ -122,7 +122,7 @@ def _list_images(reader: BucketReader, key: str) -> list[Image]:
 
 
 def _order(image: Image) -> bytes:
-    return image.key.encode()
+    return image.key.encode(errors="surrogatepass")
 
 
 class _Rules:
@@ -196,6 +196,7 @@ class _ErasureFilter:
 
         is_set = settings.database_url is not None
         self._engine = connections.create_engine(settings) if is_set else None
+        self._erasure_secret = settings.erasure_secret
         self._rules = rules
 
     def __enter__(self) -> _ErasureFilter:
@@ -206,23 +207,28 @@ class _ErasureFilter:
             self._engine.dispose()
 
     def leave_out(self, images: Sequence[Image]) -> list[Image]:
-        """The images that remain, in their order."""
-        from fer_batch.database import connections, deletions
+        """The images that remain, in their order.
+
+        Raises ErasureSecretError where it cannot be told which were erased: images of the same
+        facility, or of any for an image without an owner, were erased with another secret.
+        """
+        from fer_batch.database import connections, deletions, erased_keys
 
         if self._engine is None:
             return list(images)
         spellings = {image.key: spell(image.key) for image in images}
+        owners = {image.key: self._rules.find_owners(image.key) for image in images}
         batches = {
-            image.key: {
-                Batch(owner.facility_id, day)
-                for owner, day in self._rules.find_owners(image.key)
-                if day is not None
-            }
-            for image in images
+            key: {Batch(owner.facility_id, day) for owner, day in of_key if day is not None}
+            for key, of_key in owners.items()
         }
+        ids = {owner.facility_id for of_key in owners.values() for owner, _ in of_key}
         with connections.transaction(self._engine) as connection:
-            keys = deletions.find_erased_keys(
-                connection, [each for own in spellings.values() for each in own]
+            keys = erased_keys.find_erased_keys(
+                connection,
+                [each for own in spellings.values() for each in own],
+                erased_keys.ErasureSecret(self._erasure_secret),
+                ids if all(owners.values()) else None,
             )
             days = deletions.load_erased_days(connection, set().union(*batches.values()))
             horizon = deletions.load_horizon(connection)

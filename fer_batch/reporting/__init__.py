@@ -6,7 +6,7 @@ what a page shows, `actions` says what to do next, `wording` has the sentences, 
 fills in the templates, and `store` writes the files.
 
 **The report files.** A report is one file per capture day, about all facilities of all time zones.
-Each run of that day writes it anew, whole and atomically, from the database. All files lie flat in
+Each run of that day rewrites it, whole and atomically, from the database. All files lie flat in
 one folder, `FER_REPORT_DIR`, and under the prefix of `FER_REPORT_URL` if that is set:
 
 - `index.html`: the days that have a report, newest first;

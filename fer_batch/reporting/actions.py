@@ -47,7 +47,7 @@ GENERAL = {
     "fell": "The happy rate fell clearly since last week. Find out what changed",
     "unusual": "A share is unusual for the facility. Look at what its cameras see",
     "drift": "The faces differ from those of the audit. Look at what the cameras see; if it is to "
-    "stay so, draw and label a new audit",
+    "stay so, sample and label a new audit",
     "closed day": "Images were taken on a closed day. Check the closed weekdays and the time zone",
     "names": "Keys tell no capture time. Ask the operator of fer-batch to check the name template",
     "findings": "The data checks found something. Look at the findings below",

@@ -99,9 +99,9 @@ def print_summaries(
     for summary in summaries:
         row = {"day": str(summary["capture_day"])}
         for name, cell in format_cells(summary).items():
-            if name == "happy" and true_rates is not None:  # the truth beside the estimate
+            if name == "happy" and true_rates is not None:  # the truth next to the estimate
                 rate = true_rates.get(summary["facility_id"])
-                row["drawn happy"] = _format_percent(rate)
+                row["true happy"] = _format_percent(rate)
             row[name] = cell
         rows.append(row)
     days = {row["day"] for row in rows}

@@ -1,8 +1,8 @@
-"""Writes the files of a report into a folder and, where it is set, to S3.
+"""Writes the files of a report into a folder and, where it is set, to S3; deletes old ones.
 
 The package's docstring describes the layout. The caller holds the lock of reports, so that two runs
 do not write at the same time. Each file is replaced as a whole. The parts of a day are written
-before the file that links to them, and the index after it.
+before the file that links to them, and the index after it; they are deleted in the opposite order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from fer_batch.testing.failpoints import failpoint
 INDEX_NAME = "index.html"
 FILE_NAME = re.compile(r"index\.html|[0-9]{4}-[0-9]{2}-[0-9]{2}(\.[a-z0-9-]+)?\.html")
 """The names of all files that are ever published."""
-_DAY_NAME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})\.html")
+Index = Callable[[Sequence[date]], str]
+"""Renders the index of the days that have a report, newest first."""
 
 
 class Folder(Protocol):
@@ -45,8 +46,9 @@ class LocalFolder:
         write_file(self.path / name, html)
 
     def list(self, beginning: str = "") -> list[str]:
-        """The names of the files that begin so, sorted."""
-        return sorted(each.name for each in self.path.glob(f"{beginning}*") if each.is_file())
+        """The names of the files that begin so, sorted; those of symbolic links are left out."""
+        found = files.walk(self.path, recursive=False)
+        return sorted(each.name for each in found if each.name.startswith(beginning))
 
     def delete(self, name: str) -> None:
         """Delete a file; one that does not exist is no error."""
@@ -63,11 +65,21 @@ def make_part_name(day: date, part: str) -> str:
     return f"{day.isoformat()}.{part}.html"
 
 
+def find_day(name: str) -> date | None:
+    """The capture day of a file of a report; None if the name is no such file's."""
+    if name == INDEX_NAME or not FILE_NAME.fullmatch(name):
+        return None
+    try:
+        return date.fromisoformat(name[:10])
+    except ValueError:
+        return None
+
+
 def publish(
     settings: Settings,
     day: date,
     files: Mapping[str, str],
-    render_index: Callable[[Sequence[date]], str],
+    render_index: Index,
 ) -> Path:
     """Write the files of a capture day, by name, and the index; returns the path of the day's file.
 
@@ -82,21 +94,39 @@ def publish(
     return local.path / make_day_name(day)
 
 
-def _publish(
-    folder: Folder,
-    day: date,
-    files: Mapping[str, str],
-    render_index: Callable[[Sequence[date]], str],
-) -> None:
+def _publish(folder: Folder, day: date, files: Mapping[str, str], render_index: Index) -> None:
     main = make_day_name(day)
     for name in sorted(files, key=lambda name: name == main):
         folder.write(name, files[name])
     for name in folder.list(f"{day.isoformat()}."):
         if name not in files and FILE_NAME.fullmatch(name):
             folder.delete(name)
-    matches = map(_DAY_NAME.fullmatch, folder.list())
-    days = sorted((date.fromisoformat(match[1]) for match in matches if match), reverse=True)
-    folder.write(INDEX_NAME, render_index(days))
+    _write_index(folder, folder.list(), render_index)
+
+
+def find_expired(folder: Folder, before: date) -> list[str]:
+    """The names of the files of reports about days before a day, sorted. Raises as the folder."""
+    return [name for name in folder.list() if (day := find_day(name)) and day < before]
+
+
+def delete_expired(folder: Folder, before: date, render_index: Index) -> int:
+    """Delete what `find_expired` finds, and say how many; the index stops linking to it first.
+
+    It may be interrupted at any time and run again. Raises as the folder.
+    """
+    expired = find_expired(folder, before)
+    if expired:
+        kept = [name for name in folder.list() if name not in set(expired)]
+        _write_index(folder, kept, render_index)
+    # The file of a day before its parts, to which it links.
+    for name in sorted(expired, key=lambda name: (name[:10], name.count("."))):
+        folder.delete(name)
+    return len(expired)
+
+
+def _write_index(folder: Folder, names: Sequence[str], render_index: Index) -> None:
+    days = {day for name in names if (day := find_day(name)) and name == make_day_name(day)}
+    folder.write(INDEX_NAME, render_index(sorted(days, reverse=True)))
 
 
 def write_file(path: Path, html: str) -> None:

@@ -46,7 +46,7 @@ def write_period_summaries(
 
     Call it after the summaries of all the days are written. A week has a summary once its Sunday is
     over and a summary of that day or a later one exists, four weeks once each of the weeks has one.
-    `asked` are the first and the last day that somebody has asked to estimate anew: an audit that
+    `asked` are the first and the last day that somebody has asked to re-estimate: an audit that
     came into force later corrects the periods within them too. Returns the newest summary of each
     period, whether new or unchanged, as `revisions.write_summaries` does.
     """

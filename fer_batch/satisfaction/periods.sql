@@ -1,7 +1,8 @@
 -- name: load_parts
 -- The newest summaries of the days (or weeks) of periods of some facilities. A period is left out
 -- that has too few parts, or whose last day is not over: the date in the facility's time zone is not
--- after it yet, or no summary of it or of a later day exists.
+-- after it yet, or no summary of it or of a later day exists. So is one that contains a day whose
+-- summary maintenance has deleted: its figure would lack that day.
 WITH part AS (
     SELECT DISTINCT ON (s.facility_id, asked.period_end, s.capture_day)
         s.facility_id, asked.period_end, s.capture_day, s.model_version, s.method, s.verdict,
@@ -28,6 +29,10 @@ FROM part
 JOIN complete USING (facility_id, period_end)
 JOIN fer.facility USING (facility_id)
 WHERE part.period_end < (now() AT TIME ZONE facility.time_zone)::date
+    AND NOT EXISTS (
+        SELECT FROM fer.retention AS r
+        WHERE r.kind = 'summaries'
+            AND r.before_day > part.period_end - CAST(:days AS integer) + 1)
     AND EXISTS (
         SELECT FROM fer.satisfaction_summary AS later
         WHERE later.facility_id = part.facility_id

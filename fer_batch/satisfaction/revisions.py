@@ -46,7 +46,7 @@ def write_summaries(
 
     The rates of an incomplete day are published if it is not after `due_until`, the last day that
     no later run looks at again; None publishes those of all days. With `is_asked`, somebody has
-    asked to estimate the days anew: also an audit that came into force later corrects them, and a
+    asked to re-estimate the days: also an audit that came into force later corrects them, and a
     new revision says so in its `reason`.
 
     The dictionaries have the columns of `satisfaction_summary` and `is_new_revision`. A revision
@@ -126,7 +126,7 @@ def find_audit(
 
 def explain_request(audit_id: int | None) -> str:
     """The reason of a revision that somebody has asked for, with the audit that corrects it."""
-    return f"estimated anew {'without an audit' if audit_id is None else f'with audit {audit_id}'}"
+    return f"re-estimated {'without an audit' if audit_id is None else f'with audit {audit_id}'}"
 
 
 def _summarize_batch(

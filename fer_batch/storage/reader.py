@@ -23,7 +23,7 @@ from fer_batch.facilities.registry import Facility
 from fer_batch.log import get_logger
 from fer_batch.records import FetchedImage, Image, ImageScore, Outcome
 from fer_batch.settings import Settings
-from fer_batch.storage.bucket_rules import keeps_old_versions
+from fer_batch.storage.bucket_rules import BucketRules, read_rules
 from fer_batch.storage.client import Clients
 from fer_batch.storage.fetching import FetchFailure, FetchFailures, ImageFetcher
 from fer_batch.storage.listing_pages import (
@@ -105,9 +105,9 @@ class BucketReader:
                 Bucket=self.location.bucket, Prefix=prefix, MaxKeys=1
             )
 
-    def keeps_old_versions(self, prefix: str) -> bool:
-        """Whether deleted objects below a prefix are kept for good; False if S3 does not tell."""
-        return keeps_old_versions(self._clients.boto, self.location.bucket, prefix)
+    def read_rules(self) -> BucketRules:
+        """The lifecycle rules of the bucket, and whether it has versioning, as far as S3 tells."""
+        return read_rules(self._clients.boto, self.location.bucket)
 
     def exists(self, key: str) -> bool:
         """Whether the object exists. Raises StorageError or StorageUnavailableError."""

@@ -1,4 +1,4 @@
-"""Writing images into S3, for the demo, tests and benchmarks; a nightly run writes nothing there.
+"""Writing images into S3 for the local stack, tests and benchmarks; a run writes nothing there.
 
 As in reader.py, obstore is tried first and boto3 writes what obstore cannot.
 """
@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from fer_batch.concurrency import map_bounded
 from fer_batch.log import get_logger
 from fer_batch.settings import Settings
+from fer_batch.storage.bucket_rules import BucketRules, read_rules
 from fer_batch.storage.client import OBSTORE_ERRORS, OBSTORE_UNSUPPORTED_KEY, Clients
 from fer_batch.storage.location import BucketLocation
 from fer_batch.storage.reader import PREFETCH_BYTES
@@ -38,6 +39,23 @@ def ensure_bucket(settings: Settings, bucket: str) -> None:
             }
             is_default = settings.s3_region == "us-east-1"
             clients.boto.create_bucket(Bucket=location.bucket, **({} if is_default else constraint))
+
+
+def ensure_lifecycle(settings: Settings, bucket: str, days: int) -> None:
+    """Let S3 delete the objects of a bucket after so many days, unless it has lifecycle rules."""
+    location = BucketLocation(bucket, settings.s3_endpoint)
+    client = Clients(settings, location).boto
+    rule: Any = {
+        "ID": "delete images",
+        "Status": "Enabled",
+        "Filter": {"Prefix": ""},
+        "Expiration": {"Days": days},
+    }
+    with translate_errors(location):
+        if read_rules(client, bucket) == BucketRules():
+            client.put_bucket_lifecycle_configuration(
+                Bucket=bucket, LifecycleConfiguration={"Rules": [rule]}
+            )
 
 
 def upload_many(settings: Settings, bucket: str, items: Iterable[tuple[str, bytes]]) -> int:

@@ -23,7 +23,7 @@ from fer_batch.log import get_logger
 log = get_logger(__name__)
 
 ENV_VARIABLE = "FER_FAILPOINT"
-Name = Literal[
+NameInRun = Literal[
     "list.before",
     "list.page",
     "list.copy.before",
@@ -59,8 +59,12 @@ Name = Literal[
     "report.during",
     "report.after",
 ]
-"""The failpoints, in the order in which a run reaches them."""
-NAMES: tuple[str, ...] = get_args(Name)
+"""The failpoints of a run, in the order in which it reaches them."""
+NameInMaintenance = Literal["drop.before", "drop.during", "drop.after"]
+"""The failpoints of maintenance, when it drops a day."""
+Name = NameInRun | NameInMaintenance
+NAMES: tuple[str, ...] = get_args(NameInRun)
+NAMES_IN_MAINTENANCE: tuple[str, ...] = get_args(NameInMaintenance)
 SIGNALS = {"KILL": signal.SIGKILL, "STOP": signal.SIGSTOP, "TERM": signal.SIGTERM}
 
 
@@ -78,7 +82,11 @@ class Failpoint:
         """Parse `name[:n[:KILL|STOP|TERM]]`. Raises ConfigurationError for anything else."""
         name, _, rest = text.partition(":")
         nth, _, end = rest.partition(":")
-        if name not in NAMES or not (nth or "1").isdecimal() or (end or "KILL") not in SIGNALS:
+        if (
+            name not in NAMES + NAMES_IN_MAINTENANCE
+            or not (nth or "1").isdecimal()
+            or (end or "KILL") not in SIGNALS
+        ):
             raise ConfigurationError(
                 f"{ENV_VARIABLE} is not name[:n[:KILL|STOP|TERM]] and a known name: {text!r}",
                 "It is for tests only: unset it",

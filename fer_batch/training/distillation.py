@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_batch.errors import ConfigurationError
+from fer_batch.files import replacing
 from fer_batch.log import get_logger
 from fer_batch.model import fer2013
 from fer_batch.model.classifier import load_artifact, open_artifact
@@ -47,8 +48,7 @@ def write(cards: Sequence[Path], data: Path, out: Path, threads: int) -> int:
         for cnn, classify in zip(teachers, networks, strict=True):
             predictions += [classify(zoomed), classify(mirrored)]
             log.info("teacher evaluated", teacher=cnn.card.name, zoom=zoom, rows=len(training))
-    partial = out.with_name(out.name + ".partial")
-    with partial.open("wb") as file:
+    with replacing(out) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             probabilities=np.mean(predictions, axis=0).astype(np.float16),
@@ -56,7 +56,6 @@ def write(cards: Sequence[Path], data: Path, out: Path, threads: int) -> int:
             labels=training.labels,
             teacher_sha256=np.array(" ".join(cnn.card.artefact_sha256 for cnn in teachers)),
         )
-    partial.replace(out)
     return len(training)
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from fer_batch.errors import ModelError
+from fer_batch.files import replacing, temporary_folder
 from fer_batch.model.classifier import open_artifact
 from fer_batch.model.evaluation import Classify
 from fer_batch.model.fer2013 import CLASSES, CROP_PX
@@ -33,8 +32,8 @@ def export_onnx(model: Any, crops: NDArray[np.uint8]) -> tuple[bytes, Classify, 
 
     `crops` are uint8 [N,48,48]. Raises ModelError if the difference is over `MAX_DIFFERENCE`.
     """
-    with tempfile.TemporaryDirectory(prefix="fer-export-") as folder:
-        path = Path(folder) / "network.onnx"
+    with temporary_folder() as folder:
+        path = folder / "network.onnx"
         crops_in = keras.InputSpec(shape=(None, CROP_PX, CROP_PX), dtype="uint8", name="crops")
         model.export(path, format="onnx", verbose=False, input_signature=[crops_in])
         artifact = canonicalize(onnx.load(path))
@@ -129,6 +128,5 @@ def write(artifact: bytes, out_dir: Path, name: str, facts: dict[str, Any]) -> d
 
 
 def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)  # noqa: PTH105
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

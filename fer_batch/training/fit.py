@@ -8,7 +8,6 @@ training; PrivateTest is never passed to this module.
 from __future__ import annotations
 
 import math
-import os
 import time
 import zipfile
 from pathlib import Path
@@ -20,6 +19,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from fer_batch.errors import ConfigurationError
+from fer_batch.files import replacing
 from fer_batch.log import get_logger
 from fer_batch.model.evaluation import compute_metrics
 from fer_batch.model.fer2013 import CLASSES, Split
@@ -243,17 +243,13 @@ class _TrainingCallback(keras.callbacks.Callback):  # type: ignore[misc]
         variables = self._list_variables()
         arrays: dict[str, Any] = {f"v{i}": np.asarray(v) for i, v in enumerate(variables)}
         arrays |= {f"a{i}": a for i, a in enumerate(self._average)}
-        partial = self._checkpoint.with_name(self._checkpoint.name + ".partial")
-        with partial.open("wb") as file:
+        with replacing(self._checkpoint) as temporary, temporary.open("wb") as file:
             np.savez(
                 file,
                 identity=np.array(self._identity),
                 progress=np.array([epochs_done, self._step, self.seconds]),
                 **arrays,
             )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, self._checkpoint)  # noqa: PTH105
 
     def restore(self) -> int:
         """Load the checkpoint; returns the number of epochs that it has finished."""

@@ -8,8 +8,6 @@ calibration is measured on PublicTest.
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from fer_batch.files import temporary_folder
 from fer_batch.log import get_logger
 from fer_batch.model.classifier import BATCH_SIZE, open_artifact
 from fer_batch.model.evaluation import Classify, compute_metrics
@@ -86,8 +85,8 @@ def quantize_int8(artifact: bytes, crops: NDArray[np.uint8]) -> bytes:
     VNNI) compute the same integers as all others.
     """
     calibration_crops = crops[:: max(1, len(crops) // CALIBRATION_CROPS)][:CALIBRATION_CROPS]
-    with tempfile.TemporaryDirectory(prefix="fer-quantize-") as folder:
-        prepared, written = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"
+    with temporary_folder() as folder:
+        prepared, written = folder / "prepared.onnx", folder / "quantized.onnx"
         # Only shape inference is needed: the graph must not be changed.
         quant_pre_process(
             onnx.load_from_string(artifact),

@@ -1,4 +1,4 @@
--- warning: the audit in force does not hold for this model version; refresh it, or label again
+-- warning: the active audit is not valid for this model version; refresh it, or label again
 -- closed by: later day
 SELECT
     b.facility_id,

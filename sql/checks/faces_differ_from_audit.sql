@@ -1,4 +1,4 @@
--- warning: the faces differ from those that the facility's audit labeled: its labels may not hold for them
+-- warning: the faces differ from those that the facility's audit labeled: its labels may not be valid for them
 -- closed by: later figure
 -- Compared with the reference of the audit that corrects the figure. A distribution differs by the
 -- population stability index of its bins. It must exceed the threshold and what chance explains:

@@ -1,13 +1,12 @@
 -- name: roles
 -- The roles, which have no login: logins are members of them. `fer-batch db roles` creates and
 -- repairs them, and grants exactly the privileges of this file; `fer-batch db upgrade` does so for
--- new tables and views. fer_owner owns the schema fer. fer_retainer does not inherit from it: it
--- uses SET ROLE.
+-- new tables and views. fer_owner owns the schema fer.
 SELECT * FROM (VALUES
     ('fer_owner', true),
     ('fer_writer', true),
     ('fer_eraser', true),
-    ('fer_retainer', false),
+    ('fer_retainer', true),
     ('fer_reader', true),
     ('fer_inspector', true)
 ) AS role (role_name, inherits);
@@ -16,8 +15,7 @@ SELECT * FROM (VALUES
 -- Which role is a member of which. No role may grant a membership.
 SELECT * FROM (VALUES
     ('fer_eraser', 'fer_writer', true, false),
-    ('fer_inspector', 'fer_reader', true, false),
-    ('fer_retainer', 'fer_owner', false, true)
+    ('fer_inspector', 'fer_reader', true, false)
 ) AS membership (member, role_name, may_inherit, may_set);
 
 -- name: privileges
@@ -82,6 +80,7 @@ SELECT * FROM (VALUES
     ('FUNCTION', 'is_final', 'fer_writer', 'EXECUTE', ''),
     ('FUNCTION', 'hits_many', 'fer_writer', 'EXECUTE', ''),
     ('FUNCTION', 'unfinished_image', 'fer_writer', 'EXECUTE', ''),
+    ('FUNCTION', 'original_image', 'fer_writer', 'EXECUTE', ''),
     ('FUNCTION', 'is_day_deleted', 'fer_writer', 'EXECUTE', ''),
     ('FUNCTION', 'erased_images', 'fer_writer', 'EXECUTE', ''),
     ('FUNCTION', 'alert_figure', 'fer_writer', 'EXECUTE', ''),
@@ -91,24 +90,41 @@ SELECT * FROM (VALUES
 
     -- Erasure on request, beside what fer_writer may. Who erased and when is set by the database.
     ('TABLE', 'deletion', 'fer_eraser', 'INSERT',
-        'kind facility_id capture_day key_sha256 images faces'),
+        'kind facility_id capture_day key_hmac secret_check images faces'),
     ('TABLE', 'batch', 'fer_eraser', 'DELETE', ''),
     ('TABLE', 'checked_day', 'fer_eraser', 'DELETE', ''),
     ('TABLE', 'satisfaction_summary', 'fer_eraser', 'DELETE', ''),
     ('TABLE', 'audit_face', 'fer_eraser', 'DELETE', ''),
 
-    -- Retention. It detaches and drops partitions as fer_owner.
+    -- Maintenance: it deletes what has expired, and reads only what it needs to find it.
     ('TABLE', 'schema_version', 'fer_retainer', 'SELECT', ''),
     ('TABLE', 'retention', 'fer_retainer', 'SELECT', ''),
-    ('TABLE', 'retention', 'fer_retainer', 'INSERT', 'before_day'),
+    ('TABLE', 'retention', 'fer_retainer', 'INSERT', 'kind before_day'),
     ('TABLE', 'deletion', 'fer_retainer', 'SELECT', 'deletion_id'),
     ('TABLE', 'deletion', 'fer_retainer', 'INSERT', 'kind capture_day images faces'),
-    ('TABLE', 'finding', 'fer_retainer', 'SELECT', 'finding_id facility_id state'),
+    ('TABLE', 'finding', 'fer_retainer', 'SELECT', 'finding_id facility_id state last_day'),
     ('TABLE', 'finding', 'fer_retainer', 'UPDATE', 'state closed_at closed_comment'),
+    ('TABLE', 'finding', 'fer_retainer', 'DELETE', ''),
     ('TABLE', 'finding_day', 'fer_retainer', 'SELECT', 'finding_id capture_day'),
     ('TABLE', 'finding_day', 'fer_retainer', 'DELETE', ''),
     ('TABLE', 'checked_day', 'fer_retainer', 'SELECT', 'facility_id capture_day'),
     ('TABLE', 'checked_day', 'fer_retainer', 'DELETE', ''),
+    ('TABLE', 'satisfaction_summary', 'fer_retainer', 'SELECT', 'capture_day first_day audit_id'),
+    ('TABLE', 'satisfaction_summary', 'fer_retainer', 'DELETE', ''),
+    ('TABLE', 'satisfaction_change', 'fer_retainer', 'SELECT', 'capture_day period comparison'),
+    ('TABLE', 'satisfaction_change', 'fer_retainer', 'DELETE', ''),
+    ('TABLE', 'audit', 'fer_retainer', 'SELECT', 'audit_id last_day expiry_day'),
+    ('TABLE', 'audit', 'fer_retainer', 'DELETE', ''),
+    ('TABLE', 'run', 'fer_retainer', 'SELECT', 'began_at'),
+    ('TABLE', 'run', 'fer_retainer', 'DELETE', ''),
+    ('TABLE', 'batch', 'fer_retainer', 'SELECT', 'capture_day'),
+    ('TABLE', 'batch', 'fer_retainer', 'DELETE', ''),
+    ('TABLE', 'finished_night', 'fer_retainer', 'SELECT', 'capture_day'),
+    ('TABLE', 'finished_night', 'fer_retainer', 'DELETE', ''),
+    ('TABLE', 'digest_delivery', 'fer_retainer', 'SELECT', 'capture_day'),
+    ('TABLE', 'digest_delivery', 'fer_retainer', 'DELETE', ''),
+    ('FUNCTION', 'count_day', 'fer_retainer', 'EXECUTE', ''),
+    ('FUNCTION', 'drop_day', 'fer_retainer', 'EXECUTE', ''),
 
     -- Analysts: published figures, which the views show with the rights of fer_owner.
     ('TABLE', 'satisfaction_daily', 'fer_reader', 'SELECT', ''),
@@ -129,6 +145,7 @@ SELECT * FROM (VALUES
     ('TABLE', 'face_result', 'fer_inspector', 'SELECT', ''),
     ('FUNCTION', 'list_granted_facilities', 'fer_inspector', 'EXECUTE', ''),
     ('FUNCTION', 'is_final', 'fer_inspector', 'EXECUTE', ''),
+    ('FUNCTION', 'original_image', 'fer_inspector', 'EXECUTE', ''),
 
     -- Audits of these facilities: they draw faces, label them and put the labels into force. Who
     -- did it and when is set by the database. The CNNs are for `audit refresh`.
@@ -148,8 +165,8 @@ SELECT * FROM (VALUES
 ) AS privilege (kind, object_name, role_name, privileges, columns);
 
 -- name: policies
--- Row-level security of the rows per image and of audits. It concerns neither the owner nor, by a
--- policy that is always true, the job. An inspector reads, and as privileges allow writes, only rows
+-- Row-level security of the rows per image and of audits. It concerns neither the owner nor, by
+-- policies that are always true, the job and, for audits, maintenance. An inspector reads, and as privileges allow writes, only rows
 -- of facilities that were granted to the login: the function is called once per query. With the
 -- collation of the column, the planner would look up each of the facilities in the index. The
 -- expressions are written as PostgreSQL shows them.
@@ -169,4 +186,6 @@ CROSS JOIN LATERAL (VALUES
     ('job', 'fer_writer', 'ALL', 'true'),
     ('inspector', 'fer_inspector', t.inspector_command,
         '((facility_id COLLATE "default") = ANY (( SELECT fer.list_granted_facilities() AS list_granted_facilities)::text[]))')
-) AS policy (policy_name, role_name, command, expression);
+) AS policy (policy_name, role_name, command, expression)
+UNION ALL
+SELECT 'audit', 'maintenance', 'fer_retainer', 'ALL', 'true', 'true';

@@ -25,4 +25,4 @@ COMMENT ON COLUMN fer.facility_public.publish_period IS 'Shortest period of whic
 COMMENT ON COLUMN fer.facility_public.expected_images_min IS 'Images that an open day has at least; fewer is a finding';
 COMMENT ON COLUMN fer.facility_public.closed_weekdays IS 'Weekdays on which the facility is closed, such as {sun}';
 COMMENT ON COLUMN fer.facility_public.is_in_registry IS 'False: the facility has left the registry; its rows remain';
-COMMENT ON COLUMN fer.facility_public.permission_valid_until IS 'Last day on which images may be read, and last capture day; null: no permission is recorded';
+COMMENT ON COLUMN fer.facility_public.permission_valid_until IS 'Last day on which images may be read; null: no permission is recorded';

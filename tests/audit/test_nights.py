@@ -16,7 +16,7 @@ from fer_batch.errors import ConfigurationError
 from fer_batch.model.classifier import load_artifact
 from fer_batch.settings import Settings
 from tests.fixtures.night import DAY, Night, encode_crop, format_facility, spread
-from tests.fixtures.servers import ERASER, INSPECTOR, switch_login
+from tests.fixtures.servers import ERASER, INSPECTOR, SECRET, switch_login
 from tests.support.models import build_tiny_onnx, write_tiny_cnn
 
 NEXT = DAY + timedelta(1)
@@ -124,7 +124,7 @@ def test_an_audit_corrects_later_days_and_earlier_ones_only_if_asked(
 
     (summary,) = night.open("asked", capture_day=DAY).estimate_anew(DAY)
     assert (summary["revision"], summary["method"]) == (2, "local")
-    assert summary["reason"] == f"estimated anew with audit {audit_id}"
+    assert summary["reason"] == f"re-estimated with audit {audit_id}"
     assert summary["called_happy"] == before["called_happy"]
     night.run("third", capture_day=NEXT, lookback_days=1)  # takes nothing back
     assert len(night.query("select from fer.satisfaction_summary where period = 'day'")) == 3
@@ -138,7 +138,7 @@ def test_an_audit_corrects_later_days_and_earlier_ones_only_if_asked(
     assert night.settings.database_url is not None
     url = night.settings.database_url.get_secret_value()
     eraser = connections.create_engine(switch_login(url, ERASER))
-    erasure.erase(eraser, erasure.Target("shop", None, key))
+    erasure.erase(eraser, erasure.Target("shop", None, key), secret=SECRET)
     eraser.dispose()
     assert key not in read_numbers(night)
     for table in ("audit_face", "audit_label", "audit_result"):

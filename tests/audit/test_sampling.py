@@ -23,7 +23,7 @@ from fer_batch.errors import ConfigurationError, PermanentError
 from fer_batch.records import Batch
 from fer_batch.settings import Settings
 from tests.fixtures.night import PERMISSION, format_facility
-from tests.fixtures.servers import INSPECTOR, build_settings, switch_login
+from tests.fixtures.servers import INSPECTOR, SECRET, build_settings, switch_login
 from tests.fixtures.tables import CARD, Tables
 
 MATRIX = np.array(CARD["confusions"]["PublicTest"]["plurality"]["48"], np.float64)
@@ -155,7 +155,7 @@ def test_the_window_has_published_days_only(tables: Tables, settings: Settings) 
         sampling.sample(settings, "north-mall", 30, first_day=later.capture_day)
     with pytest.raises(ConfigurationError, match="no published results in this window"):
         sampling.sample(settings, "north-mall", 30, last_day=later.capture_day + timedelta(40))
-    with pytest.raises(ConfigurationError, match="cannot be drawn"):
+    with pytest.raises(ConfigurationError, match="cannot be sampled"):
         sampling.sample(settings, "north-mall", 29)
 
 
@@ -166,7 +166,7 @@ def test_permission_erasure_and_grants_hold_as_for_a_run(
     tables.fill(60, 60, tables.add("outlet"))
     tables.summarize(Batch("outlet", tables.batch.capture_day))
     erased = f"north-mall/{tables.batch.capture_day}/till_100130.jpg"
-    erasure.erase(tables.eraser, erasure.Target("north-mall", None, erased))
+    erasure.erase(tables.eraser, erasure.Target("north-mall", None, erased), secret=SECRET)
     drawn = sampling.sample(settings, "north-mall", 1000)
     keys = {face.image_key for face in read_faces(tables, drawn.audit.audit_id)}
     assert drawn.audit.faces_drawn == 117

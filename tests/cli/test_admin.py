@@ -200,7 +200,6 @@ def test_capture_times_of_stored_images_are_filled_in(nightly: Command, night: N
         (("run",), "--capture-day"),
         (("erase", "--facility", "a"), "--day"),
         (("db", "backfill-times"), "--from"),
-        (("db", "retain"), "--before"),
     ],
 )
 @pytest.mark.parametrize("day", ["28.11.2026", "yesterday"])
@@ -254,8 +253,9 @@ def test_a_look_at_everything_that_works(nightly: Command, night: Night) -> None
     ended = nightly("check", "--json")
     assert (ended.code, ended.err) == (0, "")
     assert [(row["part"], row["ok"]) for row in ended.json] == [
-        ("database", True), ("CNN", True), ("face detector", True), ("decoder sandbox", True),
-        ("facility registry", True), ("facility a", True), ("facility b", True),
+        ("database", True), ("erasure secret", True), ("CNN", True), ("face detector", True),
+        ("decoder sandbox", True), ("Airflow", True), ("facility registry", True),
+        ("facility a", True), ("facility b", True),
     ]  # fmt: skip
     assert ended.json[-1]["detail"] == "skipped: no permission is recorded"
     assert "NO" not in nightly("check").out

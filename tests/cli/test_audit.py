@@ -29,7 +29,7 @@ def test_an_audit_by_command(nightly: Command, night: Night) -> None:
     drawn = inspector("audit", "sample", "--facility", "shop", "--faces", "40", "--seed", "5")
     assert drawn.code == 0
     text = " ".join(drawn.out.split())
-    assert "Drawn: 40 of 120 faces of 1 days from 2026-10-24 to 2026-11-20" in text
+    assert "Sampled: 40 of 120 faces of 1 days from 2026-10-24 to 2026-11-20" in text
     assert "with 40 labels" in text
     again = inspector(
         *("audit", "sample", "--facility", "shop", "--faces", "40", "--seed", "5", "--json")
@@ -61,6 +61,6 @@ def test_an_audit_by_command(nightly: Command, night: Night) -> None:
     assert refreshed[0]["scored"] == refreshed[0]["called the same"] == 40
     asked = nightly("summarize", "--from", str(DAY), "--to", str(DAY), "--json").json
     assert [(row["audit_id"], row["reason"]) for row in asked] == [
-        (int(number), f"estimated anew with audit {number}")
+        (int(number), f"re-estimated with audit {number}")
     ]
     assert "there is no audit 99" in inspector("audit", "show", "99").err

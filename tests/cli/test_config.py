@@ -23,6 +23,7 @@ SECRETS = {
     "FER_S3_CREDENTIALS__HARBOUR__SESSION_TOKEN": CANARY,
     "FER_SMTP_PASSWORD": CANARY,
     "FER_AIRFLOW_PASSWORD": CANARY,
+    "FER_ERASURE_SECRET": 4 * CANARY,
     "FER_CHAT_URLS": f'{{"north":"https://chat.example.com/{CANARY}"}}',
 }
 
@@ -35,7 +36,7 @@ def test_every_secret_setting_is_among_those_tested() -> None:
         for name, field in model.model_fields.items()
         if SecretStr in (field.annotation, *get_args(field.annotation))
     }
-    assert len(secret) == 8
+    assert len(secret) == 9
     assert secret <= set(SECRETS)
 
 

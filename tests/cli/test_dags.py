@@ -56,6 +56,7 @@ def test_a_file_that_differs_is_replaced_only_with_force(fer: Command, dags: Pat
         "fer_incidents.py": "unchanged",
         "fer_registry.py": "unchanged",
         "invalid_facilities.py": "unchanged",
+        "satisfaction_maintenance.py": "unchanged",
         "satisfaction_nightly.py": "unchanged",
     }
     assert read_all(dags) == {**read_all(find_dags_dir()), "other.py": b"# another DAG\n"}

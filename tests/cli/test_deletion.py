@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
@@ -14,6 +14,7 @@ import pytest
 
 from tests.fixtures.command import Command
 from tests.fixtures.night import Night, encode_crop, format_facility
+from tests.fixtures.servers import SECRET
 from tests.support.command import build_environment
 
 OLD = date(2025, 6, 2)
@@ -54,13 +55,16 @@ def test_old_days_are_deleted_and_not_scored_again(
     nightly: Command, retainer: Command, scored: Night
 ) -> None:
     before = scored.query("select * from fer.satisfaction_summary order by 1, 2")
-    day = {"capture_day": OLD.isoformat(), "images": 38, "faces": 38}
-    shown = retainer("db", "retain", "--dry-run", "--json")
-    assert (shown.code, shown.json) == (0, [day])
+    shown = retainer("maintain", "--dry-run", "--json")
+    assert (shown.code, shown.json[0]["count"]) == (0, 1)
     assert row_counts(scored) == [38, 38, 38]
-    dropped = retainer("db", "retain", "--yes", "--json")
-    assert (dropped.code, dropped.json) == (0, [day])
-    assert row_counts(scored) == [0, 0, 0]
+    # A process that is killed leaves a day whole, or drops it.
+    for point, rows in (("drop.before", 38), ("drop.during", 38), ("drop.after", 0)):
+        assert retainer("maintain", "--yes", FER_FAILPOINT=point).code == -signal.SIGKILL
+        assert row_counts(scored) == [rows] * 3
+    assert scored.query("select kind, images from fer.deletion") == [
+        {"kind": "retention", "images": 38}
+    ]
 
     again = nightly("run", *ON_OLD, "--json")
     assert (again.code, again.out) == (2, "")
@@ -69,26 +73,37 @@ def test_old_days_are_deleted_and_not_scored_again(
         assert nightly(step, *ON_OLD, "--json").code == 2
     assert row_counts(scored) == [0, 0, 0]
     assert scored.query("select * from fer.satisfaction_summary order by 1, 2") == before
-    assert "Deleted, days before" in retainer("db", "retain", "--yes").out
+    assert "Deleted" in retainer("maintain", "--yes").out
 
 
-def test_the_retention_period_is_a_setting_and_a_day_may_be_named(
-    retainer: Command, listed: Night
-) -> None:
+def test_each_kind_of_data_has_a_period(retainer: Command, listed: Night) -> None:
     age = (datetime.now(UTC).date() - OLD).days
-    asked = ("db", "retain", "--dry-run", "--json")
-    assert retainer(*asked, FER_RETENTION_DAYS=str(age + 1)).json == []  # midnight may pass
-    assert len(retainer(*asked, FER_RETENTION_DAYS=str(age - 1)).json) == 1
-    assert retainer(*asked, "--before", OLD.isoformat()).json == []
-    assert len(retainer(*asked, "--before", str(OLD + timedelta(1))).json) == 1
-    future = retainer(*asked, "--before", str(datetime.now(UTC).date() + timedelta(2)))
-    assert future.code == 2
-    assert "is in the future" in future.err
+    for days, expected in ((age + 1, 0), (age - 1, 1)):  # midnight may pass
+        shown = retainer(
+            "maintain",
+            "--dry-run",
+            "--json",
+            FER_RETENTION_DAYS=str(days),
+            FER_RUN_RETENTION_DAYS=None,
+        )
+        assert shown.json[0] == {
+            "kind": "rows per image and face",
+            "setting": "FER_RETENTION_DAYS",
+            "before": shown.json[0]["before"],
+            "count": expected,
+            "unit": "days",
+        }
+    refused = retainer("maintain", "--dry-run", FER_SUMMARY_RETENTION_DAYS="399")
+    assert refused.code == 2
+    assert "must be at least FER_RETENTION_DAYS, which is 400" in refused.err
+    assert "there is no terminal" in retainer("maintain").err
 
 
 def test_a_lookback_skips_deleted_days(nightly: Command, retainer: Command, scored: Night) -> None:
     next_day = OLD + timedelta(1)
-    assert retainer("db", "retain", "--yes", "--before", str(next_day)).code == 0
+    age = (datetime.now(UTC).date() - next_day).days
+    ended = retainer("maintain", "--yes", FER_RETENTION_DAYS=str(age), FER_RUN_RETENTION_DAYS=None)
+    assert ended.code == 0
     scored.fill("a", happy=1, sad=0, day=next_day)
     on_next_day = ("--capture-day", str(next_day), "--lookback-days", "1", "--facility", "a")
     ended = nightly("run", *on_next_day, "--json")
@@ -132,7 +147,7 @@ def test_a_day_and_a_facility_that_has_left_the_registry(
 
 
 @pytest.mark.parametrize(
-    "command", [("db", "retain"), ("erase", "--facility", "a"), ("erase", "--facility", "b")]
+    "command", [("maintain",), ("erase", "--facility", "a"), ("erase", "--facility", "b")]
 )
 def test_a_deletion_requires_confirmation(
     eraser: Command, retainer: Command, listed: Night, command: tuple[str, ...]
@@ -156,20 +171,20 @@ def test_a_deletion_requires_confirmation(
 
 def test_invalid_calls_delete_nothing(eraser: Command, retainer: Command, listed: Night) -> None:
     for command, said in (
-        ("db retain", "no terminal"),
+        ("maintain", "no terminal"),
         ("erase --facility a", "no terminal"),
         ("erase --facility a --key a/b.png --yes", "no image with that key"),
         ("erase --facility c --yes", "no image of facility 'c'"),
         ("erase --facility a --key x --day 2025-06-02", "cannot be combined"),
     ):
-        ended = (retainer if command == "db retain" else eraser)(*command.split())
+        ended = (retainer if command == "maintain" else eraser)(*command.split())
         assert (ended.code, ended.out) == (2, "")
         assert said in ended.err
     assert row_counts(listed) == [38, 0, 0]
 
 
 def test_the_login_of_the_job_can_neither_erase_nor_retain(nightly: Command, listed: Night) -> None:
-    for command in ("db retain --yes", "erase --facility a --yes"):
+    for command in ("maintain --yes", "erase --facility a --yes"):
         ended = nightly(*command.split())
         assert (ended.code, ended.out) == (2, "")
         assert "permission denied" in ended.err
@@ -188,8 +203,8 @@ def test_erasures_are_logged_and_repeated(eraser: Command, listed: Night) -> Non
     assert eraser("erase", "--replay", str(log), "--json").json == []  # the database knows it
 
     # A log of erasures that this database does not know, as after a restore.
-    other = hashlib.sha256(f"a/{OLD}/0001.png".encode()).hexdigest()
-    line = written.replace(json.loads(written)["key_sha256"], other)
+    other = SECRET.hash_key(f"a/{OLD}/0001.png").hex()
+    line = written.replace(json.loads(written)["key_hmac"], other)
     copy = eraser.folder / "copy.jsonl"
     nowhere = line.replace(other, "7" * 64).replace('"a"', '"nowhere"')
     copy.write_text(f"{line}cut off\n{nowhere}")

@@ -12,8 +12,8 @@ from tests.fixtures.command import Command
     ("options", "problem"),
     [
         (["--shop"], "--shop requires --fer2013"),
-        (["--days", "2", "--images", "photographs"], "--days is for drawn faces only"),
-        (["--days", "2", "--fer2013", "fer2013.csv"], "--days is for drawn faces only"),
+        (["--days", "2", "--images", "photographs"], "--days is for synthetic faces only"),
+        (["--days", "2", "--fer2013", "fer2013.csv"], "--days is for synthetic faces only"),
         (["--images", "photographs", "--fer2013", "fer2013.csv"], "exclude each other"),
     ],
 )

@@ -22,14 +22,22 @@ from tests.fixtures.night import Night, format_facility
 from tests.fixtures.servers import ERASER, RETAINER, switch_login
 from tests.support.faulty_s3 import Fault, running_proxy
 
-PARTS = ["database", "CNN", "face detector", "decoder sandbox", "facility registry"]
+PARTS = [
+    "database",
+    "erasure secret",
+    "CNN",
+    "face detector",
+    "decoder sandbox",
+    "Airflow",
+    "facility registry",
+]
 
 
 def found(settings: Settings, **changes: Any) -> dict[str, Diagnosis]:
     findings = diagnose(settings.model_copy(update=changes))
     by_part = {finding.part: finding for finding in findings}
     assert len(by_part) == len(findings)
-    assert list(by_part)[:5] == PARTS
+    assert list(by_part)[: len(PARTS)] == PARTS
     return by_part
 
 
@@ -165,7 +173,38 @@ valid_until = 2020-01-31
     assert parts["facility ended"].detail == "skipped: permission ended on 2020-01-31"
     night.write_registry(format_facility("a"))
     found(night.settings)
-    assert set(sent_operations()) == {"ListObjectsV2", "GetObject", "GetBucketVersioning"}
+    assert set(sent_operations()) == {
+        *("ListObjectsV2", "GetObject"),
+        *("GetBucketVersioning", "GetBucketLifecycleConfiguration"),
+    }
+
+
+def test_lifecycle_rules_that_do_not_fit_are_a_warning(night: Night) -> None:
+    night.write_registry(
+        format_facility("a"),
+        format_facility("b", more='key_template = "{{facility_id}}/{{capture_day:%Y/%m/%d}}/"\n'),
+    )
+
+    def put_rule(prefix: str, days: int) -> None:
+        rule = {"ID": "x", "Status": "Enabled", "Filter": {"Prefix": prefix}}
+        night.s3.client.put_bucket_lifecycle_configuration(
+            Bucket=night.s3.bucket,
+            LifecycleConfiguration={"Rules": [rule | {"Expiration": {"Days": days}}]},
+        )
+
+    def find_warnings() -> list[str]:
+        parts = found(night.settings)
+        assert parts["facility a"].is_ok
+        assert parts["Airflow"].detail.startswith("its history is not checked: set FER_AIRFLOW_URL")
+        return [parts[f"facility {name}"].detail.partition("Warning: ")[2] for name in "ab"]
+
+    assert [text[:36] for text in find_warnings()] == ["no lifecycle rule deletes all images"] * 2
+    put_rule("a/", 14)
+    assert [text[:46] for text in find_warnings()] == [
+        "", "no lifecycle rule deletes all images below 'b/'"[:46]
+    ]  # fmt: skip
+    put_rule("", 2)
+    assert all("deletes images after 2 days" in text for text in find_warnings())
 
 
 def test_missing_read_access_is_reported(night: Night, s3: Any) -> None:

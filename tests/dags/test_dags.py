@@ -61,7 +61,20 @@ for dag in satisfaction_nightly.DAGS:
             "leaf": not t.downstream_task_ids,
         } for t in dag.tasks},
     }
-facts = {"dags": dags, "modules": sorted(set(sys.modules) - before)}
+from satisfaction_maintenance import dag, find_quiet_zone
+(maintain,) = dag.tasks
+maintenance = {
+    "schedule": [dag.timetable.expression, str(dag.timetable.timezone)],
+    "quiet": [find_quiet_zone(zones) for zones in case.get("ZONES", "").split("|") for zones in [
+        zones.split()]],
+    "doc": dag.doc_md,
+    "params": {k: dag.params.get_param(k).serialize() for k in dag.params},
+    "runs": [dag.max_active_runs, dag.catchup],
+    "retries": maintain.retries,
+    "policy": type(maintain.retry_policy).__name__,
+    "told": dag.on_failure_callback.__name__,
+}
+facts = {"dags": dags, "maintenance": maintenance, "modules": sorted(set(sys.modules) - before)}
 open(f"{sys.argv[3]}{number}", "w").write(json.dumps(facts))
 """
 
@@ -76,6 +89,7 @@ credentials = "other"
 """
 
 
+MAINTENANCE = "satisfaction_maintenance"
 BERLIN, TOKYO, ANY = (
     "satisfaction_nightly_europe_berlin",
     "satisfaction_nightly_asia_tokyo",
@@ -102,6 +116,15 @@ def parse_dag_files(
     return [json.loads(Path(f"{output}{n}").read_text()) for n in range(len(cases))]
 
 
+QUIET = {
+    "": "UTC",
+    "Asia/Tokyo": "Asia/Tokyo",
+    # From 02:00 UTC, when it begins in Berlin, nothing begins until the next evening in Tokyo.
+    "Europe/Berlin Asia/Tokyo": "Asia/Tokyo",
+    "America/New_York Asia/Tokyo Europe/Berlin": "Asia/Tokyo",
+    "America/Los_Angeles America/New_York": "America/New_York",
+}
+"""The time zone before whose nights maintenance runs, by the time zones of the facilities."""
 ZONES_THAT_DIFFER_IN_A_SIGN = ["Etc/GMT+5", "Etc/GMT-5", "America/Port-au-Prince"]
 
 
@@ -125,7 +148,7 @@ def parse_dags(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]
     }
     return parse_dag_files(
         folder,
-        {"FER_FACILITIES_FILE": str(usual)},
+        {"FER_FACILITIES_FILE": str(usual), "ZONES": "|".join(QUIET)},
         {"FER_FACILITIES_FILE": str(signs)},
         {"FER_FACILITIES_FILE": str(usual), **deadline},
     )
@@ -196,6 +219,17 @@ def test_a_parameter_accepts_only_what_the_command_understands(
     for value in refused:
         with pytest.raises(ValueError, match=r"."):
             Param(value, **schema).resolve()
+
+
+def test_maintenance_runs_once_a_day_before_the_nights(parsed: dict[str, Any]) -> None:
+    dag = parsed["maintenance"]
+    assert dag["schedule"] == ["0 1 * * *", "Asia/Tokyo"]
+    assert dag["quiet"] == list(QUIET.values())
+    assert dag["runs"] == [1, False]
+    assert (dag["retries"], dag["policy"], dag["told"]) == (5, "RetryPolicy", "tell_failed_run")
+    (dry_run,) = dag["params"].values()
+    assert (dry_run["value"], dry_run["schema"]["type"]) == (False, ["null", "boolean"])
+    assert "`dry_run`" in dag["doc"]
 
 
 def test_every_task_shows_the_capture_day(parsed: dict[str, Any]) -> None:
@@ -324,7 +358,7 @@ def imported_dags(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_wrong_time_zone_costs_only_its_dag_and_is_shown(imported_dags: dict[str, Any]) -> None:
     of_zone = imported_dags["zone.toml"]
-    assert of_zone["dags"] == [ANY, BERLIN]
+    assert of_zone["dags"] == [MAINTENANCE, ANY, BERLIN]
     ((file, text),) = of_zone["errors"].items()
     # Airflow schedules no DAG of a file that has an error.
     assert file == "invalid_facilities.py"
@@ -336,7 +370,7 @@ def test_a_wrong_time_zone_costs_only_its_dag_and_is_shown(imported_dags: dict[s
 def test_other_faults_and_a_byte_order_mark_cost_no_dag(
     imported_dags: dict[str, Any], name: str
 ) -> None:
-    assert imported_dags[name] == {"dags": [ANY, TOKYO, BERLIN], "errors": {}}
+    assert imported_dags[name] == {"dags": [MAINTENANCE, ANY, TOKYO, BERLIN], "errors": {}}
 
 
 @pytest.mark.parametrize(
@@ -349,6 +383,7 @@ def test_other_faults_and_a_byte_order_mark_cost_no_dag(
 def test_a_registry_that_cannot_be_read_is_one_import_error(
     imported_dags: dict[str, Any], name: str, problem: str
 ) -> None:
+    assert imported_dags[name]["dags"] == [MAINTENANCE]  # which needs none
     ((file, text),) = imported_dags[name]["errors"].items()
     assert file == "satisfaction_nightly.py"
     assert name in text

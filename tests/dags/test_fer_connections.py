@@ -16,6 +16,11 @@ from psycopg.conninfo import conninfo_to_dict
 from fer_batch.database import connections
 
 
+def list_secrets(fer_command: ModuleType) -> list[str]:
+    """All that a command may need, but for the maintenance, which has another login."""
+    return [each for each in fer_command.Secrets if each != "maintenance"]
+
+
 @pytest.fixture
 def read(fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Reads the settings of a Connection, given as Airflow's URI or as its fields."""
@@ -29,7 +34,7 @@ def read(fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
             else Connection(conn_id=conn_id, **fields)
         )
         monkeypatch.setattr(fer_command, "_get_connection", {conn_id: connection}.get)
-        settings: dict[str, str] = fer_command.read_connections(list(fer_command.Secrets))
+        settings: dict[str, str] = fer_command.read_connections(list_secrets(fer_command))
         assert all(type(value) is str for value in settings.values())
         return settings
 
@@ -96,7 +101,7 @@ def test_a_connection_that_airflow_drops_is_named(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_FER_POSTGRES", "postgresql://u:canary@a:1,b:2/fer")
     with pytest.raises(fer_command.PermanentFailureError, match="as JSON") as refused:
-        fer_command.read_connections(list(fer_command.Secrets), ["north", "export"])
+        fer_command.read_connections(list_secrets(fer_command), ["north", "export"])
     assert "AIRFLOW_CONN_FER_POSTGRES" in str(refused.value)
     assert "canary" not in str(refused.value)
 
@@ -186,9 +191,10 @@ def test_connections_become_settings(
         "fer_s3_export": Connection(
             conn_id="fer_s3_export", conn_type="aws", login="k3", password="s3"
         ),
+        "fer_erasure": Connection(conn_id="fer_erasure", conn_type="generic", password="s4"),
     }
     monkeypatch.setattr(fer_command, "_get_connection", connections.get)
-    assert fer_command.read_connections(list(fer_command.Secrets), ["north", "export"]) == {
+    assert fer_command.read_connections(list_secrets(fer_command), ["north", "export"]) == {
         "FER_DATABASE_URL": "postgresql://fer:p%40ss%2Fword@db:5433/fer",
         "FER_S3_ACCESS_KEY_ID": "key",
         "FER_S3_SECRET_ACCESS_KEY": "secret",
@@ -198,6 +204,7 @@ def test_connections_become_settings(
         "FER_S3_CREDENTIALS__NORTH__SECRET_ACCESS_KEY": "s2",
         "FER_S3_CREDENTIALS__EXPORT__ACCESS_KEY_ID": "k3",
         "FER_S3_CREDENTIALS__EXPORT__SECRET_ACCESS_KEY": "s3",
+        "FER_ERASURE_SECRET": "s4",
     }
 
 
@@ -205,7 +212,7 @@ def test_without_connections_there_are_no_settings(
     fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
-    assert fer_command.read_connections(list(fer_command.Secrets), ["north", "export"]) == {}
+    assert fer_command.read_connections(list_secrets(fer_command), ["north", "export"]) == {}
 
 
 def test_further_fields_of_an_aws_connection_become_settings(
@@ -216,7 +223,7 @@ def test_further_fields_of_an_aws_connection_become_settings(
         conn_id="fer_s3", conn_type="aws", login="key", password="secret", extra=json.dumps(extra)
     )
     monkeypatch.setattr(fer_command, "_get_connection", {"fer_s3": connection}.get)
-    assert fer_command.read_connections(list(fer_command.Secrets), ["north", "export"]) == {
+    assert fer_command.read_connections(list_secrets(fer_command), ["north", "export"]) == {
         "FER_S3_ACCESS_KEY_ID": "key",
         "FER_S3_SECRET_ACCESS_KEY": "secret",
         "FER_S3_SESSION_TOKEN": "token",
@@ -241,7 +248,7 @@ def test_each_task_gets_new_keys_of_a_role(
 
     monkeypatch.setattr(AwsBaseHook, "get_credentials", get_credentials)
     for number in range(2):
-        assert fer_command.read_connections(list(fer_command.Secrets), ["north", "export"]) == {
+        assert fer_command.read_connections(list_secrets(fer_command), ["north", "export"]) == {
             "FER_S3_ACCESS_KEY_ID": f"key-{number}",
             "FER_S3_SECRET_ACCESS_KEY": f"secret-{number}",
             "FER_S3_SESSION_TOKEN": f"token-{number}",

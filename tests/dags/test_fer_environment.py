@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +21,7 @@ WORKER = {
     "PGPASSWORD": "canary",
     "FER_DB_PASSWORD": "canary",
     "FER_AIRFLOW_PASSWORD": "canary",
+    "FER_MAINTENANCE_DATABASE_URL": "postgresql://fer:to-delete@db/fer",
     "FER_THREADS": "2",
     "FER_DATABASE_URL": "postgresql://fer:login@db/fer",
     "AWS_ROLE_ARN": "images",
@@ -31,8 +32,13 @@ WORKER = {
     "FER_S3_CREDENTIALS__EXPORT__SECRET_ACCESS_KEY": "export",
     "FER_SMTP_PASSWORD": "digests",
     "FER_CHAT_URLS__SHOPS": "digests",
+    "FER_ERASURE_SECRET": "erasures",
 }
-SECRETS = {"canary", *("images", "north", "south", "report", "export", "digests")}
+SECRETS = {
+    "canary",
+    "to-delete",
+    *("images", "north", "south", "report", "export", "digests", "erasures"),
+}
 REGISTRY = """
 [facility.a]
 credentials = "north"
@@ -70,6 +76,7 @@ def build(fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         (["report"], None, {"report"}),
         (["export"], None, {"export"}),
         (["digests"], None, {"digests"}),
+        (["erasures"], None, {"erasures"}),
     ],
 )
 def test_a_command_gets_the_secrets_of_its_task(
@@ -79,6 +86,39 @@ def test_a_command_gets_the_secrets_of_its_task(
     assert {s for s in SECRETS if any(s in value for value in environment.values())} == expected
     assert environment["FER_DATABASE_URL"] == "postgresql://fer:login@db/fer"
     assert (environment["PATH"], environment["FER_THREADS"]) == ("/usr/bin", "2")
+
+
+def test_maintenance_has_a_login_of_its_own(
+    build: Any, fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never that of the nightly job, which may not delete."""
+    assert build("maintenance")["FER_DATABASE_URL"] == "postgresql://fer:to-delete@db/fer"
+    with pytest.raises(fer_command.PermanentFailureError, match="fer_postgres_maintenance"):
+        build("maintenance", FER_MAINTENANCE_DATABASE_URL="")
+    connection = SimpleNamespace(
+        conn_id="c", host="db", port=None, login="m", password="p", schema="fer",
+        extra="", extra_dejson={},
+    )  # fmt: skip
+    connections = {"fer_postgres_maintenance": connection}
+    monkeypatch.setattr(fer_command, "_get_connection", connections.get)
+    assert build("maintenance")["FER_DATABASE_URL"] == "postgresql://m:p@db/fer"
+    assert build()["FER_DATABASE_URL"] == "postgresql://fer:login@db/fer"
+
+
+def test_tasks_that_list_or_plan_images_get_the_secret_of_erasures(
+    fer_command: ModuleType, repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(repo_root / "dags"))
+    (registry := tmp_path / "facilities.toml").write_text('[facility.a]\ntime_zone = "UTC"\n')
+    monkeypatch.setenv("FER_FACILITIES_FILE", str(registry))
+    module = importlib.import_module("satisfaction_nightly")
+    monkeypatch.setattr(module, "build_arguments", lambda _: ())
+    monkeypatch.setattr(fer_command, "run_command", lambda *_, secrets: secrets)
+    tasks = {name: module.DAGS[0].get_task(name) for name in ("list_images", "plan_shards")}
+    assert {name: task.python_callable() for name, task in tasks.items()} == {
+        "list_images": ["images", "erasures"],
+        "plan_shards": ["erasures"],
+    }
 
 
 def test_credentials_as_one_json_are_split(build: Any) -> None:

@@ -109,6 +109,16 @@ FAILED = RunTask(
 )  # fmt: skip
 
 
+@pytest.mark.usefixtures("dag")
+def test_a_failed_maintenance_is_about_no_capture_day() -> None:
+    maintenance = importlib.import_module("satisfaction_maintenance").dag
+    context = build_context(maintenance, FAILED) | {"params": {"dry_run": False}}
+    incidents = importlib.import_module("fer_incidents")
+    assert maintenance.on_failure_callback is incidents.tell_failed_run
+    incident = incidents.describe_run("failed run", context, None)
+    assert (incident["dag_id"], incident["capture_day"]) == ("satisfaction_maintenance", None)
+
+
 def test_a_failed_run_is_told_once_by_mail_in_a_chat_and_by_the_users_function(
     dag: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,14 +199,32 @@ def test_without_a_report_the_errors_of_the_checks_are_told_without_details(
     assert incident["capture_day"] == date(2026, 11, 28).isoformat()
 
 
-def test_a_late_run_is_told(dag: Any, no_command: None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("conf", "capture_day"), [({}, "2026-11-28"), ({"capture_day": "2026-11-02"}, "2026-11-02")]
+)
+def test_a_late_run_is_told_with_the_same_keys(
+    dag: Any,
+    no_command: None,
+    conf: dict[str, str],
+    capture_day: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("FER_INCIDENT_CALLBACK", "our_pager.page")
-    run = {"dag_id": dag.dag_id, "dag_run_id": "scheduled__1"}
+    run = {"dag_id": dag.dag_id, "dag_run_id": "scheduled__1", "conf": conf, "logical_date": None}
+    [deadline] = dag.deadline
     importlib.import_module("fer_deadline").tell_missed_deadline(
-        {"dag_run": run, "deadline": {"deadline_time": "2026-11-29T08:00"}}
+        {
+            # 23:30 UTC is already the next day in Berlin.
+            "dag_run": {**run, "run_after": "2026-11-28T23:30:00Z"},
+            "deadline": {"deadline_time": "2026-11-29T08:00"},
+        },
+        **deadline.callback.kwargs,
     )
-    [incident] = importlib.import_module("our_pager").told
-    assert (incident["kind"], incident["run_id"]) == ("late run", "scheduled__1")
+    [late] = importlib.import_module("our_pager").told
+    assert (late["kind"], late["run_id"]) == ("late run", "scheduled__1")
+    assert late["capture_day"] == capture_day
+    dag.on_failure_callback(build_context(dag, FAILED))
+    assert late.keys() == importlib.import_module("our_pager").told[-1].keys()
 
 
 def test_a_task_keeps_its_last_error_without_the_facts_that_may_name_images(

@@ -22,11 +22,12 @@ from tests.deletion.conftest import (
     list_summaries,
     read_newest,
 )
+from tests.fixtures.servers import SECRET
 from tests.fixtures.tables import name_etag
 
 
 def erase(tables: Any, *target: Any) -> list[erasure.ErasedDay]:
-    return erasure.erase(tables.eraser, Target(*target))
+    return erasure.erase(tables.eraser, Target(*target), secret=SECRET)
 
 
 def test_erased_image_loses_all_its_rows(tables: Any, two_days: tuple[Batch, Batch]) -> None:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import stat
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
-from fer_batch.database import connections, deletions
+from fer_batch import files
+from fer_batch.database import connections
+from fer_batch.database.erased_keys import NO_SECRET, ErasureSecret
 from fer_batch.deletion import erasure, erasure_log, replay
 from fer_batch.deletion.erasure import Target
 from fer_batch.deletion.erasure_log import LoggedErasure
-from fer_batch.errors import ConfigurationError
+from fer_batch.errors import ConfigurationError, ErasureSecretError
 from fer_batch.records import Batch
 from tests.deletion.conftest import DAY, NEXT, count_rows, read_newest
-
-KEY_SHA256 = "6" * 64
+from tests.fixtures.servers import SECRET
 
 
 def build_line(**others: Any) -> LoggedErasure:
@@ -25,7 +33,8 @@ def build_line(**others: Any) -> LoggedErasure:
         "kind": "image",
         "facility_id": "north-mall",
         "capture_day": DAY,
-        "key_sha256": KEY_SHA256,
+        "key_hmac": SECRET.hash_key("some.jpg"),
+        "secret_check": SECRET.check,
         "images": 1,
         "faces": 1,
         "erased_at": datetime(2026, 4, 1, tzinfo=UTC),
@@ -33,21 +42,81 @@ def build_line(**others: Any) -> LoggedErasure:
     return LoggedErasure(**{**values, **others})
 
 
+def build_day(**others: Any) -> LoggedErasure:
+    return build_line(kind="day", key_hmac=None, secret_check=None, **others)
+
+
 def test_a_log_is_read_as_it_was_written(tmp_path: Path) -> None:
     """Whatever a killed process has left; each erasure once."""
     log = tmp_path / "erasures.jsonl"
-    first, second = build_line(), build_line(kind="day", key_sha256=None, images=40)
+    first, second = build_line(), build_day(images=40)
     erasure_log.append(log, first)
     with log.open("ab") as file:
         file.write(b'{"kind": "image", "facil')  # killed here
     erasure_log.append(log, second)
     erasure_log.append(log, build_line(images=0))
-    assert erasure_log.read(log) == ([first, second], [2])
+    assert erasure_log.read(log, SECRET) == erasure_log.Log([first, second], [2], [])
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     with pytest.raises(ConfigurationError, match=r"cannot be read: No such file"):
-        erasure_log.read(tmp_path / "nowhere")
+        erasure_log.read(tmp_path / "nowhere", SECRET)
     with pytest.raises(ConfigurationError, match=r"cannot be written: No such file"):
         erasure_log.append(tmp_path / "no" / "folder", first)
+
+
+def test_a_line_that_is_appended_during_a_conversion_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is replaced while another process waits for its lock."""
+    log = tmp_path / "erasures.jsonl"
+    former = json.dumps(
+        {"kind": "image", "facility_id": "a", "capture_day": str(DAY), "key_sha256": "6" * 64,
+         "images": 1, "faces": 1, "erased_at": "2026-04-01T00:00:00Z"}
+    )  # fmt: skip
+    log.write_text(former)
+    erasure_log.append(log, build_line())
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(log)
+    with ThreadPoolExecutor(1) as pool:
+        is_waiting, flock = Event(), fcntl.flock
+
+        def tell(descriptor: int, operation: int) -> None:
+            is_waiting.set()
+            flock(descriptor, operation)
+
+        @contextmanager
+        def replace(path: Path) -> Iterator[Path]:
+            monkeypatch.setattr(fcntl, "flock", tell)
+            appended.append(pool.submit(erasure_log.append, log, build_line(facility_id="b")))
+            assert is_waiting.wait(60)
+            monkeypatch.setattr(fcntl, "flock", flock)
+            with files.replacing(path) as temporary:
+                yield temporary
+
+        appended: list[Future[None]] = []
+        monkeypatch.setattr(erasure_log, "replacing", replace)
+        assert erasure_log.convert(link, SECRET) == 1
+        appended[0].result()
+    read = erasure_log.read(link, SECRET)
+    assert [each.facility_id for each in read.erasures] == ["a", "north-mall", "b"]
+    assert "key_sha256" not in log.read_text()
+    assert link.is_symlink()
+
+
+def test_lines_of_another_secret_are_recognized(tmp_path: Path) -> None:
+    log = tmp_path / "erasures.jsonl"
+    erasure_log.append(log, build_line())
+    erasure_log.append(log, build_day())
+    other = ErasureSecret(SecretStr("another secret of at least 32 characters"))
+    for secret in (other, NO_SECRET):
+        assert erasure_log.read(log, secret) == erasure_log.Log([build_day()], [], [1])
+    day = log.read_text().splitlines()[1]
+    with log.open("a") as file:
+        file.write(day.replace('"key_hmac":null,"secret_check"', '"key_sha256"') + "\n")
+    assert erasure_log.count_former(log) == 1
+    before = log.read_text()
+    with pytest.raises(ErasureSecretError, match=r"line 1 of .* FER_ERASURE_SECRET is another one"):
+        erasure_log.convert(log, other)
+    assert log.read_text() == before
 
 
 def test_nothing_is_erased_that_cannot_be_logged(
@@ -67,13 +136,13 @@ def test_nothing_is_erased_that_cannot_be_logged(
         seen.append((log.read_bytes(), tables.query("SELECT 1 FROM fer.deletion")))
 
     monkeypatch.setattr(erasure_log, "append", look)
-    erasure.erase(tables.eraser, Target("north-mall", DAY, "000003.jpg"), log)
+    erasure.erase(tables.eraser, Target("north-mall", DAY, "000003.jpg"), log, SECRET)
     written, recorded_then = seen[0]
     assert recorded_then == []  # not committed yet
     assert b"000003" not in written
-    (line,) = erasure_log.read(log)[0]
-    ((digest, images, faces),) = tables.query("SELECT key_sha256, images, faces FROM fer.deletion")
-    assert (line.key_bytes, line.images, line.faces) == (digest, images, faces)
+    (line,) = erasure_log.read(log, SECRET).erasures
+    ((digest, images, faces),) = tables.query("SELECT key_hmac, images, faces FROM fer.deletion")
+    assert (line.key_hmac, line.images, line.faces) == (digest, images, faces)
 
 
 def test_erasures_that_the_database_does_not_know_are_repeated(
@@ -81,14 +150,13 @@ def test_erasures_that_the_database_does_not_know_are_repeated(
 ) -> None:
     """Of rows that exist, and of rows that do not; a second time nothing is left to do."""
     old, new = two_days
-    other = deletions.hash_key("never listed.jpg").hex()
-    stored = deletions.hash_key("000003.jpg").hex()
+    other, stored = SECRET.hash_key("never listed.jpg"), SECRET.hash_key("000003.jpg")
     absent = date(2026, 3, 20)
     lines = [
-        build_line(key_sha256=stored),
-        build_line(key_sha256=other),
-        build_line(kind="day", capture_day=NEXT, key_sha256=None, images=50, faces=50),
-        build_line(kind="day", capture_day=absent, key_sha256=None, images=7, faces=7),
+        build_line(key_hmac=stored),
+        build_line(key_hmac=other),
+        build_day(capture_day=NEXT, images=50, faces=50),
+        build_day(capture_day=absent, images=7, faces=7),
         build_line(facility_id="nobody"),
     ]
     log = tmp_path / "erasures.jsonl"
@@ -96,7 +164,7 @@ def test_erasures_that_the_database_does_not_know_are_repeated(
 
     with connections.transaction(tables.eraser) as connection:
         assert replay.find_unknown_facilities(connection, lines) == ["nobody"]
-    done = replay.replay(tables.eraser, lines, log)
+    done = replay.replay(tables.eraser, lines, log, SECRET)
 
     assert [(each.kind, each.images) for each in done] == [
         ("image", 1), ("image", 0), ("day", 50), ("day", 0),
@@ -108,8 +176,8 @@ def test_erasures_that_the_database_does_not_know_are_repeated(
     assert (summary.images, summary.not_scored) == (41, {"erased": 2})
     assert read_newest(tables, new).not_scored == {"erased": 50}
     assert tables.list(["000003.jpg", "never listed.jpg", "new.jpg"], old)[1] == 1
-    assert erasure_log.read(log) == (lines[:4], [])
-    assert replay.replay(tables.eraser, lines, log) == []
+    assert erasure_log.read(log, SECRET) == erasure_log.Log(lines[:4], [], [])
+    assert replay.replay(tables.eraser, lines, log, SECRET) == []
 
 
 def test_an_image_that_is_not_listed_yet_is_never_read(tables: Any, tmp_path: Path) -> None:
@@ -117,15 +185,17 @@ def test_an_image_that_is_not_listed_yet_is_never_read(tables: Any, tmp_path: Pa
     log, batch = tmp_path / "erasures.jsonl", Batch("north-mall", date(2026, 3, 20))
     key = "north-mall/2026-03-20/door/1.jpg"
     for expected in ([(batch.capture_day, 0)], []):
-        erased = erasure.erase_unlisted(tables.eraser, "north-mall", key, log)
+        erased = erasure.erase_unlisted(tables.eraser, Target("north-mall", None, key), log, SECRET)
         assert [(each.capture_day, each.images) for each in erased] == expected
-    (line,) = erasure_log.read(log)[0]
+    (line,) = erasure_log.read(log, SECRET).erasures
     assert (line.capture_day, line.kind, line.images) == (batch.capture_day, "image", 0)
     other = "north-mall/2026-03-20/door/2.jpg"
     assert tables.list([key, other], batch) == (2, 1)
     # One that a run has listed meanwhile is erased like any other.
-    (erased_row,) = erasure.erase_unlisted(tables.eraser, "north-mall", other, log)
+    (erased_row,) = erasure.erase_unlisted(
+        tables.eraser, Target("north-mall", None, other), log, SECRET
+    )
     assert (erased_row.images, tables.list_work(batch)) == (1, [])
     for facility_id, wrong in (("north-mall", "south-mall/2026-03-20/1.jpg"), ("nobody", key)):
         with pytest.raises(ConfigurationError, match=r"does not fit|no facility 'nobody'"):
-            erasure.erase_unlisted(tables.eraser, facility_id, wrong, log)
+            erasure.erase_unlisted(tables.eraser, Target(facility_id, None, wrong), log, SECRET)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
+from threading import Event
 from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from fer_batch.database import deletions, ledger
 from fer_batch.deletion import retention
-from fer_batch.errors import ConfigurationError, DatabaseUnavailableError, RetryableError
+from fer_batch.errors import ConfigurationError, LockTimeoutError, RetryableError
 from fer_batch.records import Batch, ListedImage
 from fer_batch.satisfaction import audits
 from tests.deletion.conftest import (
@@ -23,6 +26,7 @@ from tests.deletion.conftest import (
     list_partitions,
     list_summaries,
 )
+from tests.fixtures.servers import INSPECTOR
 from tests.support.audits import build_insert
 
 
@@ -100,29 +104,74 @@ def test_the_horizon_only_moves_forward(tables: Any) -> None:
         tables.execute("DELETE FROM fer.retention")
 
 
-def test_reader_blocks_only_the_retention(
+def test_an_open_transaction_keeps_a_day_whole_until_the_next_run(
     tables: Any, two_days: tuple[Batch, Batch], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retention, "LOCK_TIMEOUT_S", 0.2)
-    with tables.engine.connect() as reader:
+    monkeypatch.setattr(retention, "PATIENCE_S", 0)
+    with tables.connect(INSPECTOR).connect() as reader:
         reader.execute(sa.text("SELECT count(*) FROM fer.image"))
-        with pytest.raises(DatabaseUnavailableError):
+        with pytest.raises(LockTimeoutError, match=f"2026-03-01 .*user {INSPECTOR}, fer-batch"):
             retention.retain(tables.retainer_url, NEXT)
-        # A partition that is detached halfway blocks no other statement.
-        tables.fill(1, 1, Batch("north-mall", NEXT + timedelta(1)))
-        assert count_rows(tables, two_days[1]) == (50, 50, 50)
+        assert count_rows(tables, two_days[0]) == (40, 40, 40)
+        tables.fill(1, 1, Batch("north-mall", NEXT + timedelta(1)))  # waits for nobody
     assert retention.retain(tables.retainer_url, NEXT) == [retention.DroppedDay(DAY, 40, 40)]
     assert [name for name in list_partitions(tables) if name.endswith("03_01")] == []
 
 
-def test_partitions_detached_by_an_interrupted_retention_are_dropped(
+def test_a_day_that_an_earlier_version_left_half_detached_is_dropped(
     tables: Any, two_days: tuple[Batch, Batch]
 ) -> None:
-    tables.execute("ALTER TABLE fer.image DETACH PARTITION fer.image_2026_03_01")
-    tables.execute("ALTER TABLE fer.image_result DETACH PARTITION fer.image_result_2026_03_01")
-    tables.execute("DROP TABLE fer.image_result_2026_03_01")
+    detach = "ALTER TABLE fer.{0} DETACH PARTITION fer.{0}_2026_03_01 {1}"
+    tables.execute(detach.format("image_result", ""))
+    with tables.admin.connect() as reader, psycopg.connect(tables.admin_url) as owner:
+        reader.execute(sa.text("SELECT count(*) FROM fer.image"))
+        owner.autocommit = True
+        owner.execute("SET lock_timeout = '100ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            owner.execute(detach.format("image", "CONCURRENTLY").encode())
+    assert count_rows(tables, two_days[0]) == (0, 0, 40)  # half there
+    assert tables.query("SELECT count(*) FROM pg_inherits WHERE inhdetachpending") == [(1,)]
     assert retention.retain(tables.retainer_url, NEXT) == [retention.DroppedDay(DAY, 40, 40)]
     assert list_partitions(tables) == [f"{table}_2026_03_02" for table in sorted(PER_IMAGE)]
+
+
+def test_others_neither_fail_nor_see_a_part_of_a_day(
+    tables: Any, two_days: tuple[Batch, Batch]
+) -> None:
+    """Readers in loops, whose transactions lock the tables in different orders, and a writer.
+
+    Two processes drop the day at once.
+    """
+    done, seen = Event(), set()
+
+    def read(names: tuple[str, ...]) -> None:
+        while not done.is_set():
+            with tables.transaction() as connection:
+                count = "SELECT count(*) FROM fer.{} WHERE capture_day = '2026-03-01'"
+                counts = {
+                    connection.execute(sa.text(count.format(name))).scalar_one() for name in names
+                }
+            seen.add(tuple(counts))
+
+    def write() -> None:
+        for number in itertools.count():
+            if done.is_set():
+                break
+            tables.list([f"late-{number}.jpg"], Batch("north-mall", NEXT))
+
+    with ThreadPoolExecutor() as pool:
+        others = [pool.submit(read, PER_IMAGE), pool.submit(read, PER_IMAGE[::-1])]
+        others.append(pool.submit(write))
+        try:
+            both = [pool.submit(retention.retain, tables.retainer_url, NEXT) for _ in range(2)]
+            dropped = [day for each in both for day in each.result()]
+        finally:
+            done.set()
+        for other in others:
+            other.result()
+    assert dropped == [retention.DroppedDay(DAY, 40, 40)]
+    assert seen <= {(40,), (0,)}
+    assert tables.query("SELECT images FROM fer.deletion") == [(40,)]
 
 
 def test_retention_waits_for_a_listing_that_has_begun(

@@ -139,7 +139,8 @@ def test_the_api_server_reads_the_reports_of_the_workers(stack: dict[str, Any]) 
 def test_the_erasure_log_outlives_the_container_and_the_database(stack: dict[str, Any]) -> None:
     folder = "/opt/airflow/erasures"
     assert f"FER_ERASURE_LOG={folder}/erasures.jsonl" in (DOCKER / "Dockerfile").read_text()
-    assert f"erasures:{folder}" in stack["services"]["fer-batch-admin"]["volumes"]
+    for service in ("fer-batch-admin", "init"):  # which erase, and convert an earlier version's
+        assert f"erasures:{folder}" in stack["services"][service]["volumes"]
     assert "erasures" in stack["volumes"]
 
 
@@ -199,9 +200,12 @@ def test_workers_can_neither_sign_tokens_nor_read_airflows_database(stack: dict[
         # Workers decode files that anybody may have written: they do not own the tables.
         ("FER_DB_PASSWORD", {"postgres", "init", "fer-batch-admin"}),
         ("FER_NIGHTLY_DB_PASSWORD", {"postgres", "worker", "fer-batch"}),
+        ("FER_MAINTENANCE_DB_PASSWORD", {"postgres", "worker"}),
+        # The server of the database never has the secret of erasures.
+        ("FER_ERASURE_SECRET", {"init", "worker", "fer-batch", "fer-batch-admin"}),
     ],
 )
-def test_only_services_that_need_a_database_password_know_it(
+def test_only_services_that_need_a_secret_know_it(
     stack: dict[str, Any], password: str, services: set[str]
 ) -> None:
     assert services == {
@@ -264,11 +268,18 @@ def test_urls_and_connections_can_be_read(stack: dict[str, Any]) -> None:
     worker, init = get_environments(stack)["worker"], get_environments(stack)["init"]
     for url, login, secret in (
         (worker["AIRFLOW_CONN_FER_POSTGRES"], "fer_nightly", "secret-FER_NIGHTLY_DB_PASSWORD"),
+        (
+            worker["AIRFLOW_CONN_FER_POSTGRES_MAINTENANCE"],
+            "fer_maintenance",
+            "secret-FER_MAINTENANCE_DB_PASSWORD",
+        ),
         (init["FER_DATABASE_URL"], "fer", "secret-FER_DB_PASSWORD"),
     ):
         parts = urlsplit(url)
         assert (parts.username, parts.password) == (login, secret)
         assert (parts.hostname, parts.path) == ("postgres", "/fer")
+    erasure = json.loads(worker["AIRFLOW_CONN_FER_ERASURE"])
+    assert erasure["password"] == "secret-FER_ERASURE_SECRET"
     s3 = json.loads(worker["AIRFLOW_CONN_FER_S3"])
     assert s3["password"] == "secret-FER_S3_SECRET_ACCESS_KEY"
     assert s3["extra"]["endpoint_url"] == "http://minio:9000"

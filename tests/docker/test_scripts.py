@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from urllib.parse import quote
 
@@ -19,8 +20,10 @@ import psycopg
 import pytest
 
 from fer_batch.database import connections, privileges, roles, schema
+from fer_batch.deletion import retention
 from fer_batch.local.stack.files import TRAVERSABLE, ensure_private_directory
-from fer_batch.local.stack.postgres import ADMIN, OWNER, WRITER, PostgresServer
+from fer_batch.local.stack.postgres import ADMIN, OWNER, RETAINER, WRITER, PostgresServer
+from fer_batch.settings import Settings
 from tests.docker.compose_file import DOCKER, read_example
 
 DATABASE_PASSWORDS = {
@@ -28,6 +31,7 @@ DATABASE_PASSWORDS = {
     "CELERY_DB_PASSWORD": "for 'celery'",
     "FER_DB_PASSWORD": "for fer",
     "FER_NIGHTLY_DB_PASSWORD": "for the job",
+    "FER_MAINTENANCE_DB_PASSWORD": "for maintenance",
 }
 
 
@@ -76,6 +80,7 @@ class TestMakeEnv:
         env = self.read_env(folder)
         assert len(base64.urlsafe_b64decode(env["AIRFLOW_FERNET_KEY"])) == 32
         assert len(env["AIRFLOW_JWT_SECRET"]) >= 64
+        assert len(env["FER_ERASURE_SECRET"]) >= 32
         secrets = [v for n, v in env.items() if n.endswith(("PASSWORD", "SECRET_ACCESS_KEY"))]
         assert all(value.isalnum() for value in secrets)
 
@@ -108,6 +113,7 @@ class TestInit:
             "fer-batch db upgrade",
             "fer-batch db roles",
             "fer-batch db grant fer_nightly --role writer"[:26],
+            "fer-batch db grant fer_maintenance --role retainer"[:26],
             "airflow pools set fer_scoring 4 Scoring processes"[:26],
         ]
         passwords = tmp_path / "passwords.json"
@@ -135,7 +141,15 @@ class TestBucket:
     def test_a_second_start_succeeds_although_the_policy_is_attached(self, tmp_path: Path) -> None:
         write_recorder(tmp_path, "mc", 'case "$*" in *attach*) exit 1 ;; esac')
         assert run(DOCKER / "minio" / "init.sh", env=self.build_env(tmp_path)).returncode == 0
-        assert read_calls(tmp_path)[0] == "mc mb --ignore-existing stack/images"
+        calls = read_calls(tmp_path)
+        assert calls[:2] == ["mc mb --ignore-existing stack/images", "mc ilm rule ls stack/images"]
+        assert not [call for call in calls if "ilm rule add" in call]
+
+    def test_a_bucket_without_lifecycle_rules_gets_one(self, tmp_path: Path) -> None:
+        write_recorder(tmp_path, "mc", 'case "$*" in "ilm rule ls"*) exit 1 ;; esac')
+        assert run(DOCKER / "minio" / "init.sh", env=self.build_env(tmp_path)).returncode == 0
+        days = Settings.model_fields["retention_days"].default
+        assert f"mc ilm rule add --expire-days {days} stack/images" in read_calls(tmp_path)
 
     def test_a_reader_that_cannot_list_fails_the_start(self, tmp_path: Path) -> None:
         write_recorder(tmp_path, "mc", 'case "$*" in "ls reader/images") exit 1 ;; esac')
@@ -144,7 +158,10 @@ class TestBucket:
     def test_the_reader_can_list_and_read_and_nothing_else(self) -> None:
         policy = json.loads((DOCKER / "minio" / "reader-policy.json").read_text())
         allowed = {action for s in policy["Statement"] for action in s["Action"]}
-        assert allowed == {"s3:GetBucketLocation", "s3:ListBucket", "s3:GetObject"}
+        assert allowed == {
+            *("s3:GetBucketLocation", "s3:ListBucket", "s3:GetObject"),
+            *("s3:GetBucketVersioning", "s3:GetLifecycleConfiguration"),  # for `check`
+        }
         assert {s["Effect"] for s in policy["Statement"]} == {"Allow"}
 
 
@@ -156,7 +173,7 @@ class TestDatabases:
         server = PostgresServer(folder, durable=False)
         server.start()
         with psycopg.connect(server.build_url("postgres", ADMIN), autocommit=True) as connection:
-            for role in (OWNER, WRITER):
+            for role in (OWNER, WRITER, RETAINER):
                 connection.execute(f"drop role {role}")
         yield server
         server.kill()
@@ -197,12 +214,16 @@ class TestDatabases:
         schema.upgrade(url)
         roles.repair(url)
         roles.grant(url, "fer_nightly", "writer")
+        roles.grant(url, "fer_maintenance", "retainer")
         password = quote(DATABASE_PASSWORDS["FER_NIGHTLY_DB_PASSWORD"])
         job = connections.create_engine(f"postgresql://fer_nightly:{password}@{address}")
         schema.check_writable(job)
         with job.connect() as connection:
             assert privileges.list_excess(connection) == []
         job.dispose()
+        password = quote(DATABASE_PASSWORDS["FER_MAINTENANCE_DB_PASSWORD"])
+        maintenance = f"postgresql://fer_maintenance:{password}@{address}"
+        assert retention.retain(maintenance, date(2026, 3, 1)) == []
 
     def test_an_unset_password_stops_the_script(self, server: PostgresServer) -> None:
         passwords = dict(DATABASE_PASSWORDS)

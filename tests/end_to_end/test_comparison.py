@@ -11,12 +11,12 @@ import pytest
 
 from fer_batch.database import connections
 from fer_batch.deletion import erasure
-from fer_batch.errors import ConfigurationError, PermanentError
+from fer_batch.errors import ConfigurationError, ErasureSecretError, PermanentError
 from fer_batch.facilities.loading import load_registry
 from fer_batch.model.classifier import Cnn, load_artifact
 from fer_batch.pipeline.comparison import compare_cnns, format_comparison
 from tests.fixtures.night import DAY, Night, encode_crop, format_facility
-from tests.fixtures.servers import ERASER, switch_login
+from tests.fixtures.servers import ERASER, SECRET, switch_login
 from tests.support.models import build_tiny_onnx, write_tiny_cnn
 
 
@@ -80,9 +80,11 @@ def test_erased_images_are_not_read(night: Night, pair: tuple[Cnn, Cnn]) -> None
     assert night.settings.database_url is not None
     url = switch_login(night.settings.database_url.get_secret_value(), ERASER)
     eraser = connections.create_engine(url)
-    erasure.erase(eraser, erasure.Target("a", DAY, f"a/{DAY}/0000.png"))
+    erasure.erase(eraser, erasure.Target("a", DAY, f"a/{DAY}/0000.png"), secret=SECRET)
     comparison = compare(night, *pair)
     assert (comparison["images"], comparison["faces"]) == (2, 2)
+    with pytest.raises(ErasureSecretError, match="images of a were erased"):
+        compare(night.with_settings(erasure_secret=None), *pair)
     erasure.erase(eraser, erasure.Target("a", DAY))
     with pytest.raises(ConfigurationError, match=f"{DAY} was erased"):
         compare(night, *pair)

@@ -17,7 +17,7 @@ from tests.fixtures.night import Night, format_facility
 SCORING_PROCESS = """
 import ctypes, json, os, sys, threading, time
 from pathlib import Path
-from fer_batch import log, settings
+from fer_batch import log, settings_sources
 from fer_batch.database import results
 from fer_batch.pipeline import scoring
 
@@ -65,7 +65,7 @@ def count_and_write(*args):  # at this moment all threads exist
 
 results.write_chunk = count_and_write
 register = Path(sys.argv[sys.argv.index("--in-flight") + 1])
-sys.exit(scoring.run_job(settings.load_settings(), sys.stdin.read(), register))
+sys.exit(scoring.run_job(settings_sources.load_settings(), sys.stdin.read(), register))
 """
 
 

@@ -374,3 +374,29 @@ def test_two_exports_at_once_take_turns(
             assert not (tmp_path / publishing.MARKER).exists()
         assert waiting.result().written == FILES
     assert datetime.fromisoformat(read_marker(tmp_path)["written_at"]) < datetime.now(UTC)
+
+
+@pytest.mark.parametrize(("before", "deleted"), [(date(2026, 3, 1), 4), (date(2026, 2, 10), 0)])
+def test_expired_months_are_not_written_again(
+    published: Any, export_to: Any, tables: Any, tmp_path: Path, before: date, deleted: int
+) -> None:
+    """Of two facilities, the days and the weeks of February; a part of a month is left to the next
+    export, which writes the file without the expired rows."""
+    export_to(tmp_path)
+    tables.execute("DELETE FROM fer.satisfaction_change")
+    tables.execute("DELETE FROM fer.satisfaction_summary WHERE first_day < :day", day=before)
+    with connections.transaction(tables.engine) as connection:
+        place = Folder(tmp_path)
+        assert len(publishing.find_expired(place, before)) == deleted
+        assert publishing.delete_expired(connection, place, before) == deleted
+        assert publishing.delete_expired(connection, place, before) == 0
+    marker = read_marker(tmp_path)
+    assert marker["is_complete"]
+    assert set(marker["files"]) == {n for n in read_files(tmp_path) if n.endswith(".parquet")}
+    done = export_to(tmp_path)
+    assert (done.deleted > 0, done.written > 0) == (True, deleted == 0)
+    assert len(read_rows(tmp_path)) == len(read_views(tables))
+    assert min(row["first_day"] for row in read_rows(tmp_path)) >= before
+    assert export_to(tmp_path) == publishing.Exported(
+        done.place, 0, 0, len(read_marker(tmp_path)["files"])
+    )

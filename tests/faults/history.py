@@ -43,7 +43,14 @@ from tests.faults.death import Death, DiedError
 from tests.faults.environment import Environment
 from tests.faults.truth import ALL, DAYS, Day, Rows, build_key, select_day
 from tests.fixtures.night import format_facility
-from tests.fixtures.servers import ERASER, RETAINER, build_settings, fresh_database, switch_login
+from tests.fixtures.servers import (
+    ERASER,
+    RETAINER,
+    SECRET,
+    build_settings,
+    fresh_database,
+    switch_login,
+)
 from tests.support.command import run_command
 
 days = st.sampled_from(ALL)
@@ -347,7 +354,7 @@ class Machine(RuleBasedStateMachine):
     def _erase(self, gone: Iterable[Day], target: erasure.Target) -> None:
         engine = connections.create_engine(switch_login(self.url, ERASER))
         try:
-            erased = erasure.erase(engine, target)
+            erased = erasure.erase(engine, target, secret=SECRET)
         finally:
             engine.dispose()
         assert {(day.facility_id, day.capture_day) for day in erased} == set(gone)

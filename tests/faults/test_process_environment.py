@@ -24,6 +24,7 @@ CANARIES = {
     "FER_S3_CREDENTIALS__REPORT__SECRET_ACCESS_KEY": "canary-7",
     "FER_S3_CREDENTIALS__OTHER__ACCESS_KEY_ID": "other",
     "FER_S3_CREDENTIALS__OTHER__SECRET_ACCESS_KEY": "canary-8",
+    "FER_ERASURE_SECRET": "canary-10, which is long enough to be a secret",
 }
 
 

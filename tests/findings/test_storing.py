@@ -17,6 +17,7 @@ from fer_batch.findings import history, storing
 from fer_batch.findings.history import StoredFinding
 from fer_batch.records import Batch
 from fer_batch.settings import Settings
+from tests.fixtures.servers import SECRET
 from tests.fixtures.tables import Tables
 from tests.satisfaction.conftest import Calendar
 
@@ -245,7 +246,7 @@ def test_an_erased_image_is_not_named_by_a_finding(tables: Tables) -> None:
     change(tables, history.acknowledge, till.finding_id, comment="000000.jpg is the poster")
     change(tables, history.close, door.finding_id, comment="not 000001.jpg")
     key = "000000.jpg"
-    erasure.erase(tables.eraser, erasure.Target("north-mall", DAY, key))
+    erasure.erase(tables.eraser, erasure.Target("north-mall", DAY, key), secret=SECRET)
     till, door = read(tables)  # the closed one comes last
     assert (till.details, till.acknowledged_comment) == ("", "(erased)")
     assert (door.details, door.closed_comment) == ("", "not 000001.jpg")

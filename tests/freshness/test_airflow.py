@@ -9,7 +9,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
+from fer_batch.cli.doctor import diagnose
 from fer_batch.errors import ConfigurationError
-from fer_batch.freshness import metrics
-from fer_batch.freshness.airflow import Check, check_airflow, create_client
+from fer_batch.freshness import airflow_history, metrics
+from fer_batch.freshness.airflow import MAINTENANCE_DAG_ID, Check, check_airflow, create_client
 from fer_batch.freshness.checking import NOT_CHECKED, Report
 from fer_batch.freshness.expectations import Freshness
 from fer_batch.settings import Settings
@@ -32,6 +33,9 @@ HEALTHY = {
 }
 BERLIN = "satisfaction_nightly_europe_berlin"
 RUNNING = {"is_paused": False, "is_stale": False}
+LAST_MAINTENANCE = (
+    f"dags/{MAINTENANCE_DAG_ID}/dagRuns?state=success&state=failed&order_by=-run_after&limit=1"
+)
 TRACE = 'Traceback …\n  File "x"\nRegistryError: facilities.toml is not valid TOML'
 
 
@@ -44,6 +48,8 @@ GOOD: dict[str, Any] = {
     "/api/v2/monitor/health": HEALTHY,
     "/api/v2/importErrors?limit=100&offset=0": list_errors(),
     f"/api/v2/dags/{BERLIN}": RUNNING,
+    f"/api/v2/dags/{MAINTENANCE_DAG_ID}": RUNNING,
+    f"/api/v2/{LAST_MAINTENANCE}": {"dag_runs": [{"state": "success", "dag_run_id": "r1"}]},
 }
 
 
@@ -127,6 +133,9 @@ SILENT = {"status": "unhealthy", "latest_scheduler_heartbeat": "2026-11-29T01:00
         (f"dags/{BERLIN}", RUNNING | {"is_paused": True}, BERLIN, "paused"),
         (f"dags/{BERLIN}", RUNNING | {"is_stale": True}, BERLIN, "does not define it any more"),
         (f"dags/{BERLIN}", None, BERLIN, "no such DAG"),
+        (f"dags/{MAINTENANCE_DAG_ID}", RUNNING | {"is_paused": True}, MAINTENANCE_DAG_ID, "paused"),
+        (LAST_MAINTENANCE, {"dag_runs": [{"state": "failed", "dag_run_id": "r2"}]},
+         MAINTENANCE_DAG_ID, "its last run has failed: r2"),
     ],
 )  # fmt: skip
 def test_what_keeps_a_night_from_running_is_a_problem(
@@ -143,6 +152,7 @@ def test_what_keeps_a_night_from_running_is_a_problem(
 def test_an_airflow_in_order_has_no_problem_and_the_errors_of_others_do_not_count() -> None:
     errors = {"/api/v2/importErrors?limit=100&offset=0": list_errors("team/other.py")}
     assert list_problems(GOOD) == list_problems(GOOD | errors) == {}
+    assert list_problems(GOOD | {f"/api/v2/{LAST_MAINTENANCE}": {"dag_runs": []}}) == {}
 
 
 def test_an_airflow_that_cannot_be_asked_is_a_problem() -> None:
@@ -163,6 +173,63 @@ def test_without_settings_airflow_is_not_checked_and_incomplete_ones_are_an_erro
         create_client(Settings(_env_file=None, airflow_url="https://x"))
     with pytest.raises(ConfigurationError, match="not a web address"):
         create_client(build_settings("airflow.example.com"))
+
+
+def build_run(dag: str, day: str, run_type: str = "scheduled") -> dict[str, Any]:
+    return {
+        "dag_id": dag, "dag_run_id": f"{run_type} {day}", "run_type": run_type,
+        "start_date": f"{day}T03:00:00Z",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("runs", "oldest"),
+    [
+        ([], None),
+        # The newest run that nobody triggered is kept for a DAG that does not run any more.
+        ([build_run(BERLIN, "2026-01-01"), build_run(MAINTENANCE_DAG_ID, "2026-02-01")], None),
+        ([build_run(BERLIN, "2026-01-01"), build_run(BERLIN, "2026-01-02")], "2026-01-01"),
+        ([build_run(BERLIN, "2026-01-01", "manual")], "2026-01-01"),
+        ([build_run("of_another_team", f"2026-01-0{n}") for n in (1, 2, 3)], None),
+    ],
+)
+def test_runs_that_db_clean_should_have_deleted_are_told_with_the_command(
+    runs: list[dict[str, Any]], oldest: str | None
+) -> None:
+    path = (
+        "/api/v2/dags/~/dagRuns?dag_id_prefix_pattern=satisfaction_"
+        "&start_date_lt=2026-04-14T00%3A00%3A00Z&order_by=start_date&limit=100"
+    )
+    with airflow_answering({path: {"dag_runs": runs}}) as settings:
+        client = create_client(settings)
+        assert client is not None
+        text = airflow_history.describe_overdue(client, 200, date(2026, 11, 30))
+    assert (oldest or "") in text
+    assert bool(text) is (oldest is not None)
+    if text:
+        assert "airflow db clean --skip-archive --yes --clean-before-timestamp 2026-05-14" in text
+
+
+def test_check_warns_of_an_overdue_db_clean_and_fails_without_an_answer() -> None:
+    before = datetime.now(UTC).date() - timedelta(230)
+    path = (
+        "/api/v2/dags/~/dagRuns?dag_id_prefix_pattern=satisfaction_"
+        f"&start_date_lt={before}T00%3A00%3A00Z&order_by=start_date&limit=100"
+    )
+
+    def check(answers: dict[str, Any]) -> tuple[bool, str]:
+        with airflow_answering(answers) as settings:
+            gone = {"model_card": Path("gone.json"), "detector_file": Path("gone.onnx")}
+            found = {each.part: each for each in diagnose(settings.model_copy(update=gone))}
+        return found["Airflow"].is_ok, found["Airflow"].detail
+
+    is_ok, detail = check({path: {"dag_runs": [build_run(BERLIN, "2026-01-01", "manual")]}})
+    assert (is_ok, "Warning: Airflow's history goes back to 2026-01-01" in detail) == (True, True)
+    is_ok, detail = check({path: {"dag_runs": []}})
+    assert (is_ok, "Warning" in detail) == (True, False)
+    is_ok, detail = check({path: ["no Airflow"]})
+    assert (is_ok, "Correct FER_AIRFLOW_URL" in detail) == (False, True)
+    assert check({})[0] is False
 
 
 NOW = datetime(2026, 11, 29, 6, tzinfo=UTC)

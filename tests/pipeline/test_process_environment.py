@@ -19,6 +19,7 @@ KEYS: dict[str, Any] = {
         "report": {"access_key_id": "report", "secret_access_key": "report-secret"},
     },
     "database_url": "postgresql://fer:login@db/fer",
+    "erasure_secret": "of-images-that-nobody-may-read-secret",
 }
 CHAIN = {"AWS_PROFILE": "shop", "AWS_ROLE_ARN": "arn:aws:iam::1:role/reader"}
 

@@ -12,11 +12,16 @@ from structlog.testing import capture_logs
 
 from fer_batch.database import connections
 from fer_batch.deletion import erasure
-from fer_batch.errors import ConfigurationError, FerError, PermanentError
+from fer_batch.errors import (
+    ConfigurationError,
+    ErasureSecretError,
+    FerError,
+    PermanentError,
+)
 from fer_batch.predict.prediction import read_images
 from fer_batch.settings import Settings
 from tests.fixtures.night import DAY, PERMISSION, Night, encode_crop, format_facility
-from tests.fixtures.servers import ERASER, switch_login
+from tests.fixtures.servers import ERASER, SECRET, switch_login
 
 NEXT = DAY + timedelta(days=1)
 Sent = Callable[[], list[str]]
@@ -107,8 +112,16 @@ def test_what_was_erased_is_not_opened(night: Night, bucket: str) -> None:
     assert night.settings.database_url is not None
     url = switch_login(night.settings.database_url.get_secret_value(), ERASER)
     eraser = connections.create_engine(url)
-    erasure.erase(eraser, erasure.Target("a", DAY, f"a/{DAY}/1.png"))
+    erasure.erase(eraser, erasure.Target("a", DAY, f"a/{DAY}/1.png"), secret=SECRET)
     assert read(f"{bucket}/a/", night.settings) == [f"a/{DAY}/2.png", f"a/{NEXT}/1.png"]
+    without = night.settings.model_copy(update={"erasure_secret": None})
+    with pytest.raises(ErasureSecretError, match="images of a were erased"):
+        read(f"{bucket}/a/", without)
+    night.write_registry(format_facility("a"), format_facility("b"))
+    night.put(f"b/{DAY}/1.png", encode_crop(is_happy=True))
+    assert read(f"{bucket}/b/", without) == [f"b/{DAY}/1.png"]
+    with pytest.raises(ErasureSecretError):  # of which nobody knows where it was erased
+        read(f"{bucket}/mine/1.png", without)
     erasure.erase(eraser, erasure.Target("a", NEXT))
     assert read(f"{bucket}/a/", night.settings) == [f"a/{DAY}/2.png"]
     erased = [f"{bucket}/a/{DAY}/1.png", f"{bucket}/a/{NEXT}/", f"{bucket}/a/{NEXT}/1.png"]

@@ -188,7 +188,7 @@ def test_groups_have_totals_of_what_is_published() -> None:
         ({"images_pending_before": 1}, "1 image could be read by now"),
         ({"target_rate_before": 0.5}, "another target"),
         ({"audit_id": 3}, "another audit of the facility's own faces"),
-        ({"reason": "estimated anew with audit 3"}, "estimated anew with audit 3"),
+        ({"reason": "re-estimated with audit 3"}, "re-estimated with audit 3"),
         ({}, "summarized again with other settings"),
     ],
 )

@@ -280,7 +280,7 @@ def test_the_console_table_shows_the_drawn_rate(
         "facility": "North-Mall",
         "images": "1,250",
         "faces": "1,247",
-        "drawn happy": "45 %",
+        "true happy": "45 %",
         "happy": "43 % (31 to 55)",
         "target": "30 %",
         "verdict": "above target",

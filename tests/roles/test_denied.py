@@ -107,6 +107,8 @@ ACTIONS: dict[str, str] = {
     "grant facilities": "INSERT INTO fer.inspector_grant (login, login_oid, facility_id)"
     " VALUES (session_user, session_user::regrole, 'outlet')",
     "read grants": "SELECT FROM fer.inspector_grant",
+    "drop an expired day": "SELECT fer.drop_day('2024-01-01')",
+    "drop a day before it expires": "SELECT fer.drop_day('2026-03-01')",
     "update faces": "UPDATE fer.face_result SET p_happy = 1",
     # Audits.
     "draw an audit": "INSERT INTO fer.audit (facility_id, model_version, first_day, last_day, seed,"
@@ -144,6 +146,7 @@ ACTIONS: dict[str, str] = {
     "call ensure_partitions": "SELECT fer.ensure_partitions('{2026-03-01}')",
     "call analyze_partitions": "SELECT fer.analyze_partitions('{2026-03-01}')",
     "call unfinished_image": "SELECT FROM fer.unfinished_image('outlet', '2026-03-01', 'a')",
+    "call original_image": "SELECT FROM fer.original_image('outlet', '{2026-03-01}', 'a')",
     "call list_granted_facilities": "SELECT fer.list_granted_facilities()",
     "create temporary table": "CREATE TEMPORARY TABLE image (x integer)",
     # The server.
@@ -167,7 +170,6 @@ _JOB_TABLES = {t for t in ALL_TABLES if t != "inspector_grant"}
 ALLOWED: dict[str, tuple[str, ...]] = {
     # A login may always become a role that it is a member of.
     **{f"become {role}": (role,) for role in ROLES},
-    "become owner": ("retainer",),
     **{f"read {t}": _JOB for t in _JOB_TABLES},
     **{f"read {t}": (*_JOB, "inspector") for t in ROWS},
     **{f"read {t}": (*_JOB, "inspector") for t in ("model_version", "cnn", "cnn_promotion")},
@@ -187,12 +189,18 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "call ensure_partitions": _JOB,
     "call analyze_partitions": _JOB,
     "call unfinished_image": _JOB,
+    "call original_image": (*_JOB, "inspector"),
     "call list_granted_facilities": ("inspector",),
     "create temporary table": _JOB,
-    "delete summaries": ("eraser",),
-    "delete batches": ("eraser",),
+    "delete summaries": ("eraser", "retainer"),
+    "delete batches": ("eraser", "retainer"),
+    **{
+        f"delete {what}": ("retainer",)
+        for what in ("runs", "findings", "finished nights", "deliveries", "audits")
+    },
     "delete checked days": ("eraser", "retainer"),
-    "lock summaries": ("eraser",),
+    "lock summaries": ("eraser", "retainer"),
+    "drop an expired day": ("retainer",),
     "record a deletion": ("eraser", "retainer"),
     "move the horizon": ("retainer",),
 }

@@ -151,11 +151,11 @@ def test_an_upgrade_grants_what_new_views_need(damaged: Tables) -> None:
 def test_an_upgrade_makes_the_policies_of_new_tables(damaged: Tables) -> None:
     """Without a policy, the job would see no row of a new table."""
     policies = "SELECT count(*) FROM pg_policies WHERE tablename LIKE 'audit%'"
-    assert damaged.query(policies) == [(8,)]
+    assert damaged.query(policies) == [(9,)]
     for policy in ("job", "inspector"):
         damaged.execute(f"DROP POLICY {policy} ON fer.audit")
     schema.upgrade(damaged.admin_url)
-    assert damaged.query(policies) == [(8,)]
+    assert damaged.query(policies) == [(9,)]
 
 
 def test_databases_of_a_server_make_the_roles_at_once(postgres_server: PostgresServer) -> None:

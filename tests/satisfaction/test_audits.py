@@ -96,7 +96,7 @@ def test_only_later_days_and_periods_use_a_new_audit(tables: Tables) -> None:
     # Earlier days on request, as a new revision with the reason. No later run takes it back.
     asked = summarize(tables, *days, is_asked=True)
     assert [row["revision"] for row in asked] == [2] * 7
-    assert [row["reason"] for row in asked] == [*[f"estimated anew with audit {number}"] * 6, ""]
+    assert [row["reason"] for row in asked] == [*[f"re-estimated with audit {number}"] * 6, ""]
     assert not any(row["is_new_revision"] for row in summarize(tables, *days))
     assert tables.query(f"{changes} ORDER BY 1") == [(day,) for day in days[1:]]
 

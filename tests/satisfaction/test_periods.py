@@ -12,6 +12,7 @@ from fer_batch.database import results
 from fer_batch.deletion import erasure
 from fer_batch.records import Batch
 from fer_batch.satisfaction import periods
+from tests.fixtures.servers import SECRET
 from tests.satisfaction.conftest import CALLED, MONDAY, Calendar, draw_clusters, list_days
 
 SUNDAY = MONDAY + timedelta(6)
@@ -261,7 +262,7 @@ def test_erasure_rewrites_the_week_and_the_changes(tables: Any, calendar: Calend
     changes = "SELECT capture_day, comparison FROM fer.satisfaction_change"
     assert tables.query(changes) == [(sunday.capture_day, "period before")]
     assert week["faces"] == 200
-    erasure.erase(tables.eraser, erasure.Target("north-mall", None, "000003.jpg"))
+    erasure.erase(tables.eraser, erasure.Target("north-mall", None, "000003.jpg"), secret=SECRET)
     (row,) = calendar.read_weeks()
     assert (row["faces"], row["faces_scored"], row["not_scored"]) == (200, None, {"erased": 2})
     assert len(tables.query(changes)) == 1

@@ -14,11 +14,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from fer_batch.database import connections, schema
+from fer_batch.database import connections, ledger, schema
+from fer_batch.database.erased_keys import NO_SECRET
 from fer_batch.deletion import erasure, erasure_log, replay
+from fer_batch.errors import ErasureSecretError
 from fer_batch.local.stack.postgres import ADMIN, PostgresServer
 from tests.faults.conftest import read_tables
-from tests.fixtures.servers import build_settings, fresh_database, switch_login
+from tests.fixtures.servers import SECRET, build_settings, fresh_database, switch_login
 from tests.fixtures.tables import Tables, name_etag
 
 
@@ -52,7 +54,8 @@ def test_restored_database_is_complete_and_keeps_erased_images_out(
         filled.fill(happy=30, sad=10)
         filled.summarize()
         key = "000003.jpg"
-        erasure.erase(filled.eraser, erasure.Target("north-mall", filled.batch.capture_day, key))
+        day = filled.batch.capture_day
+        erasure.erase(filled.eraser, erasure.Target("north-mall", day, key), secret=SECRET)
         filled.dispose()
         path = f"{binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         try:
@@ -72,13 +75,18 @@ def test_restored_database_is_complete_and_keeps_erased_images_out(
             log = tmp_path / "erasures.jsonl"
             former = Tables(url)
             for target in ("000004.jpg", "000005.jpg"):
-                erasure.erase(former.eraser, erasure.Target("north-mall", None, target), log)
+                erased = erasure.Target("north-mall", None, target)
+                erasure.erase(former.eraser, erased, log, SECRET)
             changed = {f"{n:06d}.jpg": "new content" for n in (4, 5)}
             again.list({f"{n:06d}.jpg": name_etag(f"{n:06d}.jpg") for n in range(40)} | changed)
             again.write(*(again.build_score(image) for image in again.list_work()))
             again.summarize()
             assert read_rows(again, "image_result") != read_rows(former, "image_result")
-            replay.replay(again.eraser, erasure_log.read(log)[0], log)
+            assert erasure_log.read(log, NO_SECRET).incomparable == [1, 2]
+            with again.transaction() as connection, pytest.raises(ErasureSecretError):
+                ledger.merge_listing(connection, again.batch, [])
+            logged = erasure_log.read(log, SECRET).erasures
+            replay.replay(again.eraser, logged, log, SECRET)
             for table in ("image", "image_result", "face_result", "deletion"):
                 assert read_rows(again, table) == read_rows(former, table)
             newest = "SELECT images, not_scored, faces, faces_scored FROM fer.satisfaction_daily"

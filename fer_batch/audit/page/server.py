@@ -173,7 +173,7 @@ def _describe_next(labeling: Labeling, *, is_done: bool) -> str:
         settle = " --settle" if labeling.is_settlement else ""
         rater = shlex.quote(labeling.rater)
         return f"continue with `{command} label {number} --rater {rater}{settle}`"
-    finish = f"put the labels into force with `{command} finish {number}`"
+    finish = f"activate the labels with `{command} finish {number}`"
     if labeling.is_settlement:
         return finish
     return (

@@ -1,7 +1,7 @@
-"""The audit of a demo: random faces of one facility, labeled by what was drawn.
+"""The audit of a demo: random faces of one facility, labeled with the expressions that they show.
 
-It takes the steps of a person: draw the faces, label them, put the labels into force and estimate
-the days anew. Only the labels are not a person's.
+It takes the steps of a person: sample the faces, label them, activate the labels and
+re-estimate the days. Only the labels are not a person's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fer_batch.reporting import wording
 AUDITED = "harbour-cafe"
 """The facility that has an audit."""
 FACES = 200
-RATER = "what was drawn"
+RATER = "the true expressions"
 _SEED = 48
 
 _LIST_REVISIONS = sa.text("""
@@ -47,7 +47,7 @@ def audit_facility(
     """Audit the facility `AUDITED`, unless it has an audit already; whether it was done.
 
     `true_classes` tells by key what the face of an image shows. Raises PermanentError if the days
-    cannot be estimated anew, and what the functions of the package `audit` raise.
+    cannot be re-estimated, and what the functions of the package `audit` raise.
     """
     settings = stack.build_settings(database_url=stack.build_env(as_admin=True)["FER_DATABASE_URL"])
     with audits.connect(settings) as engine, connections.transaction(engine) as connection:
@@ -78,13 +78,13 @@ def print_audit(engine: sa.Engine, name: str, first_day: date, last_day: date) -
                 "method": last["method"],
                 "labels": str(last["audit_labels"] or 0),
             }
-    print_table(f"Audit of {name}, labeled by what was drawn", list(rows.values()))
+    print_table(f"Audit of {name}, labeled with the true expressions", list(rows.values()))
 
 
 def _estimate_anew(stack: Stack, first_day: date, last_day: date) -> None:
     """Run `fer-batch summarize` on the days: an audit alone changes no published figure.
 
-    It begins with the Monday before them, so that the first week is estimated anew as a whole.
+    It begins with the Monday before them, so that the first week is re-estimated as a whole.
     """
     monday = first_day - timedelta(days=first_day.weekday())
     command = [sys.executable, "-m", "fer_batch", "summarize", "--facility", AUDITED]

@@ -126,7 +126,7 @@ def find_problems(coverages: Iterable[Coverage]) -> list[str]:
 
 
 def print_periods(cases: Sequence[Case]) -> None:
-    """Print a table of longer periods with the rates that were drawn, in the order of the cases."""
+    """Print a table of longer periods with their true rates, in the order of the cases."""
     rows = []
     for case in cases:
         summary, target = case.summary, case.summary["target_rate"]
@@ -136,7 +136,7 @@ def print_periods(cases: Sequence[Case]) -> None:
                 "until": summary["last_day"],
                 "facility": summary["facility_name"],
                 "faces": f"{summary['faces']:,}",
-                "drawn happy": f"{wording.format_percent(case.faces.happy)} %",
+                "true happy": f"{wording.format_percent(case.faces.happy)} %",
                 "happy": wording.format_rate(summary, "happy_rate"),
                 "target": None if target is None else f"{wording.format_percent(target)} %",
                 "verdict": wording.name_verdict(summary),

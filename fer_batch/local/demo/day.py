@@ -1,7 +1,8 @@
 """The input of a demo: facilities, their images of one day, and the expected result.
 
-Facilities are created by `shops` (drawn faces), `fer2013_day`, `fer2013_shop` and `photographs`.
-Here is what they have in common: objects, the registry and the comparison with the tables.
+Facilities are created by `shops` (synthetic faces), `fer2013_day`, `fer2013_shop` and
+`photographs`. Here is what they have in common: objects, the registry and the comparison with the
+tables.
 """
 
 from __future__ import annotations

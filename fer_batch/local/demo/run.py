@@ -152,7 +152,7 @@ def _open_source(
         shown = photographs.load_photographs_day(images)
         yield _Source(str(images.resolve()), shown, lambda: [shown])
     else:
-        print_progress(f"drawing {'a day' if days == 1 else f'{days} days'} of synthetic faces")
+        print_progress(f"making {'a day' if days == 1 else f'{days} days'} of synthetic faces")
         with draw_days(days) as collect:
             yield _Source(DRAWN, list_facilities(), collect)
 
@@ -165,7 +165,7 @@ def print_progress(text: str) -> None:
 def _choose_day(stack: Stack, source: str) -> date:
     """Return the last capture day of a source, which has ended in every time zone.
 
-    No two sources share one. Drawn days end on a Sunday, so that 28 days are four ISO weeks.
+    No two sources share one. Synthetic days end on a Sunday, so that 28 days are four ISO weeks.
     """
     file = stack.folder / "demo-days.json"
     chosen: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}

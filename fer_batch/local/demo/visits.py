@@ -1,7 +1,7 @@
 """How people come to a shop: visits of several photographs, by camera and time, with known truth.
 
 Faces of one visit are alike: a visitor mostly keeps an expression while the camera delivers a
-photograph every few seconds. What a photograph looks like is left to `shops` (drawn faces) and
+photograph every few seconds. What a photograph looks like is left to `shops` (synthetic faces) and
 `fer2013_shop` (faces of FER2013).
 """
 

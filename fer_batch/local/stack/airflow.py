@@ -1,8 +1,8 @@
 """Airflow of the local stack: its components, started directly, on the stack's own PostgreSQL.
 
 Configuration and secrets are in `airflow.cfg` (mode 600) in Airflow's home. The environment of the
-components has the settings of fer-batch without its secrets; those are in the two Connections
-`fer_s3` and `fer_postgres`. The REST API is left to `airflow_api`.
+components has the settings of fer-batch without its secrets; those are in the Connections `fer_s3`,
+`fer_erasure`, `fer_postgres` and `fer_postgres_maintenance`. The REST API is left to `airflow_api`.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ if "scheduler" in sys.argv:
 scheduler that was killed. They ignore SIGTERM, and after their first task only root can see their
 environment, so nothing else would find them."""
 START_S = 180.0
-SECRET_WORDS = ("DATABASE_URL", "CREDENTIALS", "ACCESS_KEY", "SESSION_TOKEN")
+SECRET_WORDS = ("DATABASE_URL", "CREDENTIALS", "ACCESS_KEY", "SESSION_TOKEN", "ERASURE_SECRET")
 Progress = Callable[[str], None]
 
 
@@ -232,20 +232,17 @@ class AirflowStack:
             for name, value in settings.items()
             if name.startswith("FER_") and not any(word in name for word in SECRET_WORDS)
         }
-        database = urlsplit(settings["FER_DATABASE_URL"])
         s3 = {
             "conn_type": "aws",
             "login": self._seaweed.access_key_id,
             "password": self._seaweed.secret_access_key,
             "extra": {"endpoint_url": self._seaweed.endpoint, "region_name": "us-east-1"},
         }
-        postgres = {
-            "conn_type": "postgres",
-            "host": database.hostname,
-            "port": database.port,
-            "login": database.username,
-            "password": database.password,
-            "schema": database.path.removeprefix("/"),
+        secret = settings.get("FER_ERASURE_SECRET")
+        erasure = {"conn_type": "generic", "password": secret}
+        logins = {
+            "AIRFLOW_CONN_FER_POSTGRES": settings["FER_DATABASE_URL"],
+            "AIRFLOW_CONN_FER_POSTGRES_MAINTENANCE": settings.get("FER_MAINTENANCE_DATABASE_URL"),
         }
         return {
             **remove_proxy(inherited),
@@ -254,7 +251,8 @@ class AirflowStack:
             "SPT_NOENV": "1",  # else Airflow's process titles overwrite the marks
             "AIRFLOW_HOME": str(self.folder),
             "AIRFLOW_CONN_FER_S3": json.dumps(s3),
-            "AIRFLOW_CONN_FER_POSTGRES": json.dumps(postgres),
+            **({"AIRFLOW_CONN_FER_ERASURE": json.dumps(erasure)} if secret else {}),
+            **{name: _format_connection(url) for name, url in logins.items() if url},
         }
 
     def _configure(self, env: Mapping[str, str]) -> None:
@@ -363,6 +361,21 @@ class AirflowStack:
                     f"was not healthy after {START_S:.0f} s"
                 )
             time.sleep(0.2)
+
+
+def _format_connection(database_url: str) -> str:
+    """Return the URL of a database as a Connection in JSON."""
+    parts = urlsplit(database_url)
+    return json.dumps(
+        {
+            "conn_type": "postgres",
+            "host": parts.hostname,
+            "port": parts.port,
+            "login": parts.username,
+            "password": parts.password,
+            "schema": parts.path.removeprefix("/"),
+        }
+    )
 
 
 def _find_unhealthy(api: AirflowApi, since: datetime) -> set[str]:

@@ -12,10 +12,10 @@ import os
 import secrets
 import stat
 import sys
-import tempfile
 from pathlib import Path
 from typing import TextIO
 
+from fer_batch import files
 from fer_batch.errors import PermanentError
 
 TRAVERSABLE = 0o711
@@ -81,14 +81,8 @@ def ensure_private_directory(
 
 def write_private(path: Path, text: str) -> None:
     """Write a file that only its owner can read, atomically: a reader never sees a partial text."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with files.replacing(path, PRIVATE_FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def open_lock(path: Path) -> TextIO:

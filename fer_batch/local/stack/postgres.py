@@ -38,6 +38,8 @@ OWNER = "fer"
 """The login that owns the databases, and upgrades and administers them."""
 WRITER = "fer_nightly"
 """The login of the nightly job."""
+RETAINER = "fer_maintenance"
+"""The login of the maintenance, which deletes what has expired."""
 NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 START_S = 120.0
 """Start timeout: long, because after a crash the server first replays its log."""
@@ -119,6 +121,7 @@ class PostgresServer:
             self._launch(binaries)
         self.ensure_role(OWNER, "createdb createrole")
         self.ensure_role(WRITER)
+        self.ensure_role(RETAINER)
 
     def stop(self) -> None:
         """Stop the server after a checkpoint and close its connections, if it runs."""

@@ -26,10 +26,11 @@ from fer_batch.local.stack.files import (
     StackError,
     ensure_private_directory,
     get_default_stack_dir,
+    load_or_create_secret,
     open_lock,
     write_private,
 )
-from fer_batch.local.stack.postgres import OWNER, WRITER, PostgresServer
+from fer_batch.local.stack.postgres import OWNER, RETAINER, WRITER, PostgresServer
 from fer_batch.local.stack.processes import defer_signals
 from fer_batch.local.stack.seaweed import SeaweedServer
 from fer_batch.resources import find_dags_dir, find_example_registry
@@ -156,7 +157,7 @@ class Stack:
         """Return the FER_… settings for using this stack, secrets included.
 
         The login of the database is that of the nightly job, or the administrator's, who may
-        upgrade the schema, grant roles, erase and retain. Raises StackError if the stack was never
+        upgrade the schema, grant roles and erase. Raises StackError if the stack was never
         started.
         """
         return {
@@ -167,6 +168,8 @@ class Stack:
             "FER_S3_PATH_STYLE": "true",
             "FER_S3_ACCESS_KEY_ID": self.seaweed.access_key_id,
             "FER_S3_SECRET_ACCESS_KEY": self.seaweed.secret_access_key,
+            # Created once: with another one, images that were erased could not be recognized.
+            "FER_ERASURE_SECRET": load_or_create_secret(self.folder / "erasure_secret", 32),
             "FER_FACILITIES_FILE": str(self.facilities_file),
             "FER_REPORT_DIR": str(self.report_dir),
             "FER_STACK_DIR": str(self.folder),
@@ -212,7 +215,7 @@ class Stack:
     def _prepare(self) -> None:
         """Create the database, its tables and roles, the bucket, the registry and the settings."""
         from fer_batch.database import roles, schema
-        from fer_batch.storage.writer import ensure_bucket
+        from fer_batch.storage.writer import ensure_bucket, ensure_lifecycle
 
         self.postgres.ensure_database(DATABASE)
         if not self.facilities_file.exists():
@@ -220,16 +223,20 @@ class Stack:
         ensure_private_directory(self.report_dir)
         write_private(self.folder / "env", self.format_exports())
         admin_url = self.postgres.build_url(DATABASE)
-        schema.upgrade(admin_url)
+        schema.upgrade(self.build_settings(database_url=admin_url))
         roles.repair(admin_url)
         roles.grant(admin_url, WRITER, "writer")
-        ensure_bucket(self.build_settings(), BUCKET)
+        roles.grant(admin_url, RETAINER, "retainer")
+        settings = self.build_settings()
+        ensure_bucket(settings, BUCKET)
+        ensure_lifecycle(settings, BUCKET, settings.retention_days)
 
     def _build_task_settings(self) -> dict[str, str]:
         """Return the settings of Airflow's tasks: the stack's, then those of this environment."""
         inherited = {k: v for k, v in os.environ.items() if k.startswith("FER_")}
         inherited.pop("FER_ENV_FILE", None)
-        return {"FER_THREADS": str(POOL_THREADS), **inherited, **self.build_env()}
+        maintenance = {"FER_MAINTENANCE_DATABASE_URL": self.postgres.build_url(DATABASE, RETAINER)}
+        return {"FER_THREADS": str(POOL_THREADS), **inherited, **self.build_env(), **maintenance}
 
     def _stop(self, on_progress: Progress) -> None:
         on_progress("stopping")

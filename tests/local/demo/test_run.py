@@ -91,8 +91,8 @@ def test_the_result_matches_the_drawn_day_and_a_second_run_scores_nothing(
         assert facility.true_rates is not None
         assert f"{100 * facility.true_rates.happy:.0f} %" in printed
     assert "camera food-court: one picture 41 times" in printed
-    # One facility has an audit, labeled by what was drawn: its interval is narrower, also in the
-    # report, and contains the rate of the day (the exit code says so).
+    # One facility has an audit, labeled with the true expressions. Its interval is narrower, also
+    # in the report, and contains the rate of the day (the exit code says so).
     title = printed.index("Audit of Harbour Café")
     audited, _ = [line for line in printed[title:].splitlines() if " local " in line]  # day, week
     without, with_audit = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 import time
+from datetime import UTC, datetime, timedelta
 from textwrap import dedent
 from typing import Any
 
@@ -12,7 +13,8 @@ import psutil
 import pytest
 
 from fer_batch.airflow_client import AirflowError, NotFoundError
-from fer_batch.freshness.airflow import check_airflow
+from fer_batch.freshness import airflow_history
+from fer_batch.freshness.airflow import MAINTENANCE_DAG_ID, check_airflow
 from fer_batch.local.stack.airflow import AirflowStack
 from fer_batch.local.stack.airflow_api import AirflowApi
 from tests.support.processes import find_listening_addresses, find_processes, kill_all
@@ -55,7 +57,7 @@ def airflow(folder, postgres_server, seaweed_server):
 
 
 @pytest.mark.timeout(600)
-def test_airflow_runs_a_dag_and_leaks_no_secrets(folder, airflow, postgres_server, s3):
+def test_airflow_runs_a_dag_and_leaks_no_secrets(folder, airflow, postgres_server, s3, monkeypatch):
     settings = {**s3.settings_env, "FER_DATABASE_URL": postgres_server.build_url("fer")}
     said: list[str] = []
     airflow.start(settings, said.append)
@@ -98,8 +100,17 @@ def test_airflow_runs_a_dag_and_leaks_no_secrets(folder, airflow, postgres_serve
     checks = {each.subject: each.state for each in check_airflow(api, ["Europe/Berlin"])}
     assert checks == {
         **dict.fromkeys(["metadatabase", "scheduler", "dag_processor", "DAG files"], "ok"),
-        "satisfaction_nightly_europe_berlin": "problem",  # this Airflow has only the toy
+        # This Airflow has only the toy.
+        **dict.fromkeys(["satisfaction_nightly_europe_berlin", MAINTENANCE_DAG_ID], "problem"),
     }
+    # As if it were the maintenance, and a year later.
+    monkeypatch.setattr("fer_batch.freshness.airflow.MAINTENANCE_DAG_ID", "toy")
+    assert {c.subject: c.state for c in check_airflow(api, [])}["toy"] == "ok"
+    later = datetime.now(UTC).date() + timedelta(365)
+    assert airflow_history.describe_overdue(api, 200, later) == ""
+    monkeypatch.setattr(airflow_history, "DAG_PREFIX", "toy")
+    assert "airflow db clean" in airflow_history.describe_overdue(api, 200, later)
+    assert airflow_history.describe_overdue(api, 365, later) == ""
 
     [scheduler] = [p for p in find_processes(folder) if "scheduler" in p.cmdline()]
     workers = scheduler.children(recursive=True)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -14,6 +15,7 @@ from fer_batch.database import connections, privileges, schema
 from fer_batch.local.stack import Stack, StackError, get_default_stack_dir
 from fer_batch.local.stack.airflow import POOL_SLOTS, POOL_THREADS
 from fer_batch.local.stack.files import ensure_private_directory
+from fer_batch.storage.bucket_rules import ImageNeeds, judge, read_rules
 from tests.support.processes import find_processes, kill_all
 
 from .conftest import s3_client
@@ -92,9 +94,17 @@ def test_up_starts_a_usable_stack_that_survives_a_crash_until_down(folder):
     stack.up(with_airflow=False, on_progress=said.append)
     assert said[0].startswith("starting PostgreSQL")
     settings = stack.build_settings()
+    assert settings.erasure_secret == Stack(folder).build_settings().erasure_secret is not None
     with psycopg.connect(settings.database_url.get_secret_value()) as connection:
         assert connection.execute("select count(*) from fer.facility").fetchone() == (0,)
-    s3_client(stack.seaweed).put_object(Bucket=settings.s3_bucket, Key="a", Body=b"kept")
+    client, bucket = s3_client(stack.seaweed), settings.s3_bucket
+    client.put_object(Bucket=bucket, Key="a", Body=b"kept")
+    rules = read_rules(client, bucket)
+    assert (
+        judge(rules, ImageNeeds([""], 3, settings.retention_days), datetime.now(UTC).date()) == []
+    )
+    own = {"Rules": [{"ID": "own", "Status": "Disabled", "Filter": {}, "Expiration": {"Days": 9}}]}
+    client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=own)
 
     # As in a stack of an earlier version, whose only login owned everything.
     with psycopg.connect(stack.build_env(as_admin=True)["FER_DATABASE_URL"]) as connection:
@@ -103,8 +113,9 @@ def test_up_starts_a_usable_stack_that_survives_a_crash_until_down(folder):
     kill_all(folder)
     assert not any(server.is_running for server in stack.get_status())
     stack.up(with_airflow=False)
-    answer = s3_client(stack.seaweed).get_object(Bucket=settings.s3_bucket, Key="a")
-    assert answer["Body"].read() == b"kept"
+    client = s3_client(stack.seaweed)
+    assert client.get_object(Bucket=bucket, Key="a")["Body"].read() == b"kept"
+    assert [rule["ID"] for rule in read_rules(client, bucket).rules] == ["own"]
     engine = connections.create_engine(settings)
     schema.check_writable(engine)
     with engine.connect() as connection:

@@ -1,0 +1,139 @@
+"""Maintenance: everything that is older than its period is deleted, one kind of data after another.
+
+Which kinds there are, and why a kind comes before another, stands here; how each is deleted is left
+to retention.py, expired_rows.py and expired_files.py. A kind that fails does not keep the others
+from being deleted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date, timedelta
+from functools import partial
+
+import sqlalchemy as sa
+
+from fer_batch.database import connections, schema
+from fer_batch.database.postgres_errors import PRIVILEGE_HINT
+from fer_batch.deletion import expired_files, expired_rows, retention
+from fer_batch.deletion.expired import Expired
+from fer_batch.errors import (
+    DatabaseError,
+    FerError,
+    PermanentError,
+    RetryableError,
+    explain_exception,
+)
+from fer_batch.log import get_logger
+from fer_batch.settings import Settings
+
+log = get_logger(__name__)
+
+IMAGES = "rows per image and face"
+_MAY_DELETE = sa.text("SELECT has_column_privilege('fer.retention', 'before_day', 'INSERT')")
+
+
+def find(settings: Settings, today: date) -> tuple[list[Expired], list[FerError]]:
+    """What has expired on a day (UTC), by kind, and the errors of kinds that cannot be read.
+
+    Nothing is written. Raises what `delete` raises.
+    """
+    with _connect(settings) as target:
+        steps = [
+            partial(_find_images, settings, today),
+            *(
+                partial(expired_rows.find, target, kind, settings, today)
+                for kind in expired_rows.KINDS
+            ),
+            *(partial(kind.find, today) for kind in expired_files.list_kinds(settings)),
+        ]
+        return _try_each(steps)
+
+
+def delete(settings: Settings, today: date) -> tuple[list[Expired], list[FerError]]:
+    """Delete what has expired on a day (UTC); returns how much, by kind, and the errors.
+
+    It may be interrupted at any time and run again. Raises DatabaseError if the database is not
+    migrated or the login may not delete, and DatabaseUnavailableError.
+    """
+    with _connect(settings) as target:
+        steps = [
+            partial(_delete_images, settings, today),
+            partial(_delete_summaries, target, settings, today),
+            *(
+                partial(expired_rows.delete, target, kind, settings, today)
+                for kind in expired_rows.KINDS[1:]
+            ),
+            # Last: the exported files follow from the summaries that are left.
+            *(partial(kind.delete, today) for kind in expired_files.list_kinds(settings)),
+        ]
+        return _try_each(steps)
+
+
+def join_errors(errors: Sequence[FerError]) -> FerError:
+    """One error for those of several kinds; it is transient if each of them is."""
+    if len(errors) == 1:
+        return errors[0]
+    text = "; ".join(dict.fromkeys(str(error) for error in errors))
+    if all(isinstance(error, RetryableError) for error in errors):
+        return RetryableError(text)
+    return PermanentError(text)
+
+
+@contextmanager
+def _connect(settings: Settings) -> Iterator[sa.Engine]:
+    target = connections.create_engine(settings)
+    try:
+        schema.check_migrated(target)
+        with connections.transaction(target) as connection:
+            if not connection.execute(_MAY_DELETE).scalar_one():
+                raise DatabaseError(
+                    "permission denied: the login may not delete what has expired", PRIVILEGE_HINT
+                )
+        yield target
+    finally:
+        target.dispose()
+
+
+def _try_each(
+    steps: Sequence[Callable[[], Expired]],
+) -> tuple[list[Expired], list[FerError]]:
+    done: list[Expired] = []
+    errors: list[FerError] = []
+    for step in steps:
+        try:
+            done.append(step())
+        except FerError as error:
+            log.warning("not deleted", error=str(error))
+            errors.append(error)
+        except Exception as error:
+            log.exception("not deleted")
+            errors.append(PermanentError(explain_exception(error)))
+    return done, errors
+
+
+def _find_images(settings: Settings, today: date) -> Expired:
+    before = _compute_images_before(settings, today)
+    return _describe_images(before, retention.find_expired(settings, before))
+
+
+def _delete_images(settings: Settings, today: date) -> Expired:
+    before = _compute_images_before(settings, today)
+    return _describe_images(before, retention.retain(settings, before))
+
+
+def _delete_summaries(target: sa.Engine, settings: Settings, today: date) -> Expired:
+    # A summary can be written again as long as the rows per image are allowed to exist.
+    retention.set_horizon(target, "rows", _compute_images_before(settings, today))
+    before = expired_rows.SUMMARIES.compute_before(settings, today)
+    retention.set_horizon(target, "summaries", before)
+    return expired_rows.delete(target, expired_rows.SUMMARIES, settings, today)
+
+
+def _compute_images_before(settings: Settings, today: date) -> date:
+    return today - timedelta(days=settings.retention_days)
+
+
+def _describe_images(before: date, days: Sequence[retention.DroppedDay]) -> Expired:
+    return Expired(IMAGES, "FER_RETENTION_DAYS", before, len(days), "days")

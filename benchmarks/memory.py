@@ -1,8 +1,9 @@
 """The memory of a scoring process, and whether it grows with the number of images.
 
 Two days of crops, one ten times as large as the other, are each scored as one shard by one process,
-started as in an Airflow task. Its resident memory is sampled twice a second; the peak is that of
-the kernel (VmHWM).
+started as in an Airflow task. Its resident memory is sampled twice a second, with that of its
+decoders, of which memory that they share counts once (PSS). The peak of the scoring process itself
+is that of the kernel (VmHWM).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,17 @@ INTERVAL_S = 0.5
 CHART = RESULTS_DIR.parents[1] / "docs" / "images" / "memory.png"
 
 Sample = tuple[float, int, float]
-"""Seconds since the start, images done, resident memory in MB."""
+"""Seconds since the start, images done, memory in MB."""
 
 
 class MemoryMonitor(threading.Thread):
-    """Samples the memory of the scoring process that this process starts."""
+    """Samples the memory of the scoring process that this process starts, and of its decoders."""
 
     def __init__(self, engine: sa.Engine, facility_id: str) -> None:
         super().__init__(daemon=True)
         self.samples: list[Sample] = []
         self.peak_mb = 0.0
+        self.decoders_mb = 0.0
         self._engine = engine
         self._facility_id = facility_id
         self._is_over = threading.Event()
@@ -61,10 +63,14 @@ class MemoryMonitor(threading.Thread):
                     if "worker" not in process.cmdline():
                         continue
                     resident_mb = process.memory_info().rss / 1e6
-                    self.peak_mb = max(self.peak_mb, resident_mb, _read_peak_mb(process.pid))
+                    decoders_mb = _measure_decoders_mb(process)
+                    peak_mb = max(resident_mb, _read_peak_mb(process.pid))
                 except (psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
                     continue
-                self.samples.append((time.monotonic() - began, self._count_done(), resident_mb))
+                self.peak_mb = max(self.peak_mb, peak_mb + decoders_mb)
+                self.decoders_mb = max(self.decoders_mb, decoders_mb)
+                seconds = time.monotonic() - began
+                self.samples.append((seconds, self._count_done(), resident_mb + decoders_mb))
 
     def stop(self) -> None:
         self._is_over.set()
@@ -90,6 +96,15 @@ def monitored(engine: sa.Engine, facility_id: str) -> Iterator[MemoryMonitor]:
         monitor.stop()
 
 
+def _measure_decoders_mb(process: psutil.Process) -> float:
+    """The memory of the decoders of a scoring process and of their server."""
+    total = 0.0
+    for decoder in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
+            total += decoder.memory_full_info().pss / 1e6
+    return total
+
+
 def _read_peak_mb(pid: int) -> float:
     """The peak resident memory of a process, from the kernel."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
@@ -113,7 +128,8 @@ def score(stack: servers.Servers, day: DemoFacility) -> MemoryMonitor:
     if result.outcomes != {"scored": len(day.images)}:
         raise RuntimeError(f"not every image was scored: {result.outcomes}")
     print(
-        f"  {len(day.images):,} images: {result.seconds:.0f} s, peak {monitor.peak_mb:.0f} MB",
+        f"  {len(day.images):,} images: {result.seconds:.0f} s, peak {monitor.peak_mb:.0f} MB, "
+        f"with at most {monitor.decoders_mb:.0f} MB of decoders",
         flush=True,
     )
     return monitor
@@ -169,6 +185,9 @@ def main() -> int:
         "machine": machine_facts,
         "peak_mb": {str(size): peak for size, peak in peaks.items()},
         "growth_mb": growth_mb,
+        "decoders_mb": {
+            str(size): round(monitor.decoders_mb, 1) for size, monitor in monitors.items()
+        },
         "limits_mb": {"peak": PEAK_MB, "growth": GROWTH_MB},
         "samples_s_images_mb": {
             str(size): [[round(s, 1), done, round(mb, 1)] for s, done, mb in monitor.samples]
@@ -180,7 +199,8 @@ def main() -> int:
     draw(
         {size: monitor.samples for size, monitor in monitors.items()},
         path.with_suffix(".png") if is_quick else CHART,
-        f"One scoring process, {machine_facts['cpu']}, {machine_facts['cores']} cores",
+        f"One scoring process with its decoders, {machine_facts['cpu']}, "
+        f"{machine_facts['cores']} cores",
     )
     return 0
 

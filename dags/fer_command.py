@@ -26,7 +26,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import IO, Any
 from zoneinfo import ZoneInfo
@@ -115,6 +115,17 @@ RETRY_POLICY = RetryPolicy(
 )
 
 
+@contextlib.contextmanager
+def _keep_failure() -> Iterator[None]:
+    """Keep the error of a task that fails before its command runs."""
+    try:
+        yield
+    except PermanentFailureError as error:
+        _keep_error(str(error))
+        raise
+
+
+@_keep_failure()
 def check_conf(context: Any) -> None:
     """Raise PermanentFailureError if the run has a parameter that the DAG does not have.
 
@@ -169,8 +180,9 @@ def run_command(
     with tempfile.TemporaryFile("w+") as stdin_file, tempfile.TemporaryFile("w+") as stdout_file:
         stdin_file.write(stdin)
         stdin_file.seek(0)
-        environment = build_environment(secrets, facilities, limit_s)
-        child = _start_child(arguments, stdin_file, stdout_file, environment)
+        with _keep_failure() if limit_s is None else contextlib.nullcontext():
+            environment = build_environment(secrets, facilities, limit_s)
+            child = _start_child(arguments, stdin_file, stdout_file, environment)
         timer = None if limit_s is None else threading.Timer(limit_s, child.kill)
         try:
             if timer is not None:

@@ -18,7 +18,8 @@ hours later. It may also run at any other time, beside nightly runs.
 
 **Why a run is red.** A kind of data could not be deleted; the error says which and why. The other
 kinds were deleted. If a transaction that stays open keeps a day from being dropped, the error names
-its session; no day is ever dropped in part. The next run continues.
+its session; no day is ever dropped in part. The next run continues. If the clocks of the worker and
+of the database differ by more than a day, nothing is deleted.
 
 **What a retry or a clear does.** It deletes what is left. Without a run, nothing is deleted.
 

@@ -107,7 +107,11 @@ def _render_costs(day: dict[str, Any], tables: dict[str, Any], memory: dict[str,
         ),
         ("crops, including S3 server and PostgreSQL", f"{ours['crops']:,.0f} images/s", "day"),
         ("frames, including S3 server and PostgreSQL", f"{ours['frames']:,.0f} images/s", "day"),
-        ("a scoring process, peak memory", f"{max(memory['peak_mb'].values()):.0f} MB", "memory"),
+        (
+            "a scoring process with its decoders, peak memory",
+            f"{max(memory['peak_mb'].values()):.0f} MB",
+            "memory",
+        ),
         (
             "a row of `image`, including indexes",
             f"{_sum_bytes(tables, 'image'):.0f} bytes",

@@ -155,9 +155,10 @@ class Settings(BaseSettings):
     )
     retention_days: int = Field(
         default=400,
-        ge=1,
+        ge=5,  # nights list a day again until then, and publish an incomplete one in the last
         le=36_500,
-        description="Days for which `fer-batch maintain` keeps the rows per image and face",
+        description="Days for which `fer-batch maintain` keeps the rows per image and face; at "
+        "least 5, because a night also scores late images of the 3 days before its own",
     )
     summary_retention_days: int = Field(
         default_factory=lambda data: max(1095, data.get("retention_days", 0)),

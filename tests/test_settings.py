@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from fer_batch.cli.doctor import LOOKBACK_DAYS
 from fer_batch.errors import ConfigurationError
 from fer_batch.settings import S3Credentials, Settings, to_environment
 from fer_batch.settings_sources import get_log_format, list_sources, load_settings
+from fer_batch.storage.bucket_rules import ImageNeeds
+
+SCORED_DAYS = ImageNeeds([], LOOKBACK_DAYS, 0).scored_days
 
 
 def load_from(environment: Mapping[str, str]) -> Settings:
@@ -74,7 +78,7 @@ FIELDS: dict[str, st.SearchStrategy[object]] = {
     "sandbox": st.sampled_from(["prefer", "require"]),
     "decode_memory_mb": st.none() | st.integers(50, 2**20),
     "statement_timeout_s": seconds,
-    "retention_days": st.integers(1, 500),
+    "retention_days": st.integers(5, 500),
     "summary_retention_days": st.integers(500, 36_500),
     "finding_retention_days": st.integers(31, 36_500),
     "run_retention_days": st.integers(500, 36_500),
@@ -307,6 +311,7 @@ def test_without_keys_the_aws_credential_chain_is_used() -> None:
         ({"FER_ALERT_BELOW_DAYS": "8"}, ["FER_ALERT_BELOW_WINDOW_DAYS", "at least"]),
         ({"FER_ALERT_BELOW_WINDOW_WEEKS": "1"}, ["FER_ALERT_BELOW_WEEKS, which is 2"]),
         ({"FER_ALERT_MIN_FACES": "29"}, ["FER_ALERT_MIN_FACES"]),
+        ({"FER_RETENTION_DAYS": str(SCORED_DAYS - 1)}, ["FER_RETENTION_DAYS", str(SCORED_DAYS)]),
         ({"FER_ALERT_SPREAD_FACTOR": "nan"}, ["FER_ALERT_SPREAD_FACTOR"]),
     ],
 )

@@ -9,10 +9,11 @@ left to crops.py.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import sqlalchemy as sa
 
 from fer_batch.audit import audits
 from fer_batch.audit.audits import Audit
@@ -83,7 +84,11 @@ def refresh(settings: Settings, audit_id: int, cnn: Cnn) -> Refreshed:
         ]
         not_scored = Counter({NOT_PERMITTED: len(rows) - len(faces)})
         called: dict[int, CalledClass] = {}
-        for number, result in _score(settings, facility, faces, classifier):
+        of_image: dict[Image, list[AuditFace]] = defaultdict(list)
+        for face in faces:
+            of_image[face.image].append(face)
+        images = _list_remaining(engine, audit_id, of_image)
+        for number, result in _score(settings, facility, images, of_image, classifier):
             if isinstance(result, CalledClass):
                 called[number] = result
             else:
@@ -117,15 +122,29 @@ def refresh(settings: Settings, audit_id: int, cnn: Cnn) -> Refreshed:
     return Refreshed(audit, classifier.model_version, len(called), same, dict(+not_scored))
 
 
+def _list_remaining(
+    engine: sa.Engine, audit_id: int, of_image: Mapping[Image, Sequence[AuditFace]]
+) -> Iterator[Image]:
+    """The images, without those that were erased or dropped before their turn comes."""
+    for chunk in group_chunks(of_image, _CHUNK_IMAGES):
+        with connections.transaction(engine) as connection:
+            rows = connection.execute(_STATEMENTS["list_remaining"], {"audit_id": audit_id})
+            numbers = set(rows.scalars())
+        for image in chunk:
+            if any(face.number in numbers for face in of_image[image]):
+                yield image
+
+
 def _score(
-    settings: Settings, facility: Facility, faces: Sequence[AuditFace], classifier: Classifier
+    settings: Settings,
+    facility: Facility,
+    images: Iterable[Image],
+    of_image: Mapping[Image, Sequence[AuditFace]],
+    classifier: Classifier,
 ) -> Iterator[tuple[int, CalledClass | str]]:
     """The number of each face with its called class, or why it was not scored."""
-    of_image: dict[Image, list[AuditFace]] = defaultdict(list)
-    for face in faces:
-        of_image[face.image].append(face)
     with BucketReader(settings, facility) as reader, Decoders(settings) as decoders:
-        for chunk in group_chunks(reader.fetch_many(of_image), _CHUNK_IMAGES):
+        for chunk in group_chunks(reader.fetch_many(images), _CHUNK_IMAGES):
             for fetched in chunk:
                 wanted = of_image[fetched.image]
                 if isinstance(fetched, ImageScore):

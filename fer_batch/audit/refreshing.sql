@@ -1,3 +1,7 @@
+-- name: list_remaining
+-- The faces whose images were neither erased nor dropped.
+SELECT face_number FROM fer.audit_face WHERE audit_id = :audit_id AND image_key IS NOT NULL;
+
 -- name: count_dropped
 -- The labeled faces whose keys retention has dropped.
 SELECT count(*) FROM fer.audit_face WHERE audit_id = :audit_id AND image_key IS NULL;

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 from fer_batch.cli.common import explain_error
-from fer_batch.errors import FerError, StorageError
+from fer_batch.errors import ConfigurationError, FerError, StorageError
 from fer_batch.facilities.loading import load_registry
 from fer_batch.facilities.registry import Facility
 from fer_batch.settings import Settings
@@ -98,9 +99,26 @@ def _check_erasure_secret(settings: Settings) -> str:
     with connections.transaction(engine) as connection:
         erased_keys.check_secret(connection, secret)
         images = erased_keys.count_erased_keys(connection, secret)
+    warning = _format_warnings([_describe_former_log(settings.erasure_log)])
     if secret.check is None:
-        return f"FER_ERASURE_SECRET is not set, and no record needs it. {CREATE_HINT}"
-    return f"FER_ERASURE_SECRET fits the records of {images} erased images"
+        return f"FER_ERASURE_SECRET is not set, and no record needs it. {CREATE_HINT}{warning}"
+    return f"FER_ERASURE_SECRET fits the records of {images} erased images{warning}"
+
+
+def _describe_former_log(log: Path) -> str:
+    """A warning if the log has lines that only an upgrade by a user who may write it converts."""
+    from fer_batch.deletion import erasure_log
+
+    try:
+        former = erasure_log.count_former(log)
+    except (ConfigurationError, OSError):  # those who do not erase need not be able to read it
+        return ""
+    if not former:
+        return ""
+    return (
+        f"the erasure log {log} has the SHA-256 of keys, without the secret, in {former} of its "
+        "lines. Run `fer-batch db upgrade` on this machine"
+    )
 
 
 def _format_warnings(warnings: Iterable[str]) -> str:
@@ -173,7 +191,14 @@ def _check_facility(settings: Settings, facility: Facility) -> str:
             )
         tls = "; it has no TLS (FER_S3_ALLOW_HTTP)" if reader.location.is_unencrypted else ""
         told = reader.read_rules()
-        unknown = f"; its lifecycle rules are not checked: {told.problem}" if told.problem else ""
+        unknown = "".join(
+            f"; {what} is not checked: {problem}"
+            for what, problem in (
+                ("what its lifecycle rules do", told.problem),
+                ("whether it keeps old versions", told.versioning_problem),
+            )
+            if problem
+        )
         needs = ImageNeeds(facility.list_key_beginnings(), LOOKBACK_DAYS, settings.retention_days)
         warnings = [facility.describe_gap(strict_from), *judge(told, needs, today)]
         state = f"{reader.location} may be listed and read; {survey}{tls}{unknown}"

@@ -13,16 +13,21 @@ import hashlib
 import hmac
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import date, timedelta
 
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from fer_batch.database import former_ids
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import ErasureSecretError
+from fer_batch.records import Batch
 
 CHECK_BYTES = 8
 """Length of the value by which a secret is recognized: another one has it once in 2^64."""
 
+_NEIGHBORING_DAYS = 2
+"""How many days a key's capture day may differ between two time zones or clocks, and one more."""
 _CHECKED_TEXT = b"fer-batch: check of the erasure secret"
 _NAME = "FER_ERASURE_SECRET"
 CREATE_HINT = (
@@ -79,18 +84,29 @@ class ErasedKeys:
         return bool(self.hmacs) and self.secret.hash_key(key) in self.hmacs
 
 
-def load_erased_keys(
-    connection: sa.Connection, facility_id: str, secret: ErasureSecret
-) -> ErasedKeys:
-    """The keys of the images of a facility that were erased individually.
+def load_erased_keys(connection: sa.Connection, batch: Batch, secret: ErasureSecret) -> ErasedKeys:
+    """The keys that a listing of a batch leaves out, because their images were erased individually.
 
-    Raises ErasureSecretError if one was erased with another secret than this.
+    They are those of the facility, and of other facilities that may share its bucket, as far as
+    they were erased on a day next to the batch's: the id of a facility may have changed. Raises
+    ErasureSecretError as `check_secret`.
     """
-    params = {"facility_id": facility_id, "secret_check": secret.check}
-    rows = connection.execute(_STATEMENTS["list_erased_keys"], params).all()
-    if not all(row.is_comparable for row in rows):
-        raise _explain(secret, [facility_id])
-    return ErasedKeys(frozenset(bytes(row.key_hmac) for row in rows), secret)
+    check_secret(connection, secret, [batch.facility_id])
+    params = {
+        "facility_id": batch.facility_id,
+        "first_day": _shift(batch.capture_day, -_NEIGHBORING_DAYS),
+        "last_day": _shift(batch.capture_day, _NEIGHBORING_DAYS),
+        "secret_check": secret.check,
+    }
+    rows = connection.execute(_STATEMENTS["list_erased_keys"], params).scalars()
+    return ErasedKeys(frozenset(map(bytes, rows)), secret)
+
+
+def _shift(day: date, days: int) -> date:
+    try:
+        return day + timedelta(days)
+    except OverflowError:
+        return day
 
 
 def find_erased_keys(
@@ -121,10 +137,12 @@ def count_erased_keys(connection: sa.Connection, secret: ErasureSecret) -> int:
 def list_unreadable_facilities(connection: sa.Connection, secret: ErasureSecret) -> list[str]:
     """The facilities whose erased images cannot be recognized with this secret.
 
-    Those of days of which no image is ever read again do not count.
+    Those of days of which no image is ever read again do not count. An image that was erased under
+    a former id of a facility does.
     """
-    params = {"secret_check": secret.check}
-    return list(connection.execute(_STATEMENTS["list_unreadable_facilities"], params).scalars())
+    unreadable = _list_unreadable(connection, secret)
+    renamed = former_ids.find_former_ids(connection, unreadable)
+    return sorted({*unreadable, *(facility_id for _, facility_id in renamed)})
 
 
 def check_secret(
@@ -132,11 +150,20 @@ def check_secret(
 ) -> None:
     """Raise ErasureSecretError if an image of these facilities was erased with another secret.
 
-    None: of any facility.
+    It may have been erased under a former id. None: an image of any facility.
     """
-    unreadable = list_unreadable_facilities(connection, secret)
-    if concerned := [i for i in unreadable if facility_ids is None or i in facility_ids]:
+    concerned = unreadable = _list_unreadable(connection, secret)
+    if facility_ids is not None and unreadable:
+        renamed = former_ids.find_former_ids(connection, unreadable, facility_ids)
+        owners = {*facility_ids, *(former_id for former_id, _ in renamed)}
+        concerned = [each for each in unreadable if each in owners]
+    if concerned:
         raise _explain(secret, concerned)
+
+
+def _list_unreadable(connection: sa.Connection, secret: ErasureSecret) -> list[str]:
+    params = {"secret_check": secret.check}
+    return list(connection.execute(_STATEMENTS["list_unreadable_facilities"], params).scalars())
 
 
 def _explain(secret: ErasureSecret, facility_ids: Collection[str]) -> ErasureSecretError:

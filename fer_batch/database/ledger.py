@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from fer_batch.database import connections, erased_keys, schema, tables
-from fer_batch.database.erased_keys import NO_SECRET, ErasedKeys, ErasureSecret
+from fer_batch.database.erased_keys import NO_SECRET, ErasedKeys
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import DatabaseError, RetryableError
 from fer_batch.facilities.name_template import NO_CAPTURE_INFO, NameParser
@@ -37,6 +37,7 @@ _COUNT_LISTING = sa.text("SELECT count(DISTINCT image_key) FROM pg_temp.listed_i
 _LIST_KEYS = sa.text("SELECT image_key FROM pg_temp.listed_image")
 _IS_DAY_DELETED = sa.text("SELECT fer.is_day_deleted(:facility_id, :capture_day)")
 
+_NOTHING_ERASED = ErasedKeys(frozenset(), NO_SECRET)
 _COPY_ROWS = 10_000
 """Listed objects per COPY, so that the statement timeout limits one COPY, not the whole listing."""
 
@@ -152,9 +153,12 @@ def merge_listing(
     batch: Batch,
     objects: Iterable[ListedImage],
     parse_name: NameParser = lambda _: NO_CAPTURE_INFO,
-    secret: ErasureSecret = NO_SECRET,
+    erased: ErasedKeys = _NOTHING_ERASED,
 ) -> tuple[int, int]:
     """Write a listing into `image` in bounded memory.
+
+    `erased` are the erased images of the facility, loaded in an earlier transaction: while
+    `objects` are read, this one holds no lock that an upgrade of the schema would wait for.
 
     `parse_name` gives camera and capture time of a key; where they differ from the stored ones,
     after a change of the name template, the row is updated but is no work. Returns how many images
@@ -163,10 +167,9 @@ def merge_listing(
     still archived are no work. Images that are not in the listing stay as they are, and erased
     ones are left out. An exception of `objects` is passed on; the caller's
     rollback then undoes everything. Raises DatabaseError for a key that PostgreSQL cannot hold,
-    RetryableError for a day that was deleted concurrently, and, before the first of `objects` is
-    read, ErasureSecretError if images of the facility were erased with another secret than this.
+    RetryableError for a day that was deleted concurrently, and ErasureSecretError if images of the
+    facility were erased with another secret than that of `erased`.
     """
-    erased = erased_keys.load_erased_keys(connection, batch.facility_id, secret)
     found: list[str] = []
     connection.execute(_STATEMENTS["create_listing_table"])
     connection.execute(_TRUNCATE_LISTING)
@@ -202,11 +205,11 @@ def _discard_erased(
 ) -> None:
     """Remove erased images from the listing, whatever their ETag: they are never read again.
 
-    `found` are the listed keys that are in `erased`, what was known when the listing began. The
+    `found` are the listed keys that are in `erased`, what was known before the listing began. The
     caller holds the lock of the listing: an erasure since then is known here, and a later one waits
     for this transaction and deletes the image.
     """
-    known = erased_keys.load_erased_keys(connection, batch.facility_id, erased.secret)
+    known = erased_keys.load_erased_keys(connection, batch, erased.secret)
     if known.hmacs != erased.hmacs:
         keys = connection.execute(_LIST_KEYS.execution_options(yield_per=_COPY_ROWS)).scalars()
         found = [key for key in keys if key in known]

@@ -96,7 +96,7 @@ def load_finished(
     Without a version these are the erased ones only. Raises ErasureSecretError if an image of the
     facility was erased with another secret than this.
     """
-    erased = erased_keys.load_erased_keys(connection, batch.facility_id, secret)
+    erased = erased_keys.load_erased_keys(connection, batch, secret)
     params = asdict(batch) | {"model_version": model_version}
     rows = connection.execute(_STATEMENTS["list_finished"], params).all() if model_version else ()
     return FinishedImages(

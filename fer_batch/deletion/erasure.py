@@ -11,13 +11,14 @@ restore to replay.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import sqlalchemy as sa
 
-from fer_batch.database import connections, deletions, erased_keys, ledger, tables
+from fer_batch.database import connections, deletions, erased_keys, former_ids, ledger, tables
 from fer_batch.database.erased_keys import NO_SECRET, ErasureSecret
 from fer_batch.database.statements import load_statements
 from fer_batch.deletion import erasure_log
@@ -67,14 +68,15 @@ def find_erasable(
 ) -> list[ErasedDay]:
     """The rows that can be erased, day by day; empty if they were erased before.
 
+    Those of an image also under former and later ids of the facility.
+
     A target that is a day without images is returned with 0 images, if a run has processed it.
     Raises ConfigurationError if no such rows are stored and none were erased, so that a mistyped
     key is not reported as erased. With `accept_unlisted`, an image or a day that may not be listed
     yet is returned with 0 images instead. Raises ErasureSecretError as `hash_target`.
     """
     params = asdict(target) | {"key_hmac": hash_target(connection, target, secret)}
-    rows = connection.execute(_STATEMENTS["find_erasable"], params).mappings()
-    days = [ErasedDay(**row) for row in rows]
+    days = _find_rows(connection, target)
     if not days and target.capture_day is not None and target.image_key is None:
         batch = Batch(target.facility_id, target.capture_day)
         if _is_empty(connection, batch):
@@ -93,6 +95,15 @@ def find_erasable(
             "add --unlisted, or delete the objects in S3",
         )
     return days
+
+
+def _find_rows(connection: sa.Connection, target: Target) -> list[ErasedDay]:
+    ids = [target.facility_id]
+    if target.image_key is not None:  # it is the same image under another id of the facility
+        ids = former_ids.list_ids(connection, target.facility_id)
+    params = asdict(target) | {"facility_ids": ids}
+    rows = connection.execute(_STATEMENTS["find_erasable"], params).mappings()
+    return [ErasedDay(**row) for row in rows]
 
 
 def hash_target(connection: sa.Connection, target: Target, secret: ErasureSecret) -> bytes | None:
@@ -131,6 +142,17 @@ def erase(
     run_id = f"erase/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     with connections.transaction(engine) as connection:
         days = find_erasable(connection, target, secret)
+    return _erase_days(engine, days, target, run_id, log_file, secret)
+
+
+def _erase_days(
+    engine: sa.Engine,
+    days: Sequence[ErasedDay],
+    target: Target,
+    run_id: str,
+    log_file: Path | None,
+    secret: ErasureSecret,
+) -> list[ErasedDay]:
     erased: list[ErasedDay] = []
     for day in days:
         batch = Batch(day.facility_id, day.capture_day)
@@ -157,10 +179,15 @@ def erase_unlisted(
 ) -> list[ErasedDay]:
     """Record an image or a day that no run has listed yet as erased, so that none reads it.
 
-    Rows of it that exist are erased. Returns nothing if it was erased before. Raises what
-    `find_batch`, `hash_target` and `erasure_log.append` raise.
+    Rows of it that exist are erased, those of an image on whatever day: the registry may have given
+    its key another day. Returns nothing if it was erased before. Raises what `find_batch`,
+    `hash_target` and `erasure_log.append` raise.
     """
     run_id = f"erase/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
+    with connections.transaction(engine) as connection:
+        days = _find_rows(connection, target)
+    if days:
+        return _erase_days(engine, days, target, run_id, log_file, secret)
     with connections.transaction(engine) as connection:
         batch = find_batch(connection, target)
         target = replace(target, capture_day=batch.capture_day)

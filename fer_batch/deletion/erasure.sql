@@ -1,5 +1,5 @@
 -- name: find_erasable
--- The rows of a facility, of one of its days, or of one of its images, counted by day.
+-- The rows of facilities, of one of their days, or of one of their images, counted by day.
 SELECT
     i.facility_id,
     i.capture_day,
@@ -10,11 +10,11 @@ SELECT
             AND f.capture_day = i.capture_day
             AND (CAST(:image_key AS text) IS NULL OR f.image_key = :image_key)) AS faces
 FROM fer.image AS i
-WHERE i.facility_id = :facility_id
+WHERE i.facility_id = ANY (:facility_ids)
     AND (CAST(:capture_day AS date) IS NULL OR i.capture_day = :capture_day)
     AND (CAST(:image_key AS text) IS NULL OR i.image_key = :image_key)
 GROUP BY i.facility_id, i.capture_day
-ORDER BY i.capture_day;
+ORDER BY i.capture_day, i.facility_id;
 
 -- name: is_erased
 -- Whether the day or the image was erased before.

@@ -223,12 +223,19 @@ def _open_locked(path: Path, flags: int) -> Iterator[int]:
         descriptor = os.open(path, flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if os.fstat(descriptor).st_nlink:
+            if _is_at(path, descriptor):
                 yield descriptor
                 return
-            # Another process has replaced it before it was locked.
+            # Another process has replaced it before it was locked. A backup may be a link to it.
         finally:
             os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -7,12 +7,10 @@ file is deleted only if its name is one that fer-batch gives; symbolic links are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-
-import sqlalchemy as sa
 
 from fer_batch import files
 from fer_batch.database import connections
@@ -88,9 +86,8 @@ def _make_report_kind(
     settings: Settings, name: str, open_folder: Callable[[], store.Folder]
 ) -> FileKind:
     def delete_files(before: date) -> int:
-        with _connecting(settings) as connection:
-            connections.lock(connection, "report")  # a run writes the index too
-            return store.delete_expired(open_folder(), before, rendering.render_index)
+        with _locking(settings, "report") as locked:  # a run writes the index too
+            return store.delete_expired(open_folder(), before, rendering.render_index, locked)
 
     return FileKind(
         name,
@@ -103,8 +100,8 @@ def _make_report_kind(
 
 def _make_export_kind(settings: Settings, name: str, open_place: Callable[[], Place]) -> FileKind:
     def delete_files(before: date) -> int:
-        with _connecting(settings) as connection:
-            return publishing.delete_expired(connection, open_place(), before)
+        with _locking(settings, "export") as locked:
+            return publishing.delete_expired(open_place(), before, locked)
 
     return FileKind(
         name,
@@ -139,11 +136,17 @@ def _make_temporary_kind(settings: Settings) -> FileKind:
 
 
 @contextmanager
-def _connecting(settings: Settings) -> Iterator[sa.Connection]:
-    """A transaction with the login of the settings."""
+def _locking(settings: Settings, name: str) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """A function that holds a lock during a block, with the login of the settings."""
     engine = connections.create_engine(settings)
-    try:
+
+    @contextmanager
+    def locked() -> Iterator[None]:
         with connections.transaction(engine) as connection:
-            yield connection
+            connections.lock(connection, name)
+            yield
+
+    try:
+        yield locked
     finally:
         engine.dispose()

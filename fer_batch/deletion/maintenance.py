@@ -19,6 +19,7 @@ from fer_batch.database.postgres_errors import PRIVILEGE_HINT
 from fer_batch.deletion import expired_files, expired_rows, retention
 from fer_batch.deletion.expired import Expired
 from fer_batch.errors import (
+    ConfigurationError,
     DatabaseError,
     FerError,
     PermanentError,
@@ -31,42 +32,51 @@ from fer_batch.settings import Settings
 log = get_logger(__name__)
 
 IMAGES = "rows per image and face"
-_MAY_DELETE = sa.text("SELECT has_column_privilege('fer.retention', 'before_day', 'INSERT')")
+MAX_CLOCK_DIFFERENCE = timedelta(days=1)
+"""By how much the clocks of this machine and of the database may differ: midnight may pass."""
+
+_INSPECT = sa.text(
+    "SELECT has_column_privilege('fer.retention', 'before_day', 'INSERT') AS may_delete, "
+    "(clock_timestamp() AT TIME ZONE 'UTC')::date AS today"
+)
 
 
 def find(settings: Settings, today: date) -> tuple[list[Expired], list[FerError]]:
-    """What has expired on a day (UTC), by kind, and the errors of kinds that cannot be read.
+    """What has expired, by kind, and the errors of kinds that cannot be read.
 
-    Nothing is written. Raises what `delete` raises.
+    `today` is as in `delete`. Nothing is written. Raises what `delete` raises.
     """
-    with _connect(settings) as target:
+    with _connect(settings, today) as (target, today):
         steps = [
-            partial(_find_images, settings, today),
             *(
                 partial(expired_rows.find, target, kind, settings, today)
                 for kind in expired_rows.KINDS
             ),
             *(partial(kind.find, today) for kind in expired_files.list_kinds(settings)),
+            partial(_find_images, settings, today),
         ]
         return _try_each(steps)
 
 
 def delete(settings: Settings, today: date) -> tuple[list[Expired], list[FerError]]:
-    """Delete what has expired on a day (UTC); returns how much, by kind, and the errors.
+    """Delete what has expired; returns how much, by kind, and the errors.
 
-    It may be interrupted at any time and run again. Raises DatabaseError if the database is not
-    migrated or the login may not delete, and DatabaseUnavailableError.
+    `today` is the day (UTC) by the clock of this machine. The database has another: the earlier day
+    counts. It may be interrupted at any time and run again. Raises ConfigurationError if the days
+    differ by more than `MAX_CLOCK_DIFFERENCE`, DatabaseError if the database is not migrated or the
+    login may not delete, and DatabaseUnavailableError.
     """
-    with _connect(settings) as target:
+    with _connect(settings, today) as (target, today):
         steps = [
-            partial(_delete_images, settings, today),
             partial(_delete_summaries, target, settings, today),
             *(
                 partial(expired_rows.delete, target, kind, settings, today)
                 for kind in expired_rows.KINDS[1:]
             ),
-            # Last: the exported files follow from the summaries that are left.
+            # After the summaries: the exported files follow from those that are left.
             *(partial(kind.delete, today) for kind in expired_files.list_kinds(settings)),
+            # Last: the first run may have days of years to drop, for hours.
+            partial(_delete_images, settings, today),
         ]
         return _try_each(steps)
 
@@ -82,16 +92,24 @@ def join_errors(errors: Sequence[FerError]) -> FerError:
 
 
 @contextmanager
-def _connect(settings: Settings) -> Iterator[sa.Engine]:
+def _connect(settings: Settings, today: date) -> Iterator[tuple[sa.Engine, date]]:
+    """The engine, and the day by which it is decided what has expired."""
     target = connections.create_engine(settings)
     try:
         schema.check_migrated(target)
         with connections.transaction(target) as connection:
-            if not connection.execute(_MAY_DELETE).scalar_one():
-                raise DatabaseError(
-                    "permission denied: the login may not delete what has expired", PRIVILEGE_HINT
-                )
-        yield target
+            found = connection.execute(_INSPECT).one()
+        if not found.may_delete:
+            raise DatabaseError(
+                "permission denied: the login may not delete what has expired", PRIVILEGE_HINT
+            )
+        if abs(found.today - today) > MAX_CLOCK_DIFFERENCE:
+            raise ConfigurationError(
+                f"it is {today} by the clock of this machine, but {found.today} by that of the "
+                "database: nothing was deleted",
+                "Correct the clock that is wrong, such as with NTP",
+            )
+        yield target, min(today, found.today)
     finally:
         target.dispose()
 

@@ -8,14 +8,14 @@ it. The image of an erasure is found by the HMAC of its key, so the secret must 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from fer_batch.database import connections, tables
+from fer_batch.database import connections, former_ids, tables
 from fer_batch.database.erased_keys import ErasureSecret
 from fer_batch.database.statements import load_statements
 from fer_batch.deletion import erasure, erasure_log
@@ -26,6 +26,7 @@ from fer_batch.records import Batch
 log = get_logger(__name__)
 
 _STATEMENTS = load_statements(__file__)
+_FETCH_ROWS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,48 +65,84 @@ def find_missing(
 def replay(
     engine: sa.Engine, erasures: Sequence[LoggedErasure], log_file: Path, secret: ErasureSecret
 ) -> list[Replayed]:
-    """Repeat the erasures that the database has no record of; returns them in the order given.
+    """Repeat the erasures that the database has no record of; returns those of whole days first.
 
-    Each is one transaction. Those that the log `log_file` lacks are appended to it. Raises
-    ErasureSecretError, before anything is erased, if the database has a record of an image that was
-    erased with another secret.
+    Each is one transaction, in which an image is erased on whatever day it is listed. Those that
+    the log `log_file` lacks are appended to it. Raises ErasureSecretError, before any image is
+    erased, if the database still has a record of an image that was erased with another secret:
+    those of days that are erased as a whole need none.
     """
     run_id = f"erase/{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"
     known = erasure_log.read(log_file, secret).erasures if log_file.exists() else ()
     logged = {each.identity for each in known}
     with connections.transaction(engine) as connection:
         missing = find_missing(connection, erasures)
-        if any(each.kind == "image" for each in missing):
-            erasure.check_secret(connection, secret)
-    replayed = []
-    for each in missing:
+    replayed: list[Replayed] = []
+
+    def repeat(each: LoggedErasure, listed: Collection[tuple[Batch, str]] = ()) -> None:
         with connections.transaction(engine) as connection:
-            result = _replay_one(connection, each, run_id, secret)
+            result = _replay_one(connection, each, listed, run_id, secret)
             if each.identity not in logged:
                 erasure_log.append(log_file, each)
         facts = {"facility": each.facility_id, "day": each.capture_day.isoformat()}
         log.info("erased again", **facts, images=result.images, faces=result.faces)
         replayed.append(result)
+
+    for each in missing:
+        if each.kind == "day":
+            repeat(each)
+    images = [each for each in missing if each.kind == "image"]
+    for facility_id in sorted({each.facility_id for each in images}):
+        of_facility = [each for each in images if each.facility_id == facility_id]
+        listed = _find_images(engine, facility_id, of_facility, secret)
+        for each in of_facility:
+            repeat(each, listed[each.key_hmac])
     return replayed
 
 
+def _find_images(
+    engine: sa.Engine, facility_id: str, erasures: Sequence[LoggedErasure], secret: ErasureSecret
+) -> dict[bytes | None, set[tuple[Batch, str]]]:
+    """The batches and keys of a facility's erased images, by their HMACs, as they are listed.
+
+    All days and ids of the facility are searched: by the registry, a key may belong to another day
+    than when it was erased, and the facility may have another id.
+    """
+    found: dict[bytes | None, set[tuple[Batch, str]]] = {each.key_hmac: set() for each in erasures}
+    statement = _STATEMENTS["list_all_keys"].execution_options(yield_per=_FETCH_ROWS)
+    with connections.transaction(engine) as connection:
+        params = {"facility_ids": former_ids.list_ids(connection, facility_id)}
+        for name, day, key in connection.execute(statement, params):
+            if (key_hmac := secret.hash_key(key)) in found:
+                found[key_hmac].add((Batch(name, day), key))
+    return found
+
+
 def _replay_one(
-    connection: sa.Connection, each: LoggedErasure, run_id: str, secret: ErasureSecret
+    connection: sa.Connection,
+    each: LoggedErasure,
+    listed: Collection[tuple[Batch, str]],
+    run_id: str,
+    secret: ErasureSecret,
 ) -> Replayed:
+    """Repeat an erasure; `listed` has the batch and key of each row that was found of an image."""
     batch = Batch(each.facility_id, each.capture_day)
     erasure.lock_day(connection, batch)
     images = faces = 0
     if not _is_recorded(connection, each):
-        if each.kind == "image":  # one may have been erased with another secret meanwhile
+        if each.kind == "image":
             erasure.check_secret(connection, secret)
-        key = _find_key(connection, each, secret)
-        if key is None:
-            erasure.record_absent(connection, each, run_id)
-        else:
+        # Of its own day, the rows of a run in progress are known only under the lock.
+        own_key = _find_key(connection, each, secret)
+        if own_key is not None:
+            listed = {*listed, (batch, own_key)}
+        for of_day, key in sorted(listed, key=lambda row: (astuple(row[0]), row[1])):
             image_key = None if each.kind == "day" else key
-            target = erasure.Target(batch.facility_id, batch.capture_day, image_key)
-            erased = erasure.erase_day(connection, batch, target, run_id, secret)
-            images, faces = erased.images, erased.faces
+            target = erasure.Target(of_day.facility_id, of_day.capture_day, image_key)
+            erased = erasure.erase_day(connection, of_day, target, run_id, secret)
+            images, faces = images + erased.images, faces + erased.faces
+        if own_key is None:
+            erasure.record_absent(connection, each, run_id)
     return Replayed(batch.facility_id, batch.capture_day, each.kind, images, faces)
 
 

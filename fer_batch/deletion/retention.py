@@ -3,7 +3,7 @@
 A day is dropped for all facilities together, as its partitions, in one transaction: whoever reads
 sees all of its rows or none. Summaries stay. All days before the retention horizon, which only
 moves forward, are dropped. Faces of audits lose everything that leads to their images; their labels
-stay, as counts. Deleting other rows that have expired is left to expired_rows.py, deleting a
+stay. Deleting other rows that have expired is left to expired_rows.py, deleting a
 facility's day or a single image on request to erasure.py.
 """
 
@@ -29,7 +29,7 @@ from fer_batch.testing.failpoints import failpoint
 log = get_logger(__name__)
 
 PATIENCE_S = 30.0
-"""For how long dropping a day is tried while other sessions use the tables."""
+"""For how long dropping a day is tried while other sessions use the tables or the findings."""
 _PAUSE_S = 1.0
 LOCK_TIMEOUT = "400ms"
 """Whoever comes later waits behind a lock that is waited for. `fer.drop_day` waits for the first
@@ -119,7 +119,7 @@ def retain(source: Settings | str, before: date) -> list[DroppedDay]:
             if _drop_patiently(target, counted := _count_day(target, day))
         ]
         with connections.transaction(target) as connection:
-            # What was found on days without images. It may name keys.
+            # What was found on days without images, or since their day was forgotten.
             history.forget_days_before(connection, before)
         return dropped
     finally:
@@ -150,8 +150,8 @@ def _drop_patiently(target: sa.Engine, day: DroppedDay) -> bool:
                 raise LockTimeoutError(
                     f"the rows per image of {day.capture_day} were not dropped: "
                     f"{_describe_blockers(target)}",
-                    "Nothing of the day was deleted. The next run continues with it; end a "
-                    "transaction that stays open for days",
+                    "No row per image of the day was deleted. The next run continues with it; end "
+                    "a transaction that stays open for days",
                 ) from error
             time.sleep(_PAUSE_S)
 
@@ -159,17 +159,20 @@ def _drop_patiently(target: sa.Engine, day: DroppedDay) -> bool:
 def _drop_day(target: sa.Engine, day: DroppedDay) -> bool:
     """Drop and record a day in one transaction; returns whether it was there.
 
-    Raises LockTimeoutError, with nothing changed, if a lock is not free at once.
+    Raises LockTimeoutError, with no row per image changed, if a lock is not free at once.
     """
     params = {"capture_day": day.capture_day}
+    with connections.transaction(target) as connection:
+        # What was found that day may name keys of images. In a transaction of its own: nobody is to
+        # wait for these rows at the locks of the tables, nor these locks for that of the findings.
+        connection.execute(_SET_LOCK_TIMEOUT, {"timeout": LOCK_TIMEOUT})
+        history.forget_day(connection, day.capture_day, facility_id=None)
     failpoint("drop.before")
     with connections.transaction(target) as connection:
         connection.execute(_SET_LOCK_TIMEOUT, {"timeout": LOCK_TIMEOUT})
         is_dropped: bool = connection.execute(_STATEMENTS["drop_day"], params).scalar_one()
         failpoint("drop.during")
         if is_dropped:
-            # What was found that day may name keys of images.
-            history.forget_day(connection, day.capture_day, facility_id=None)
             connection.execute(
                 sa.insert(tables.deletion).values(
                     kind="retention", **params, images=day.images, faces=day.faces
@@ -183,7 +186,7 @@ def _drop_day(target: sa.Engine, day: DroppedDay) -> bool:
 
 
 def _describe_blockers(target: sa.Engine) -> str:
-    """The sessions that use the tables, as far as this login may see them."""
+    """The sessions that use the tables or the findings, as far as this login may see them."""
     with connections.transaction(target) as connection:
         rows = connection.execute(_STATEMENTS["list_blockers"]).all()
     return f"in use by {', '.join(map(_describe, rows))}" if rows else "they were in use"

@@ -13,7 +13,9 @@ import calendar
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -36,9 +38,11 @@ FOLDER = f"satisfaction/schema={SCHEMA_VERSION}/"
 MARKER = f"{FOLDER}_export.json"
 """Says whether all files belong to one export, and has the fingerprint of each file."""
 THREADS = 16
-"""Files that are written at once: with S3, the time is spent waiting."""
+"""Files that are written or deleted at once: with S3, the time is spent waiting."""
 CHUNK_FILES = 2000
 """After so many files the marker is written, from which an export that is repeated continues."""
+DELETED_FILES = 2000
+"""Retention deletes so many files while it keeps exports waiting."""
 _FILE_NAME = re.compile(
     re.escape(FOLDER)
     + r"span=([a-z-]+)/facility=([a-z0-9_-]+)/month=([0-9]{4}-[0-9]{2})/satisfaction\.parquet"
@@ -166,26 +170,39 @@ def find_expired(place: Place, before: date) -> list[str]:
     return [name for name, match in found if match and _has_ended(match[3], before)]
 
 
-def delete_expired(connection: sa.Connection, place: Place, before: date) -> int:
+def delete_expired(
+    place: Place, before: date, locked: Callable[[], AbstractContextManager[object]]
+) -> int:
     """Delete what `find_expired` finds, and say how many.
 
-    No export runs at the same time. If it is killed, it may be run again, and the marker says until
-    then that the files do not belong together. Raises DatabaseError, and as the place.
+    `locked` opens a block during which no export runs. Each block deletes a part of the files, so
+    that it takes neither an export's time nor longer than the database keeps a lock of an idle
+    transaction. If it is killed, it may be run again, and the marker says until then that the files
+    do not belong together. Raises as the place and as `locked`.
     """
-    connections.lock(connection, "export")
     expired = find_expired(place, before)
-    if expired:
-        marker = _Marker.read(place)
-        is_complete = marker.is_complete
-        for name in expired:
-            marker.fingerprints.pop(name, None)
-        marker.is_complete = False
-        marker.write(place)
-        for name in expired:
-            place.delete(name)
-        marker.is_complete = is_complete
-        marker.write(place)
+    for start in range(0, len(expired), DELETED_FILES):
+        with locked():
+            _delete(place, expired[start : start + DELETED_FILES])
     return len(expired)
+
+
+def _delete(place: Place, names: Sequence[str]) -> None:
+    marker = _Marker.read(place)
+    is_complete = marker.is_complete
+    for name in names:
+        marker.fingerprints.pop(name, None)
+    marker.is_complete = False
+    marker.write(place)
+    _delete_files(place, names)
+    marker.is_complete = is_complete
+    marker.write(place)
+
+
+def _delete_files(place: Place, names: Sequence[str]) -> None:
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="delete") as pool:
+        for _ in pool.map(place.delete, names):
+            pass
 
 
 def _has_ended(month: str, before: date) -> bool:
@@ -260,8 +277,7 @@ def _export_to(
             del marker.fingerprints[name]
         marker.is_complete = False
         marker.write(place)
-        for name in stale:
-            place.delete(name)
+        _delete_files(place, stale)
         pending = list(changed.values())
         while pending:
             chunk, pending = pending[:CHUNK_FILES], pending[CHUNK_FILES:]

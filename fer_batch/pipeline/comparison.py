@@ -30,13 +30,13 @@ from fer_batch.model.classifier import Classifier, Cnn
 from fer_batch.model.probabilities import CALLED_CLASSES, Probabilities, call_classes
 from fer_batch.pipeline.day_listing import DayListing
 from fer_batch.pipeline.scoring import MICRO_BATCHES_PER_THREAD, group_micro_batches
-from fer_batch.records import Batch, FetchedImage
+from fer_batch.records import Batch, FetchedImage, Image
 from fer_batch.satisfaction.figures import MIN_FACES
 from fer_batch.settings import Settings
 from fer_batch.storage.reader import BucketReader
 
 _CHUNK_IMAGES = 256
-"""Images whose crops are held in memory at once."""
+"""Images whose crops are held in memory at once, and after which erasures are looked up again."""
 
 
 def compare_cnns(
@@ -58,7 +58,7 @@ def compare_cnns(
     if denial_reason := facility.get_denial_reason(day, now_utc, settings.strict_registry_from):
         raise PermanentError(f"{facility.facility_id} may not be read: {denial_reason}")
     batch = Batch(facility.facility_id, day)
-    erased = _load_erased(settings, batch)
+    _load_erased(settings, batch)  # what may not be read needs no CNN and no listing
     classifiers = Classifier(settings, first), Classifier(settings, second)
     results: tuple[list[Probabilities], list[Probabilities]] = ([], [])
     images = 0
@@ -67,7 +67,7 @@ def compare_cnns(
         Decoders(settings) as decoders,
         ThreadPoolExecutor(settings.threads) as threads,
     ):
-        fetched = _fetch_images(facility, reader, batch, erased)
+        fetched = _fetch_images(settings, facility, reader, batch)
         extracted = map_in_order(
             threads,
             lambda images: decoders.extract(images, facility.image_kind),
@@ -124,21 +124,25 @@ def _load_erased(settings: Settings, batch: Batch) -> ErasedKeys:
     with active_model.connect(settings) as connection:
         retention.filter_deleted(connection, [batch], batch.capture_day)
         secret = ErasureSecret(settings.erasure_secret)
-        return erased_keys.load_erased_keys(connection, batch.facility_id, secret)
+        return erased_keys.load_erased_keys(connection, batch, secret)
 
 
 def _fetch_images(
-    facility: Facility, reader: BucketReader, batch: Batch, erased: ErasedKeys
+    settings: Settings, facility: Facility, reader: BucketReader, batch: Batch
 ) -> Iterator[FetchedImage]:
     """The images that can be read and were not erased."""
-    images = (
-        listed.build_image(batch)
-        for listed in DayListing(reader, facility, batch.capture_day).list()
-        if listed.key not in erased
-    )
-    for fetched in reader.fetch_many(images):
+    for fetched in reader.fetch_many(_list_images(settings, facility, reader, batch)):
         if isinstance(fetched, FetchedImage):
             yield fetched
+
+
+def _list_images(
+    settings: Settings, facility: Facility, reader: BucketReader, batch: Batch
+) -> Iterator[Image]:
+    listing = DayListing(reader, facility, batch.capture_day).list()
+    for chunk in group_chunks(listing, _CHUNK_IMAGES):
+        erased = _load_erased(settings, batch)  # again: one may have been erased meanwhile
+        yield from (listed.build_image(batch) for listed in chunk if listed.key not in erased)
 
 
 def _summarize_cnn(classifier: Classifier, called: NDArray[np.intp]) -> dict[str, Any]:

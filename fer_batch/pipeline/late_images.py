@@ -27,6 +27,7 @@ from fer_batch.errors import (
 from fer_batch.facilities.registry import Facility
 from fer_batch.log import get_logger
 from fer_batch.pipeline.day_listing import DayListing
+from fer_batch.records import Batch
 from fer_batch.settings import Settings
 from fer_batch.storage.reader import BucketReader
 
@@ -104,7 +105,8 @@ def _look_at(
                 or listed.last_modified_utc > last_listing - timedelta(hours=1)
             ]
             with connections.transaction(engine) as connection:
-                erased = erased_keys.load_erased_keys(connection, facility.facility_id, secret)
+                batch = Batch(facility.facility_id, day)
+                erased = erased_keys.load_erased_keys(connection, batch, secret)
                 remaining = [listed for listed in recent if listed.key not in erased]
                 params = {
                     "facility_id": facility.facility_id,

@@ -19,7 +19,7 @@ from datetime import datetime, timedelta
 
 import sqlalchemy as sa
 
-from fer_batch.database import connections, ledger
+from fer_batch.database import connections, erased_keys, ledger
 from fer_batch.database.erased_keys import ErasureSecret
 from fer_batch.database.ledger import BatchStatus
 from fer_batch.errors import (
@@ -219,13 +219,17 @@ class _LedgerWriter:
     def merge(
         self, batch: Batch, images: Iterator[ListedImage], totals: _DayTotals
     ) -> tuple[int, int]:
-        """Write the images and the status `listed`."""
+        """Write the images and the status `listed`.
+
+        Raises ErasureSecretError, before anything is listed, if erased images could not be
+        recognized.
+        """
         facility = self.facilities[batch.facility_id]
         keys = facility.build_day_keys(batch.capture_day)
         with connections.transaction(self.engine) as connection:
-            listed, new_images = ledger.merge_listing(
-                connection, batch, images, keys.parse, self.secret
-            )
+            erased = erased_keys.load_erased_keys(connection, batch, self.secret)
+        with connections.transaction(self.engine) as connection:
+            listed, new_images = ledger.merge_listing(connection, batch, images, keys.parse, erased)
             # Without an object below the prefix, the prefix may be wrong: no pattern is judged.
             if (facility.include or facility.exclude) and (listed or totals.excluded):
                 ledger.discard_unselected(connection, batch, keys.is_selected)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +23,10 @@ from fer_batch.testing.failpoints import failpoint
 INDEX_NAME = "index.html"
 FILE_NAME = re.compile(r"index\.html|[0-9]{4}-[0-9]{2}-[0-9]{2}(\.[a-z0-9-]+)?\.html")
 """The names of all files that are ever published."""
+THREADS = 16
+"""Files that are deleted at once: with S3, the time is spent waiting."""
+DELETED_FILES = 2000
+"""Retention deletes so many files while it keeps runs waiting."""
 Index = Callable[[Sequence[date]], str]
 """Renders the index of the days that have a report, newest first."""
 
@@ -109,18 +115,30 @@ def find_expired(folder: Folder, before: date) -> list[str]:
     return [name for name in folder.list() if (day := find_day(name)) and day < before]
 
 
-def delete_expired(folder: Folder, before: date, render_index: Index) -> int:
+def delete_expired(
+    folder: Folder,
+    before: date,
+    render_index: Index,
+    locked: Callable[[], AbstractContextManager[object]],
+) -> int:
     """Delete what `find_expired` finds, and say how many; the index stops linking to it first.
 
-    It may be interrupted at any time and run again. Raises as the folder.
+    `locked` opens a block during which no report is written. Each block deletes a part of the
+    files, so that it takes neither a run's time nor longer than the database keeps a lock of an
+    idle transaction. It may be interrupted at any time and run again. Raises as the folder and as
+    `locked`.
     """
     expired = find_expired(folder, before)
-    if expired:
-        kept = [name for name in folder.list() if name not in set(expired)]
-        _write_index(folder, kept, render_index)
-    # The file of a day before its parts, to which it links.
-    for name in sorted(expired, key=lambda name: (name[:10], name.count("."))):
-        folder.delete(name)
+    days = [name for name in expired if name.count(".") == 1]
+    # The files of days before their parts, to which they link.
+    for names in (days, sorted({*expired}.difference(days))):
+        for start in range(0, len(names), DELETED_FILES):
+            with locked():
+                # Again for each block: a run may have written the index meanwhile.
+                _write_index(folder, sorted({*folder.list()}.difference(expired)), render_index)
+                with ThreadPoolExecutor(THREADS, thread_name_prefix="delete") as pool:
+                    for _ in pool.map(folder.delete, names[start : start + DELETED_FILES]):
+                        pass
     return len(expired)
 
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
 from fer_batch.storage.s3_errors import BOTO3_ERRORS, describe_cause, get_code, get_status
 
 if TYPE_CHECKING:
@@ -32,12 +30,14 @@ _UNKNOWN_REQUEST = frozenset({400, 404, 405, 501})
 class BucketRules:
     """What S3 tells: the lifecycle rules, and whether the bucket has or had versioning.
 
-    `problem` says why the rules are not known; empty: they are.
+    `problem` says why the rules are not known, `versioning_problem` why the versioning is not;
+    empty: they are.
     """
 
     rules: Sequence[Rule] = ()
     is_versioned: bool = False
     problem: str = ""
+    versioning_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,25 +63,27 @@ class ImageNeeds:
 
 
 def read_rules(client: S3Client, bucket: str) -> BucketRules:
-    """What S3 tells about a bucket. An error of S3 is the `problem`."""
+    """What S3 tells about a bucket. An error of S3 is a problem."""
+    is_versioned, versioning_problem = False, ""
     try:
         is_versioned = "Status" in client.get_bucket_versioning(Bucket=bucket)
-    except BOTO3_ERRORS:
-        is_versioned = False
-    try:
-        answer = client.get_bucket_lifecycle_configuration(Bucket=bucket)
-    except ClientError as error:
-        if get_code(error) == "NoSuchLifecycleConfiguration":
-            return BucketRules(is_versioned=is_versioned)
-        return BucketRules(is_versioned=is_versioned, problem=_explain(error))
     except BOTO3_ERRORS as error:
-        return BucketRules(is_versioned=is_versioned, problem=describe_cause(error))
-    return BucketRules(answer.get("Rules", []), is_versioned)
+        # A server that does not implement the request has no versions.
+        if get_status(error) not in _UNKNOWN_REQUEST:
+            versioning_problem = _explain(error, "s3:GetBucketVersioning")
+    rules: Sequence[Rule] = ()
+    problem = ""
+    try:
+        rules = client.get_bucket_lifecycle_configuration(Bucket=bucket).get("Rules", [])
+    except BOTO3_ERRORS as error:
+        if get_code(error) != "NoSuchLifecycleConfiguration":
+            problem = _explain(error, "s3:GetLifecycleConfiguration")
+    return BucketRules(rules, is_versioned, problem, versioning_problem)
 
 
-def _explain(error: ClientError) -> str:
+def _explain(error: Exception, right: str) -> str:
     if get_status(error) == 403:
-        return "the S3 account has no s3:GetLifecycleConfiguration"
+        return f"the S3 account has no {right}"
     if get_status(error) in _UNKNOWN_REQUEST:
         return "the S3 server does not implement them"
     return describe_cause(error)

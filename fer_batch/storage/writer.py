@@ -14,7 +14,6 @@ from botocore.exceptions import ClientError
 from fer_batch.concurrency import map_bounded
 from fer_batch.log import get_logger
 from fer_batch.settings import Settings
-from fer_batch.storage.bucket_rules import BucketRules, read_rules
 from fer_batch.storage.client import OBSTORE_ERRORS, OBSTORE_UNSUPPORTED_KEY, Clients
 from fer_batch.storage.location import BucketLocation
 from fer_batch.storage.reader import PREFETCH_BYTES
@@ -23,8 +22,12 @@ from fer_batch.storage.s3_errors import get_status, translate_errors
 log = get_logger(__name__)
 
 
-def ensure_bucket(settings: Settings, bucket: str) -> None:
-    """Create the bucket if it does not exist."""
+def ensure_bucket(settings: Settings, bucket: str, expire_days: int | None = None) -> None:
+    """Create the bucket if it does not exist.
+
+    S3 deletes the objects of a new bucket `expire_days` days after their upload; None: never. The
+    objects of a bucket that exists belong to somebody: it gets no rule.
+    """
     location = BucketLocation(bucket, settings.s3_endpoint)
     clients = Clients(settings, location)
     with translate_errors(location):
@@ -39,23 +42,24 @@ def ensure_bucket(settings: Settings, bucket: str) -> None:
             }
             is_default = settings.s3_region == "us-east-1"
             clients.boto.create_bucket(Bucket=location.bucket, **({} if is_default else constraint))
+            if expire_days is not None:
+                _add_lifecycle_rule(clients, location, expire_days)
 
 
-def ensure_lifecycle(settings: Settings, bucket: str, days: int) -> None:
-    """Let S3 delete the objects of a bucket after so many days, unless it has lifecycle rules."""
-    location = BucketLocation(bucket, settings.s3_endpoint)
-    client = Clients(settings, location).boto
-    rule: Any = {
-        "ID": "delete images",
-        "Status": "Enabled",
-        "Filter": {"Prefix": ""},
-        "Expiration": {"Days": days},
-    }
-    with translate_errors(location):
-        if read_rules(client, bucket) == BucketRules():
-            client.put_bucket_lifecycle_configuration(
-                Bucket=bucket, LifecycleConfiguration={"Rules": [rule]}
-            )
+def _add_lifecycle_rule(clients: Clients, location: BucketLocation, days: int) -> None:
+    clients.boto.put_bucket_lifecycle_configuration(
+        Bucket=location.bucket,
+        LifecycleConfiguration={
+            "Rules": [
+                {
+                    "ID": "delete images",
+                    "Status": "Enabled",
+                    "Filter": {"Prefix": ""},
+                    "Expiration": {"Days": days},
+                }
+            ]
+        },
+    )
 
 
 def upload_many(settings: Settings, bucket: str, items: Iterable[tuple[str, bytes]]) -> int:

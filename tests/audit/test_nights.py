@@ -175,10 +175,12 @@ def test_few_labels_are_used_but_stay_benchmark(night: Night, inspector: Setting
 
 
 def test_a_promotion_keeps_the_audit_where_the_objects_still_exist(
-    night: Night, inspector: Settings, tmp_path: Path
+    night: Night, inspector: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     audit_id = sampling.sample(inspector, "shop", 208).audit.audit_id
     label_all(inspector, audit_id, "Ada")
+    with open_labeling(inspector, audit_id, "Ada") as opened:
+        of_image = {face.image: [face] for face in opened.faces}
     finishing.finish(inspector, audit_id, NEXT)
     keys = sorted(read_numbers(night))
     night.s3.client.delete_object(Bucket=night.s3.bucket, Key=keys[0])
@@ -205,3 +207,17 @@ def test_a_promotion_keeps_the_audit_where_the_objects_still_exist(
     )
     # The new CNN calls bright faces sad, and the labels say so.
     assert summary["called_happy_rate"] < 0.4 < 0.6 < summary["happy_rate"]
+
+    # An image that is erased before its turn comes is not read.
+    monkeypatch.setattr(refreshing, "_CHUNK_IMAGES", 1)
+    engine = connections.create_engine(inspector)
+    images = refreshing._list_remaining(engine, audit_id, of_image)
+    _, second, *others = (image.key for image in of_image)
+    next(images)
+    assert night.settings.database_url is not None
+    url = night.settings.database_url.get_secret_value()
+    eraser = connections.create_engine(switch_login(url, ERASER))
+    erasure.erase(eraser, erasure.Target("shop", None, second), secret=SECRET)
+    eraser.dispose()
+    assert [image.key for image in images] == others
+    engine.dispose()

@@ -32,6 +32,12 @@ PARTS = [
     "facility registry",
 ]
 
+FORMER_ERASURE = (
+    '{"kind": "image", "facility_id": "a", "capture_day": "2026-03-01", "images": 1, "faces": 1,'
+    f' "erased_at": "2026-04-01T00:00:00Z", "key_sha256": "{"0" * 64}"}}\n'
+)
+"""A line of the erasure log of an earlier version."""
+
 
 def found(settings: Settings, **changes: Any) -> dict[str, Diagnosis]:
     findings = diagnose(settings.model_copy(update=changes))
@@ -41,11 +47,14 @@ def found(settings: Settings, **changes: Any) -> dict[str, Diagnosis]:
     return by_part
 
 
-def test_working_parts_are_reported_with_their_location(night: Night) -> None:
+def test_working_parts_are_reported_with_their_location(night: Night, tmp_path: Path) -> None:
     night.write_registry(format_facility("a"))
-    parts = found(night.settings)
+    log = tmp_path / "former.jsonl"
+    log.write_text(FORMER_ERASURE)
+    parts = found(night.settings, erasure_log=log)
     assert {part.is_ok for part in parts.values()} == {True}
     assert list(parts) == [*PARTS, "facility a"]
+    assert f"Warning: the erasure log {log} has the SHA-256" in parts["erasure secret"].detail
     assert parts["database"].detail.startswith("127.0.0.1:")
     assert parts["facility registry"].detail == "a"
     assert night.s3.bucket in parts["facility a"].detail

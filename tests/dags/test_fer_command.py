@@ -108,6 +108,7 @@ def test_a_registry_with_a_fault_is_left_to_the_command(
     monkeypatch.setenv("FER_FACILITIES_FILE", str(registry))
     monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
     monkeypatch.setattr(fer_command, "compute_time_limit", dict)
+    monkeypatch.setenv("FER_MAINTENANCE_DATABASE_URL", "postgresql://maintenance@db/fer")
     environment = fer_command.build_environment(list(fer_command.Secrets), None)
     assert environment["FER_FACILITIES_FILE"] == str(registry)
 

@@ -250,6 +250,35 @@ def test_a_task_keeps_its_last_error_without_the_facts_that_may_name_images(
     assert pushed == {"error": "scoring failed: disk full"}
 
 
+def test_a_task_keeps_the_error_by_which_its_command_was_not_started(
+    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above all that of a maintenance without a login, the likeliest one of a new installation."""
+    monkeypatch.setattr(fer_command, "compute_time_limit", dict)
+    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
+    monkeypatch.delenv("FER_MAINTENANCE_DATABASE_URL", raising=False)
+    monkeypatch.setenv("FER_PYTHON", "/nowhere/python")
+    pushed: list[str] = []
+    ti = SimpleNamespace(xcom_push=lambda key, value: pushed.append(f"{key}: {value}"))
+    wrong: Any = {
+        "ti": ti,
+        "dag": SimpleNamespace(params={"dry_run": False}),
+        "dag_run": SimpleNamespace(conf={"dryrun": True}),
+    }
+    maintenance = {"secrets": [fer_command.Secrets.MAINTENANCE]}
+    with set_current_context(wrong):
+        for call in (
+            lambda: fer_command.run_command("maintain", **maintenance),
+            lambda: fer_command.run_command("list-images"),
+            lambda: fer_command.check_conf(wrong),
+            lambda: fer_command.run_command("incident", **maintenance, limit_s=9),  # is no task
+        ):
+            with pytest.raises(fer_command.PermanentFailureError):
+                call()
+    told = ("error: maintenance has no login", "error: /nowhere/python", "error: the configuration")
+    assert [text.startswith(start) for text, start in zip(pushed, told, strict=True)] == [True] * 3
+
+
 def test_the_monitor_knows_the_id_of_every_dag(dag: Any) -> None:
     nightly = importlib.import_module("satisfaction_nightly")
     zones = available_timezones()

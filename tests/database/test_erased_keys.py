@@ -19,7 +19,7 @@ from fer_batch.database.erased_keys import NO_SECRET, ErasedKeys, ErasureSecret
 from fer_batch.deletion import erasure
 from fer_batch.deletion.erasure import Target
 from fer_batch.errors import ConfigurationError, ErasureSecretError
-from fer_batch.records import ListedImage
+from fer_batch.records import Batch, ListedImage
 from tests.fixtures.servers import SECRET
 
 OTHER = ErasureSecret(SecretStr("another secret of at least 32 characters"))
@@ -66,7 +66,8 @@ def test_an_erasure_that_commits_during_a_listing_is_not_lost(tables: Any) -> No
     for engine in (tables.engine, tables.eraser):
         sa.event.listen(engine, "before_cursor_execute", lambda *event: sent.append(repr(event)))
     with tables.transaction() as connection:
-        assert ledger.merge_listing(connection, tables.batch, objects(), secret=SECRET) == (2, 1)
+        erased = ErasedKeys(frozenset(), SECRET)
+        assert ledger.merge_listing(connection, tables.batch, objects(), erased=erased) == (2, 1)
     assert [image.key[-5:] for image in tables.list_work()] == ["2.jpg"]
     assert SECRET.value is not None
     assert [each for each in sent if SECRET.value.get_secret_value() in each] == []
@@ -95,5 +96,28 @@ def test_records_of_days_that_are_never_read_need_no_secret(tables: Any) -> None
     for secret in (NO_SECRET, OTHER, SECRET):
         with tables.transaction() as connection:
             assert erased_keys.list_unreadable_facilities(connection, secret) == []
-            erased = erased_keys.load_erased_keys(connection, "north-mall", secret)
+            erased = erased_keys.load_erased_keys(connection, tables.batch, secret)
         assert ("000001.jpg" in erased) == (secret is SECRET)
+
+
+def test_a_missing_secret_concerns_only_who_may_have_the_erased_images(tables: Any) -> None:
+    """North-mall gets another id. Its neighbors in the same bucket are read on."""
+    template = "mall/{capture_day:%Y-%m-%d}/"
+    places = {"bucket": "images", "key_template": template}
+    tables.add("north-mall", **places)
+    tables.fill(3, 0)
+    erasure.erase(tables.eraser, Target("north-mall", None, "000001.jpg"), secret=SECRET)
+    del tables.facilities["north-mall"]
+    tables.add("mall", **places)
+    tables.add("mall-of-another-bucket", **places | {"bucket": "others"})
+    tables.add("neighbor", bucket="images")
+    concerned = {"mall", "north-mall"}
+    for secret in (NO_SECRET, OTHER):
+        with tables.transaction() as connection:
+            assert {*erased_keys.list_unreadable_facilities(connection, secret)} == concerned
+            for facility_id in ("mall-of-another-bucket", "neighbor"):
+                batch = Batch(facility_id, tables.batch.capture_day)
+                assert "000001.jpg" not in erased_keys.load_erased_keys(connection, batch, secret)
+            batch = Batch("mall", tables.batch.capture_day)
+            with pytest.raises(ErasureSecretError, match="images of north-mall were erased"):
+                erased_keys.load_erased_keys(connection, batch, secret)

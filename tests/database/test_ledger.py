@@ -274,12 +274,19 @@ def test_missing_database_tables_are_named(postgres_url: str) -> None:
         ledger.sync_facilities(connection, {})
 
 
-def test_slow_listing_does_not_end_the_idle_session(tables: Any) -> None:
+def test_slow_listing_does_not_end_the_idle_session_and_no_upgrade_waits_for_it(
+    tables: Any,
+) -> None:
     idle = "idle_in_transaction_session_timeout"
     show = sa.text(f"SHOW {idle}")
+    locked = (
+        "SELECT c.relname FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation"
+        " WHERE c.relnamespace = 'fer'::regnamespace"
+    )
 
     def slow() -> Iterator[ListedImage]:
         time.sleep(1)  # as S3 may, page after page
+        assert tables.query(locked) == []
         yield ListedImage("a.jpg", "etag-1", 1300)
 
     with tables.engine.connect() as connection:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fer_batch.database import ledger, results
+from fer_batch.database import deletions, ledger, results
 from fer_batch.deletion import erasure, retention
 from fer_batch.deletion.erasure import Target
 from fer_batch.errors import ConfigurationError, RetryableError
@@ -58,8 +58,29 @@ def test_erased_image_is_not_listed_again_whatever_its_content(
     assert tables.list({"000000.jpg": "etag-2", "new.jpg": "etag-1"}, old) == (2, 1)
     assert [image.key for image in tables.list_work(old)] == ["new.jpg"]
     assert erase(tables, "north-mall", None, "000000.jpg") == []
-    other = tables.add("outlet")  # whose image of that key is another one
-    assert tables.list({"000000.jpg": name_etag("000000.jpg")}, other) == (1, 1)
+
+
+def test_an_erased_image_is_skipped_in_whatever_facility_of_its_bucket(tables: Any) -> None:
+    """The id of a facility changes, or it is split; its images stay where they are."""
+    key = "door/2026-03-01/000000.jpg"
+    tables.add("old", bucket="images", key_template="door/{capture_day:%Y-%m-%d}/")
+    tables.list([key, "000001.jpg"], Batch("old", DAY))
+    erase(tables, "old", None, key)
+    elsewhere = tables.add("other", bucket="others", key_template="{capture_day:%Y-%m-%d}/")
+    assert tables.list([key], elsewhere) == (1, 1)  # another image, of the same key
+    for later, expected in ((0, 0), (1, 0), (30, 1)):  # by another clock, the day is a neighbor
+        for bucket in (None, "Images"):
+            tables.add("new", bucket=bucket, key_template="door/{capture_day:%Y-%m-%d}/")
+            assert tables.list([key], Batch("new", DAY + timedelta(later))) == (1, expected)
+            expected = 0  # listed before
+    with tables.transaction() as connection:
+        # Whole days: under the former id only.
+        erase(tables, "old", DAY)
+        days = [Batch("new", DAY), Batch("other", DAY), Batch("new", NEXT)]
+        assert deletions.load_erased_days(connection, days) == set()
+        del tables.facilities["old"]
+        ledger.sync_facilities(connection, tables.facilities)
+        assert deletions.load_erased_days(connection, days) == {Batch("new", DAY)}
 
 
 def test_chunk_in_progress_does_not_restore_an_erased_image(tables: Any) -> None:

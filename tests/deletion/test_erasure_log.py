@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import stat
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -76,6 +77,7 @@ def test_a_line_that_is_appended_during_a_conversion_is_kept(
     erasure_log.append(log, build_line())
     link = tmp_path / "link.jsonl"
     link.symlink_to(log)
+    (tmp_path / "backup.jsonl").hardlink_to(log)  # the replaced file still exists
     with ThreadPoolExecutor(1) as pool:
         is_waiting, flock = Event(), fcntl.flock
 
@@ -167,7 +169,7 @@ def test_erasures_that_the_database_does_not_know_are_repeated(
     done = replay.replay(tables.eraser, lines, log, SECRET)
 
     assert [(each.kind, each.images) for each in done] == [
-        ("image", 1), ("image", 0), ("day", 50), ("day", 0),
+        ("day", 50), ("day", 0), ("image", 1), ("image", 0),
     ]  # fmt: skip
     assert count_rows(tables, old) == (39, 39, 39)
     assert count_rows(tables, new) == (0, 0, 0)
@@ -176,8 +178,30 @@ def test_erasures_that_the_database_does_not_know_are_repeated(
     assert (summary.images, summary.not_scored) == (41, {"erased": 2})
     assert read_newest(tables, new).not_scored == {"erased": 50}
     assert tables.list(["000003.jpg", "never listed.jpg", "new.jpg"], old)[1] == 1
-    assert erasure_log.read(log, SECRET) == erasure_log.Log(lines[:4], [], [])
+    assert erasure_log.read(log, SECRET) == erasure_log.Log(
+        [lines[0], *lines[2:4], lines[1]], [], []
+    )
     assert replay.replay(tables.eraser, lines, log, SECRET) == []
+
+
+def test_whole_days_are_repeated_before_images_so_that_a_lost_secret_is_not_needed(
+    tables: Any, two_days: Any, tmp_path: Path, repo_root: Path
+) -> None:
+    """The backup has an image of the lost secret. Since then its day was erased as a whole."""
+    page = (repo_root / "docs" / "privacy.md").read_text(encoding="utf-8")
+    find_keys, list_days = re.findall(r"```sql\n(.*?)```", page, re.DOTALL)
+    assert tables.query(find_keys) == []
+    lost = ErasureSecret(SecretStr("the lost secret of at least 32 characters"))
+    erasure.erase(tables.eraser, Target("north-mall", DAY, "000003.jpg"), None, lost)
+    image = build_line(capture_day=NEXT, key_hmac=SECRET.hash_key("000005.jpg"))
+    log = tmp_path / "erasures.jsonl"
+    assert tables.query(list_days) == [("north-mall", DAY)]
+    with pytest.raises(ErasureSecretError):
+        replay.replay(tables.eraser, [image], log, SECRET)
+    done = replay.replay(tables.eraser, [image, build_day(images=40)], log, SECRET)
+    assert [(each.kind, each.images) for each in done] == [("day", 39), ("image", 1)]
+    assert [count_rows(tables, batch)[0] for batch in two_days] == [0, 49]
+    assert tables.query(list_days) == [("north-mall", NEXT)]
 
 
 def test_an_image_that_is_not_listed_yet_is_never_read(tables: Any, tmp_path: Path) -> None:
@@ -199,3 +223,39 @@ def test_an_image_that_is_not_listed_yet_is_never_read(tables: Any, tmp_path: Pa
     for facility_id, wrong in (("north-mall", "south-mall/2026-03-20/1.jpg"), ("nobody", key)):
         with pytest.raises(ConfigurationError, match=r"does not fit|no facility 'nobody'"):
             erasure.erase_unlisted(tables.eraser, Target(facility_id, None, wrong), log, SECRET)
+
+
+@pytest.mark.parametrize("is_replay", [False, True])
+def test_an_image_is_erased_on_whatever_day_it_is_listed(
+    tables: Any, tmp_path: Path, *, is_replay: bool
+) -> None:
+    """The registry changed since it was listed, so its key belongs to another day today.
+
+    The facility had another id too.
+    """
+    log, key = tmp_path / "erasures.jsonl", "north-mall/2026-03-20/door/1.jpg"
+    today, listed = date(2026, 3, 20), [Batch("north-mall", date(2026, 3, day)) for day in (19, 21)]
+    tables.add("mall", key_template="north-mall/{capture_day:%Y-%m-%d}/")
+    listed.append(Batch("mall", date(2026, 3, 20)))
+    for batch in listed:
+        tables.list([key, "other.jpg"], batch)
+        tables.write(*(tables.build_score(image) for image in tables.list_work(batch)))
+    del tables.facilities["mall"]
+    tables.add("north-mall")
+    if is_replay:
+        line = build_line(capture_day=today, key_hmac=SECRET.hash_key(key))
+        (done,) = replay.replay(tables.eraser, [line], log, SECRET)
+        assert done.images == 3
+        assert replay.replay(tables.eraser, [line], log, SECRET) == []
+    else:
+        target = Target("north-mall", None, key)
+        with connections.transaction(tables.eraser) as connection:  # shown before it is confirmed
+            found = erasure.find_erasable(connection, target, SECRET, accept_unlisted=True)
+        erased = erasure.erase_unlisted(tables.eraser, target, log, SECRET)
+        assert [(each.capture_day, each.images) for each in erased] == [
+            (each.capture_day, each.images) for each in found
+        ]
+        assert len(erasure_log.read(log, SECRET).erasures) == 3
+        assert erasure.erase_unlisted(tables.eraser, target, log, SECRET) == []
+    assert [count_rows(tables, batch) for batch in listed] == [(1, 1, 1)] * 3
+    assert tables.list([key], Batch("north-mall", today)) == (1, 0)

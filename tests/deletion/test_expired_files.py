@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def test_exactly_the_reports_before_a_day_vanish_with_their_parts_and_links(
             (folder.path / other).touch()
         (folder.path / "2025-01-01.html").symlink_to("notes.html")
         expired = store.find_expired(folder, before)
-        assert store.delete_expired(folder, before, list_links) == len(expired)
+        assert store.delete_expired(folder, before, list_links, nullcontext) == len(expired)
         kept = sorted(day for day in days if day >= before)
         files = {n for d in kept for n in (f"{d}.html", f"{d}.north-2.html")}
         index = folder.path / "index.html"
@@ -62,7 +63,9 @@ def test_exactly_the_reports_before_a_day_vanish_with_their_parts_and_links(
             assert index.read_text() == list_links(kept[::-1])
             index.unlink()
         assert {path.name for path in folder.path.iterdir()} == {*files, *OTHERS, "2025-01-01.html"}
-        assert store.delete_expired(folder, before, list_links) == 0  # and writes nothing
+        assert (
+            store.delete_expired(folder, before, list_links, nullcontext) == 0
+        )  # and writes nothing
         assert not index.exists()
 
 
@@ -81,14 +84,62 @@ def test_an_interrupted_deletion_leaves_no_link_to_a_deleted_report(
 
     monkeypatch.setattr(folder, "delete", fail)
     with pytest.raises(OSError, match="interrupted"):
-        store.delete_expired(folder, date(2026, 2, 1), list_links)
+        store.delete_expired(folder, date(2026, 2, 1), list_links, nullcontext)
     assert (tmp_path / "index.html").read_text() == "2026-03-01"
     monkeypatch.undo()
-    assert store.delete_expired(folder, date(2026, 2, 1), list_links) == 4
+    assert store.delete_expired(folder, date(2026, 2, 1), list_links, nullcontext) == 4
     (tmp_path / "2026-02-30.html").touch()  # no day, so no report
     loaded = Settings(_env_file=None, report_dir=tmp_path)
     store.publish(loaded, date(2026, 3, 2), {"2026-03-02.html": ""}, list_links)
     assert (tmp_path / "index.html").read_text() == "2026-03-02 2026-03-01"
+
+
+@pytest.mark.parametrize("kind", ["reports", "exports"])
+def test_files_are_deleted_under_a_lock_that_is_given_up_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A night waits for a part of them only, and the database ends no transaction that idles."""
+    module = store if kind == "reports" else publishing
+    monkeypatch.setattr(module, "DELETED_FILES", 3)
+    deleted: list[list[str]] = []
+    is_locked = False
+
+    @contextmanager
+    def locked() -> Iterator[None]:
+        nonlocal is_locked
+        deleted.append([])
+        if kind == "reports":  # a night writes the index too: all reports that it finds
+            if deleted[1:]:
+                assert (tmp_path / "index.html").read_text() == "2026-03-01"
+            (tmp_path / "index.html").write_text("all")
+        else:  # a night finds a place that is whole
+            assert json.loads((tmp_path / publishing.MARKER).read_bytes())["is_complete"]
+        is_locked = True
+        yield
+        is_locked = False
+
+    folder: Any = LocalFolder(tmp_path) if kind == "reports" else Folder(tmp_path)
+    delete = folder.delete
+
+    def delete_locked(name: str) -> None:
+        assert is_locked
+        delete(name)
+        deleted[-1].append(name)
+
+    monkeypatch.setattr(folder, "delete", delete_locked)
+    if kind == "reports":
+        for day in [date(2026, 1, 1), date(2026, 1, 2), date(2026, 3, 1)]:
+            folder.write(store.make_day_name(day), "")
+            folder.write(store.make_part_name(day, "north"), "")
+        assert store.delete_expired(folder, date(2026, 2, 1), list_links, locked) == 4
+        assert (tmp_path / "index.html").read_text() == "2026-03-01"
+        assert [*map(len, deleted)] == [2, 2]
+    else:
+        for month in range(1, 9):
+            folder.write(name_export(f"2026-0{month}"), b"x")
+        folder.write(publishing.MARKER, b'{"is_complete": true}')
+        assert publishing.delete_expired(folder, date(2026, 8, 1), locked) == 7
+        assert [*map(len, deleted)] == [3, 3, 1]
 
 
 def find_kinds(loaded: Settings) -> dict[str, expired_files.FileKind]:

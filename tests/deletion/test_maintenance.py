@@ -13,6 +13,7 @@ from fer_batch.database import schema
 from fer_batch.deletion import maintenance, retention
 from fer_batch.deletion.expired import Expired
 from fer_batch.errors import (
+    ConfigurationError,
     DatabaseError,
     DatabaseUnavailableError,
     FerError,
@@ -25,7 +26,7 @@ from fer_batch.records import Batch
 from fer_batch.satisfaction import comparisons, periods
 from fer_batch.settings import Settings
 from tests.deletion.conftest import list_partitions
-from tests.fixtures.servers import build_settings
+from tests.fixtures.servers import RETAINER, build_settings
 from tests.fixtures.tables import VERSION
 
 TODAY = date(2026, 11, 30)
@@ -39,7 +40,10 @@ def ago(days: int) -> date:
 
 
 @pytest.fixture
-def settings(tables: Any, tmp_path: Path) -> Settings:
+def settings(tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The settings of a maintenance on `TODAY`, the day after the last generated one."""
+    inspect = f"SELECT true AS may_delete, date '{TODAY}' AS today"
+    monkeypatch.setattr(maintenance, "_INSPECT", sa.text(inspect))
     return build_settings(tables.retainer_url, report_dir=tmp_path / "reports")
 
 
@@ -107,6 +111,7 @@ def test_what_is_older_than_its_period_is_deleted_once(
 
     deleted, errors = maintenance.delete(settings, TODAY)
     assert (by_kind(deleted), errors) == ({k: n * ("image" in k) for k, n in expected.items()}, [])
+    assert "image" in deleted[-1].kind  # which may take hours: no other kind waits for it
     after = count_all(tables)
     oldest = {table: day for table, (_, day) in after.items()}
     assert oldest == {
@@ -156,11 +161,14 @@ def test_a_period_with_a_deleted_day_is_never_written_again(
     assert ("week", days[13].capture_day, "period before") in tables.query(changes)
 
     since = days[2].capture_day  # Wednesday
-    today = since + timedelta(days=400)
+    age = (TODAY - since).days
     short = build_settings(
-        tables.retainer_url, report_dir=settings.report_dir, summary_retention_days=400
+        tables.retainer_url,
+        report_dir=settings.report_dir,
+        retention_days=age,
+        summary_retention_days=age,
     )
-    maintenance.delete(short, today)
+    assert maintenance.delete(short, TODAY)[1] == []
     kept = [("day", days[3].capture_day, "period before")]
     for _ in range(2):
         assert tables.query(ends) == [(days[13].capture_day,)]
@@ -168,6 +176,27 @@ def test_a_period_with_a_deleted_day_is_never_written_again(
         write_periods()
     assert tables.summarize(days[1]) == []
     assert tables.query("SELECT min(capture_day) FROM fer.satisfaction_summary") == [(since,)]
+
+
+def test_a_wrong_clock_deletes_nothing_for_good(tables: Any, tmp_path: Path) -> None:
+    tables.fill(1, 1)
+    settings = build_settings(tables.retainer_url, report_dir=tmp_path)
+    ((today,),) = tables.query("SELECT (now() AT TIME ZONE 'UTC')::date")
+    for days in (-30, 30, 1000):
+        for run in (maintenance.find, maintenance.delete):
+            with pytest.raises(ConfigurationError, match=f"but {today} by that of the database"):
+                run(settings, today + timedelta(days))
+    # Nor does the login, whatever it sends.
+    insert = sa.text("INSERT INTO fer.retention (kind, before_day) VALUES (:kind, :before)")
+    for before in ("infinity", str(today + timedelta(2))):
+        for kind in ("rows", "summaries"):
+            with (
+                pytest.raises(sa.exc.IntegrityError, match="retention_not_in_future"),
+                tables.connect(RETAINER).begin() as connection,
+            ):
+                connection.execute(insert, {"kind": kind, "before": before})
+    assert tables.query("SELECT * FROM fer.retention") == []
+    assert tables.query("SELECT count(*) FROM fer.image") == [(2,)]
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import psycopg
 import pytest
 import sqlalchemy as sa
 
-from fer_batch.database import deletions, ledger
-from fer_batch.deletion import retention
+from fer_batch.database import connections, deletions, ledger
+from fer_batch.deletion import expired_rows, retention
 from fer_batch.errors import ConfigurationError, LockTimeoutError, RetryableError
+from fer_batch.findings import history
 from fer_batch.records import Batch, ListedImage
 from fer_batch.satisfaction import audits
 from tests.deletion.conftest import (
@@ -26,7 +27,7 @@ from tests.deletion.conftest import (
     list_partitions,
     list_summaries,
 )
-from tests.fixtures.servers import INSPECTOR
+from tests.fixtures.servers import INSPECTOR, RETAINER
 from tests.support.audits import build_insert
 
 
@@ -116,6 +117,60 @@ def test_an_open_transaction_keeps_a_day_whole_until_the_next_run(
         tables.fill(1, 1, Batch("north-mall", NEXT + timedelta(1)))  # waits for nobody
     assert retention.retain(tables.retainer_url, NEXT) == [retention.DroppedDay(DAY, 40, 40)]
     assert [name for name in list_partitions(tables) if name.endswith("03_01")] == []
+
+
+def test_a_day_waits_for_the_findings_before_anybody_waits_for_it(
+    tables: Any, two_days: tuple[Batch, Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A night that stores its findings, or an erasure, holds their lock."""
+    monkeypatch.setattr(retention, "PATIENCE_S", 0)
+    failing = {**retention._STATEMENTS, "drop_day": sa.text("SELECT 1 / 0")}
+    monkeypatch.setattr(retention, "_STATEMENTS", failing)
+    with tables.connect(INSPECTOR).connect() as night:
+        connections.lock(night, "findings")
+        with pytest.raises(LockTimeoutError, match=f"2026-03-01 .*user {INSPECTOR}, fer-batch"):
+            retention.retain(tables.retainer_url, NEXT)
+
+
+def test_no_table_is_scanned_while_others_wait(tables: Any) -> None:
+    of_day = {"capture_day": DAY, "facility_id": None}
+    statements: list[tuple[str, str, Any]] = [
+        (
+            "audit_face_day",  # in fer.drop_day
+            "UPDATE fer.audit_face SET image_key = NULL WHERE capture_day = :capture_day",
+            of_day,
+        ),
+        ("checked_day_day", history._STATEMENTS["forget_days"].text, of_day),
+        (
+            "satisfaction_summary_of_audit",
+            expired_rows._STATEMENTS["find_audits"].text,
+            {"before": DAY},
+        ),
+        (
+            "satisfaction_summary_of_audit",
+            expired_rows._STATEMENTS["delete_audits"].text,
+            {"before": DAY, "days": [DAY]},
+        ),
+    ]
+    with tables.admin.begin() as connection:
+        # Small tables are scanned otherwise.
+        connection.execute(sa.text("SET LOCAL enable_seqscan = off"))
+        for index, statement, parameters in statements:
+            plan = connection.execute(sa.text(f"EXPLAIN {statement}"), parameters).scalars()
+            assert f" {index} " in "\n".join(plan)
+
+
+def test_a_day_before_our_era_has_no_tables(tables: Any, two_days: tuple[Batch, Batch]) -> None:
+    """Their names would be those of a day that is still kept."""
+    retainer = tables.connect(RETAINER)
+    retention.set_horizon(retainer, "rows", DAY)
+    assert tables.query("SELECT images FROM fer.count_day('2026-03-01 BC')") == [(0,)]
+    with (
+        pytest.raises(sa.exc.DBAPIError, match="not before the retention horizon"),
+        retainer.begin() as connection,
+    ):
+        connection.execute(sa.text("SELECT fer.drop_day('2026-03-01 BC')"))
+    assert count_rows(tables, two_days[0]) == (40, 40, 40)
 
 
 def test_a_day_that_an_earlier_version_left_half_detached_is_dropped(

@@ -159,7 +159,7 @@ def test_only_the_ui_has_an_external_network(stack: dict[str, Any]) -> None:
     assert networks.pop("api-server") == ["data", "out"]
     assert all(names == ["data"] for names in networks.values()), networks
     out = yaml.safe_load((DOCKER / "compose.out.yaml").read_text())["services"]
-    names = ("worker", "fer-batch", "dag-processor")
+    names = ("worker", "fer-batch", "fer-batch-admin", "dag-processor")
     assert out == {name: {"networks": ["data", "out"]} for name in names}
 
 

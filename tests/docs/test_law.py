@@ -80,6 +80,7 @@ def test_templates_are_forms_and_no_advice(repo_root: Path) -> None:
         assert "Not legal advice" in text
         assert re.search(r"\[[A-Z][A-Z ,:]+", text), f"{name} has no gap to fill in"
         assert re.search("a happy (or a sad )?expression was seen", text)
+        assert "a sad " in text  # both rates are published
         assert f"({name}.md)" in read(folder / "README.md")
         assert f"(templates/{name}.md)" in read(repo_root / "docs" / "privacy.md")
 

@@ -14,6 +14,7 @@ from fer_batch.deletion import erasure
 from fer_batch.errors import ConfigurationError, ErasureSecretError, PermanentError
 from fer_batch.facilities.loading import load_registry
 from fer_batch.model.classifier import Cnn, load_artifact
+from fer_batch.pipeline import comparison as comparison_module
 from fer_batch.pipeline.comparison import compare_cnns, format_comparison
 from tests.fixtures.night import DAY, Night, encode_crop, format_facility
 from tests.fixtures.servers import ERASER, SECRET, switch_login
@@ -71,7 +72,9 @@ def test_counts_of_few_faces_are_suppressed(night: Night, pair: tuple[Cnn, Cnn])
         assert {row[name] for row in comparison["cnns"]} == {None}
 
 
-def test_erased_images_are_not_read(night: Night, pair: tuple[Cnn, Cnn]) -> None:
+def test_erased_images_are_not_read(
+    night: Night, pair: tuple[Cnn, Cnn], monkeypatch: pytest.MonkeyPatch
+) -> None:
     night.write_registry(format_facility("a"))
     night.fill("a", happy=1, sad=2)
     run = night.open()
@@ -85,6 +88,19 @@ def test_erased_images_are_not_read(night: Night, pair: tuple[Cnn, Cnn]) -> None
     assert (comparison["images"], comparison["faces"]) == (2, 2)
     with pytest.raises(ErasureSecretError, match="images of a were erased"):
         compare(night.with_settings(erasure_secret=None), *pair)
+
+    load, calls = comparison_module._load_erased, []
+
+    def load_and_erase(*of_day: Any) -> Any:
+        calls.append(load(*of_day))
+        if len(calls) == 2:  # the first one is at the beginning
+            erasure.erase(eraser, erasure.Target("a", DAY, f"a/{DAY}/0001.png"), secret=SECRET)
+        return calls[-1]
+
+    with monkeypatch.context() as patches:
+        patches.setattr(comparison_module, "_load_erased", load_and_erase)
+        patches.setattr(comparison_module, "_CHUNK_IMAGES", 1)
+        assert compare(night, *pair)["images"] == 1
     erasure.erase(eraser, erasure.Target("a", DAY))
     with pytest.raises(ConfigurationError, match=f"{DAY} was erased"):
         compare(night, *pair)

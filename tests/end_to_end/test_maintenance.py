@@ -34,7 +34,7 @@ def test_the_dag_shows_and_then_deletes_what_has_expired(airflow: Airflow) -> No
     for dry_run, rows in ((True, 1), (False, 0)):
         run_id = airflow.api.trigger_dag_run(DAG_ID, {"dry_run": dry_run})
         run = airflow.wait_for_success(run_id, DAG_ID)
-        (images, *_) = airflow.api.get_result(DAG_ID, run_id, "maintain")
+        (*_, images) = airflow.api.get_result(DAG_ID, run_id, "maintain")
         assert (images["setting"], images["count"]) == ("FER_RETENTION_DAYS", 1)
         assert "rows per image and face: 1 days before" in airflow.read_log(run, "maintain")
         assert count_images(airflow) == rows

@@ -147,6 +147,13 @@ def test_what_s3_does_not_tell_is_not_judged(status: int, code: str, problem: st
         told = read_rules(client, "images")
     assert told == BucketRules(is_versioned=True, problem=problem)
     assert judge(told, NEEDS, TODAY) == []
+    # A server without the request has no versions; otherwise it is said that it is not known.
+    with Stubber(client) as stub:
+        stub.add_client_error("get_bucket_versioning", code, http_status_code=status)
+        stub.add_response("get_bucket_lifecycle_configuration", {"Rules": []})
+        told = read_rules(client, "images")
+    problem = problem.replace("s3:GetLifecycleConfiguration", "s3:GetBucketVersioning")
+    assert told == BucketRules([], versioning_problem="" if status in (405, 501) else problem)
 
 
 def test_a_real_bucket(s3: Any) -> None:

@@ -170,6 +170,7 @@ class Stack:
             "FER_S3_SECRET_ACCESS_KEY": self.seaweed.secret_access_key,
             # Created once: with another one, images that were erased could not be recognized.
             "FER_ERASURE_SECRET": load_or_create_secret(self.folder / "erasure_secret", 32),
+            "FER_ERASURE_LOG": str(self.folder / "erasures.jsonl"),
             "FER_FACILITIES_FILE": str(self.facilities_file),
             "FER_REPORT_DIR": str(self.report_dir),
             "FER_STACK_DIR": str(self.folder),
@@ -214,8 +215,9 @@ class Stack:
 
     def _prepare(self) -> None:
         """Create the database, its tables and roles, the bucket, the registry and the settings."""
-        from fer_batch.database import roles, schema
-        from fer_batch.storage.writer import ensure_bucket, ensure_lifecycle
+        from fer_batch.database import roles
+        from fer_batch.deletion import conversion
+        from fer_batch.storage.writer import ensure_bucket
 
         self.postgres.ensure_database(DATABASE)
         if not self.facilities_file.exists():
@@ -223,13 +225,12 @@ class Stack:
         ensure_private_directory(self.report_dir)
         write_private(self.folder / "env", self.format_exports())
         admin_url = self.postgres.build_url(DATABASE)
-        schema.upgrade(self.build_settings(database_url=admin_url))
+        conversion.upgrade(self.build_settings(database_url=admin_url))
         roles.repair(admin_url)
         roles.grant(admin_url, WRITER, "writer")
         roles.grant(admin_url, RETAINER, "retainer")
         settings = self.build_settings()
-        ensure_bucket(settings, BUCKET)
-        ensure_lifecycle(settings, BUCKET, settings.retention_days)
+        ensure_bucket(settings, BUCKET, settings.retention_days)
 
     def _build_task_settings(self) -> dict[str, str]:
         """Return the settings of Airflow's tasks: the stack's, then those of this environment."""

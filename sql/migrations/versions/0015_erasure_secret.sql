@@ -20,5 +20,8 @@ ALTER TABLE fer.deletion
     -- Another type in form only: the table and its indexes are written anew, without the SHA-256.
     ALTER COLUMN key_hmac TYPE bytea USING key_hmac || ''::bytea;
 
+-- Each listing asks for images that were erased on a day next to its own, and for other secrets.
+CREATE INDEX deletion_by_secret ON fer.deletion (secret_check, capture_day) WHERE kind = 'image';
+
 COMMENT ON COLUMN fer.deletion.key_hmac IS 'HMAC-SHA256 of the SHA-256 of the key of an erased image, with FER_ERASURE_SECRET, so that listings can skip it; null: a whole day was deleted';
 COMMENT ON COLUMN fer.deletion.secret_check IS 'Value derived from FER_ERASURE_SECRET, by which another secret is recognized; null: a whole day was deleted';

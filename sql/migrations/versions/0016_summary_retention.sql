@@ -3,11 +3,21 @@
 
 ALTER TABLE fer.retention
     ADD COLUMN kind text NOT NULL DEFAULT 'rows' CHECK (kind IN ('rows', 'summaries')),
-    DROP CONSTRAINT retention_pkey;
+    DROP CONSTRAINT retention_pkey,
+    -- A wrong clock, or whoever has the login, cannot expire days to come. Rows of earlier versions
+    -- are not judged.
+    ADD CONSTRAINT retention_not_in_future
+        CHECK (before_day <= (set_at AT TIME ZONE 'UTC')::date) NOT VALID;
 ALTER TABLE fer.retention ADD PRIMARY KEY (kind, before_day);
 
 COMMENT ON TABLE fer.retention IS 'History of retention. Of each kind, what is before the newest before_day is permanently deleted, and no run writes it again. Rows are never changed or deleted.';
 COMMENT ON COLUMN fer.retention.kind IS 'rows: the rows per image and face of capture days. summaries: the summaries of days, and of weeks and four weeks that contain such a day';
+
+-- Maintenance deletes by these, while nights wait for it.
+CREATE INDEX audit_face_day ON fer.audit_face (capture_day);
+CREATE INDEX checked_day_day ON fer.checked_day (capture_day);
+CREATE INDEX satisfaction_summary_of_audit ON fer.satisfaction_summary (audit_id, first_day)
+    WHERE audit_id IS NOT NULL;
 
 -- Only the owner of a table may drop its partitions. So both functions have the rights of the owner,
 -- and the login of the maintenance needs none of them. The partitions of a day are found by name:
@@ -19,6 +29,9 @@ DECLARE
 BEGIN
     images := 0;
     faces := 0;
+    IF capture_day < '0001-01-01' THEN -- its name would be that of a day of our era
+        RETURN;
+    END IF;
     IF to_regclass(format('fer.%I', 'image_' || suffix)) IS NOT NULL THEN
         EXECUTE format('SELECT count(*) FROM fer.%I', 'image_' || suffix) INTO images;
     END IF;
@@ -40,7 +53,8 @@ DECLARE
     partition text;
     is_dropped boolean := false;
 BEGIN
-    IF NOT EXISTS (
+    -- The tables of a day before our era would have the names of a day of our era.
+    IF capture_day < '0001-01-01' OR NOT EXISTS (
         SELECT FROM fer.retention AS r
         WHERE r.kind = 'rows' AND r.before_day > drop_day.capture_day
     ) THEN

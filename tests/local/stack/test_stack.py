@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from fer_batch.database import connections, privileges, schema
 from fer_batch.local.stack import Stack, StackError, get_default_stack_dir
 from fer_batch.local.stack.airflow import POOL_SLOTS, POOL_THREADS
 from fer_batch.local.stack.files import ensure_private_directory
-from fer_batch.storage.bucket_rules import ImageNeeds, judge, read_rules
+from fer_batch.storage.bucket_rules import BucketRules, ImageNeeds, judge, read_rules
 from tests.support.processes import find_processes, kill_all
 
 from .conftest import s3_client
@@ -103,19 +104,22 @@ def test_up_starts_a_usable_stack_that_survives_a_crash_until_down(folder):
     assert (
         judge(rules, ImageNeeds([""], 3, settings.retention_days), datetime.now(UTC).date()) == []
     )
-    own = {"Rules": [{"ID": "own", "Status": "Disabled", "Filter": {}, "Expiration": {"Days": 9}}]}
-    client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration=own)
+    client.delete_bucket_lifecycle(Bucket=bucket)  # its images are to stay
 
     # As in a stack of an earlier version, whose only login owned everything.
     with psycopg.connect(stack.build_env(as_admin=True)["FER_DATABASE_URL"]) as connection:
         connection.execute("REASSIGN OWNED BY fer_owner TO fer")
         connection.execute("REVOKE fer_writer FROM fer_nightly")
+    line = {"kind": "image", "facility_id": "a", "capture_day": "2026-03-01", "images": 1}
+    line |= {"faces": 1, "erased_at": "2026-04-01T00:00:00Z", "key_sha256": "0" * 64}
+    settings.erasure_log.write_text(json.dumps(line) + "\n")
     kill_all(folder)
     assert not any(server.is_running for server in stack.get_status())
     stack.up(with_airflow=False)
+    assert "key_sha256" not in settings.erasure_log.read_text()
     client = s3_client(stack.seaweed)
     assert client.get_object(Bucket=bucket, Key="a")["Body"].read() == b"kept"
-    assert [rule["ID"] for rule in read_rules(client, bucket).rules] == ["own"]
+    assert read_rules(client, bucket) == BucketRules()
     engine = connections.create_engine(settings)
     schema.check_writable(engine)
     with engine.connect() as connection:

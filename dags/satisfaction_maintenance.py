@@ -14,8 +14,8 @@ it was deleted, and how much. So does its return value.
 
 **When it runs.** At 01:00 in the time zone whose nightly run follows the longest pause: the nightly
 runs of the day before have ended, nobody works with the tables, and the next nightly run starts two
-hours later. It may also run at any other time, beside nightly runs. When it is unpaused, a first run
-begins at once.
+hours later. It may also run at any other time, beside nightly runs. When the DAG is unpaused, a
+first run begins at once.
 
 **Why a run is red.** A kind of data could not be deleted; the error says which and why. The other
 kinds were deleted. If a transaction that stays open keeps a day from being dropped, the error names

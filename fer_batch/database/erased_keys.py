@@ -27,7 +27,8 @@ CHECK_BYTES = 8
 """Length of the value by which a secret is recognized: another one has it once in 2^64."""
 
 _NEIGHBORING_DAYS = 2
-"""How many days a key's capture day may differ between two time zones or clocks, and one more."""
+"""The capture day of a key differs by at most a day between two time zones or clocks. One day more
+is compared, to be safe."""
 _CHECKED_TEXT = b"fer-batch: check of the erasure secret"
 _NAME = "FER_ERASURE_SECRET"
 CREATE_HINT = (

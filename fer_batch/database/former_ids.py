@@ -30,9 +30,9 @@ def find_former_ids(
     candidates: Collection[str] | None,
     facility_ids: Collection[str] | None = None,
 ) -> set[tuple[str, str]]:
-    """The pairs of a former id, of the candidates, and the facility of the registry that it was.
+    """Pairs of a former id and the id in the registry of what may be the same facility.
 
-    Only pairs of the facilities with `facility_ids`; None: of all, as for `candidates`. Without
+    The former ids are among `candidates`, the others among `facility_ids`; None: any. Without
     candidates nothing is read.
     """
     if candidates is not None and not candidates:

@@ -1,4 +1,5 @@
--- Audits and the drift check count the same images: it is one rule, as in a summary.
+-- Audits and the drift check count the same images: it is one rule, as in a summary. The comment of
+-- another function is worded more clearly.
 
 CREATE FUNCTION fer.original_image(facility_id text, capture_days date[], model_version text)
 RETURNS SETOF fer.image LANGUAGE sql STABLE PARALLEL SAFE AS $body$
@@ -19,3 +20,6 @@ RETURNS SETOF fer.image LANGUAGE sql STABLE PARALLEL SAFE AS $body$
 $body$;
 COMMENT ON FUNCTION fer.original_image IS
     'The images of some days of a facility that have a final result of this model version with faces that count: of images of a day with the same ETag, and so the same content, the first.';
+
+COMMENT ON FUNCTION fer.hits_many IS
+    'Whether an outcome is so frequent on a day that its images probably have one cause: all images have it, or at least 3 and more than 20 %.';

@@ -223,7 +223,17 @@ class Airflow:
         return run
 
     def skip_scheduled_run(self, dag_id: str) -> None:
-        """End the run of the last night, which Airflow starts when a DAG is unpaused."""
+        """End the run of the last night, which Airflow starts when a DAG is unpaused.
+
+        Its tasks may have run by then.
+        """
+        self._end(dag_id, self._find_scheduled_run(dag_id))
+
+    def wait_for_scheduled_run(self, dag_id: str) -> RunState:
+        """Wait until the run of the last night, as above, has succeeded."""
+        return self.wait_for_success(self._find_scheduled_run(dag_id), dag_id)
+
+    def _find_scheduled_run(self, dag_id: str) -> str:
         query = "select run_id from dag_run where dag_id = %s and run_type = 'scheduled'"
         end = time.monotonic() + DEADLINE_S
         with psycopg.connect(self.metadata_url, autocommit=True) as connection:
@@ -231,7 +241,7 @@ class Airflow:
                 if time.monotonic() > end:
                     pytest.fail(f"no scheduled run of {dag_id}")
                 time.sleep(0.3)
-        self._end(dag_id, row[0])
+        return str(row[0])
 
     def _get_run(self, run_id: str) -> RunState:
         return self.api.get_run_state(DAG_ID, run_id)

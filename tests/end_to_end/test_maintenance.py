@@ -22,6 +22,8 @@ def count_images(airflow: Airflow) -> int:
 
 
 def test_the_dag_shows_and_then_deletes_what_has_expired(airflow: Airflow) -> None:
+    unpause(airflow.api, DAG_ID)
+    airflow.wait_for_scheduled_run(DAG_ID)  # it deletes, too
     with psycopg.connect(airflow.stack.postgres.build_url(DATABASE)) as connection:
         connection.execute("select fer.ensure_partitions(%s)", [[OLD]])
         connection.execute(
@@ -29,8 +31,6 @@ def test_the_dag_shows_and_then_deletes_what_has_expired(airflow: Airflow) -> No
             " first_seen_at, listed_at) values ('a', %s, 'k', 'e', 1, now(), now())",
             [OLD],
         )
-    unpause(airflow.api, DAG_ID)
-    airflow.skip_scheduled_run(DAG_ID)
     for dry_run, rows in ((True, 1), (False, 0)):
         run_id = airflow.api.trigger_dag_run(DAG_ID, {"dry_run": dry_run})
         run = airflow.wait_for_success(run_id, DAG_ID)

@@ -2,7 +2,7 @@
 
 Connections are written in many ways: as fields, a URI or JSON, with values of any type in the
 extra, and with keys that only Airflow's own hooks know. These functions pass on what fer-batch
-needs; fer_command.py fetches the Connections.
+needs; fer_settings.py fetches the Connections.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class Secrets(StrEnum):
     """The login of the database that may delete what has expired, instead of the nightly one."""
 
 
-def build_environment(
+def select_variables(
     inherited: Mapping[str, str], secrets: Collection[Secrets], credentials: Collection[str]
 ) -> dict[str, str]:
     """Return the variables of a worker that a command may have.
@@ -72,19 +72,19 @@ def build_environment(
     `credentials` are the names of the S3 credentials that it may use.
     """
     names = {name.upper() for name in credentials}
-    environment: dict[str, str] = {}
+    selected: dict[str, str] = {}
     for variable, value in inherited.items():
         name = variable.upper()
         if name == CREDENTIALS:
-            environment |= _split_credentials(value, names)
+            selected |= _split_credentials(value, names)
         elif (
             variable in INHERITED
             or variable.startswith(INHERITED_PREFIXES)
             or (variable in AWS_CHAIN and Secrets.IMAGES in secrets)
             or (name.startswith("FER_") and _is_allowed(name, secrets, names))
         ):
-            environment[variable] = value
-    return environment
+            selected[variable] = value
+    return selected
 
 
 def _is_allowed(name: str, secrets: Collection[Secrets], credentials: Collection[str]) -> bool:

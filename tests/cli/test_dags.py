@@ -55,6 +55,7 @@ def test_a_file_that_differs_is_replaced_only_with_force(fer: Command, dags: Pat
         "fer_environment.py": "unchanged",
         "fer_incidents.py": "unchanged",
         "fer_registry.py": "unchanged",
+        "fer_settings.py": "unchanged",
         "invalid_facilities.py": "unchanged",
         "satisfaction_maintenance.py": "unchanged",
         "satisfaction_nightly.py": "unchanged",

@@ -70,8 +70,8 @@ def test_a_backfill_lists_no_earlier_days(fer_command: ModuleType) -> None:
 @pytest.fixture
 def child(fer_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Make the adapter start a script of the test instead of fer-batch."""
-    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
-    monkeypatch.setattr(fer_command, "compute_time_limit", dict)
+    monkeypatch.setattr("fer_settings._get_connection", lambda _: None)
+    monkeypatch.setattr("fer_settings.compute_time_limit", dict)
     monkeypatch.setenv("FER_FACILITIES_FILE", str(tmp_path / "none.toml"))
 
     def write_script(body: str) -> None:
@@ -100,16 +100,16 @@ def test_an_unknown_parameter_fails_with_the_known_ones(fer_command: ModuleType)
 
 
 def test_a_registry_with_a_fault_is_left_to_the_command(
-    fer_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fer_settings: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = tmp_path / "facilities.toml"
     registry.write_text("[facility.a")
     os.utime(registry, (1, 1))
     monkeypatch.setenv("FER_FACILITIES_FILE", str(registry))
-    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
-    monkeypatch.setattr(fer_command, "compute_time_limit", dict)
+    monkeypatch.setattr("fer_settings._get_connection", lambda _: None)
+    monkeypatch.setattr("fer_settings.compute_time_limit", dict)
     monkeypatch.setenv("FER_MAINTENANCE_DATABASE_URL", "postgresql://maintenance@db/fer")
-    environment = fer_command.build_environment(list(fer_command.Secrets), None)
+    environment = fer_settings.build_environment(list(fer_settings.Secrets), None)
     assert environment["FER_FACILITIES_FILE"] == str(registry)
 
 
@@ -188,12 +188,12 @@ def test_unexpected_errors_are_retried(fer_command: ModuleType, error: BaseExcep
     assert fer_command.RETRY_POLICY.evaluate(error, 1, 6).action.value == "retry"
 
 
-def test_the_command_gets_the_time_left_of_its_task(fer_command: ModuleType) -> None:
+def test_the_command_gets_the_time_left_of_its_task(fer_settings: ModuleType) -> None:
     def compute_limit(**task: Any) -> dict[str, str]:
         ti = SimpleNamespace(start_date=datetime.now(UTC) - timedelta(minutes=15))
         context = {"task": SimpleNamespace(**task), "ti": ti}
         with set_current_context(context):
-            return fer_command.compute_time_limit()
+            return fer_settings.compute_time_limit()
 
     left = compute_limit(execution_timeout=timedelta(minutes=20))
     assert 240 < float(left["FER_TIME_LEFT_S"]) <= 300

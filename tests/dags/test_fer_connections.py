@@ -16,13 +16,13 @@ from psycopg.conninfo import conninfo_to_dict
 from fer_batch.database import connections
 
 
-def list_secrets(fer_command: ModuleType) -> list[str]:
+def list_secrets(fer_settings: ModuleType) -> list[str]:
     """All that a command may need, but for the maintenance, which has another login."""
-    return [each for each in fer_command.Secrets if each != "maintenance"]
+    return [each for each in fer_settings.Secrets if each != "maintenance"]
 
 
 @pytest.fixture
-def read(fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+def read(fer_settings: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Reads the settings of a Connection, given as Airflow's URI or as its fields."""
 
     def read(conn_id: str, uri: str = "", **fields: Any) -> dict[str, str]:
@@ -33,8 +33,8 @@ def read(fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
             if uri
             else Connection(conn_id=conn_id, **fields)
         )
-        monkeypatch.setattr(fer_command, "_get_connection", {conn_id: connection}.get)
-        settings: dict[str, str] = fer_command.read_connections(list_secrets(fer_command))
+        monkeypatch.setattr("fer_settings._get_connection", {conn_id: connection}.get)
+        settings: dict[str, str] = fer_settings.read_connections(list_secrets(fer_settings))
         assert all(type(value) is str for value in settings.values())
         return settings
 
@@ -101,7 +101,7 @@ def test_a_connection_that_airflow_drops_is_named(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_FER_POSTGRES", "postgresql://u:canary@a:1,b:2/fer")
     with pytest.raises(fer_command.PermanentFailureError, match="as JSON") as refused:
-        fer_command.read_connections(list_secrets(fer_command), ["north", "export"])
+        fer_command.run_command("summarize")
     assert "AIRFLOW_CONN_FER_POSTGRES" in str(refused.value)
     assert "canary" not in str(refused.value)
 
@@ -115,9 +115,9 @@ def test_a_connection_that_airflow_drops_is_named(
     ],
 )
 def test_a_connection_that_cannot_be_used_is_a_permanent_error(
-    fer_command: ModuleType, read: Any, conn_id: str, extra: Any, said: str
+    fer_settings: ModuleType, read: Any, conn_id: str, extra: Any, said: str
 ) -> None:
-    with pytest.raises(fer_command.PermanentFailureError, match=said):
+    with pytest.raises(fer_settings.fer_connections.InvalidConnectionError, match=said):
         read(conn_id, conn_type="postgres", host="db", extra=extra)
 
 
@@ -163,7 +163,7 @@ def test_the_login_of_an_s3_connection_comes_before_keys_in_its_extra(read: Any)
 
 
 def test_connections_become_settings(
-    fer_command: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fer_settings: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = tmp_path / "facilities.toml"
     registry.write_text('[facility.a]\ntime_zone = "UTC"\ncredentials = "north"\n')
@@ -193,8 +193,8 @@ def test_connections_become_settings(
         ),
         "fer_erasure": Connection(conn_id="fer_erasure", conn_type="generic", password="s4"),
     }
-    monkeypatch.setattr(fer_command, "_get_connection", connections.get)
-    assert fer_command.read_connections(list_secrets(fer_command), ["north", "export"]) == {
+    monkeypatch.setattr("fer_settings._get_connection", connections.get)
+    assert fer_settings.read_connections(list_secrets(fer_settings), ["north", "export"]) == {
         "FER_DATABASE_URL": "postgresql://fer:p%40ss%2Fword@db:5433/fer",
         "FER_S3_ACCESS_KEY_ID": "key",
         "FER_S3_SECRET_ACCESS_KEY": "secret",
@@ -209,21 +209,21 @@ def test_connections_become_settings(
 
 
 def test_without_connections_there_are_no_settings(
-    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+    fer_settings: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
-    assert fer_command.read_connections(list_secrets(fer_command), ["north", "export"]) == {}
+    monkeypatch.setattr("fer_settings._get_connection", lambda _: None)
+    assert fer_settings.read_connections(list_secrets(fer_settings), ["north", "export"]) == {}
 
 
 def test_further_fields_of_an_aws_connection_become_settings(
-    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+    fer_settings: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extra = {"verify": "/etc/ca.pem", "aws_session_token": "token"}
     connection = Connection(
         conn_id="fer_s3", conn_type="aws", login="key", password="secret", extra=json.dumps(extra)
     )
-    monkeypatch.setattr(fer_command, "_get_connection", {"fer_s3": connection}.get)
-    assert fer_command.read_connections(list_secrets(fer_command), ["north", "export"]) == {
+    monkeypatch.setattr("fer_settings._get_connection", {"fer_s3": connection}.get)
+    assert fer_settings.read_connections(list_secrets(fer_settings), ["north", "export"]) == {
         "FER_S3_ACCESS_KEY_ID": "key",
         "FER_S3_SECRET_ACCESS_KEY": "secret",
         "FER_S3_SESSION_TOKEN": "token",
@@ -232,13 +232,13 @@ def test_further_fields_of_an_aws_connection_become_settings(
 
 
 def test_each_task_gets_new_keys_of_a_role(
-    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+    fer_settings: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from airflow.providers.amazon.aws.hooks.base_aws import AwsBaseHook
 
     role = {"role_arn": "arn:aws:iam::1:role/fer"}
     connection = Connection(conn_id="fer_s3", conn_type="aws", extra=json.dumps(role))
-    monkeypatch.setattr(fer_command, "_get_connection", {"fer_s3": connection}.get)
+    monkeypatch.setattr("fer_settings._get_connection", {"fer_s3": connection}.get)
     numbers = itertools.count()
 
     def get_credentials(hook: AwsBaseHook, **_: object) -> ReadOnlyCredentials:
@@ -248,7 +248,7 @@ def test_each_task_gets_new_keys_of_a_role(
 
     monkeypatch.setattr(AwsBaseHook, "get_credentials", get_credentials)
     for number in range(2):
-        assert fer_command.read_connections(list_secrets(fer_command), ["north", "export"]) == {
+        assert fer_settings.read_connections(list_secrets(fer_settings), ["north", "export"]) == {
             "FER_S3_ACCESS_KEY_ID": f"key-{number}",
             "FER_S3_SECRET_ACCESS_KEY": f"secret-{number}",
             "FER_S3_SESSION_TOKEN": f"token-{number}",

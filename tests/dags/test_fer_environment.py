@@ -49,18 +49,18 @@ credentials = "south"
 
 
 @pytest.fixture
-def build(fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def build(fer_settings: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     """Builds the environment of a command on a worker with all these secrets."""
     registry = tmp_path / "facilities.toml"
     registry.write_text(REGISTRY)
-    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
-    monkeypatch.setattr(fer_command, "compute_time_limit", dict)
+    monkeypatch.setattr("fer_settings._get_connection", lambda _: None)
+    monkeypatch.setattr("fer_settings.compute_time_limit", dict)
 
     def build(*secrets: str, facilities: set[str] | None = None, **changes: str) -> dict[str, str]:
         worker = {**WORKER, "FER_FACILITIES_FILE": str(registry), **changes}
         monkeypatch.setattr("os.environ", worker)
-        needed = [fer_command.Secrets(name) for name in secrets]
-        environment: dict[str, str] = fer_command.build_environment(needed, facilities)
+        needed = [fer_settings.Secrets(name) for name in secrets]
+        environment: dict[str, str] = fer_settings.build_environment(needed, facilities)
         return environment
 
     return build
@@ -89,18 +89,19 @@ def test_a_command_gets_the_secrets_of_its_task(
 
 
 def test_maintenance_has_a_login_of_its_own(
-    build: Any, fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
+    build: Any, fer_settings: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And never that of the nightly job, which may not delete."""
     assert build("maintenance")["FER_DATABASE_URL"] == "postgresql://fer:to-delete@db/fer"
-    with pytest.raises(fer_command.PermanentFailureError, match="fer_postgres_maintenance"):
+    error = fer_settings.fer_connections.InvalidConnectionError
+    with pytest.raises(error, match="fer_postgres_maintenance"):
         build("maintenance", FER_MAINTENANCE_DATABASE_URL="")
     connection = SimpleNamespace(
         conn_id="c", host="db", port=None, login="m", password="p", schema="fer",
         extra="", extra_dejson={},
     )  # fmt: skip
     connections = {"fer_postgres_maintenance": connection}
-    monkeypatch.setattr(fer_command, "_get_connection", connections.get)
+    monkeypatch.setattr("fer_settings._get_connection", connections.get)
     assert build("maintenance")["FER_DATABASE_URL"] == "postgresql://m:p@db/fer"
     assert build()["FER_DATABASE_URL"] == "postgresql://fer:login@db/fer"
 

@@ -44,8 +44,8 @@ def dag(
     monkeypatch.syspath_prepend(str(repo_root / "dags"))
     (registry := tmp_path / "facilities.toml").write_text('[facility.a]\ntime_zone = "UTC"\n')
     monkeypatch.setenv("FER_FACILITIES_FILE", str(registry))
-    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
-    monkeypatch.setattr(fer_command, "compute_time_limit", dict)
+    monkeypatch.setattr("fer_settings._get_connection", lambda _: None)
+    monkeypatch.setattr("fer_settings.compute_time_limit", dict)
     return importlib.import_module("satisfaction_nightly").DAGS[0]
 
 

@@ -79,7 +79,7 @@ def dag(
     registry.write_text('[facility.north-mall]\ntime_zone = "Europe/Berlin"\n')
     monkeypatch.setenv("FER_FACILITIES_FILE", str(registry))
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.example.com/")
-    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
+    monkeypatch.setattr("fer_settings._get_connection", lambda _: None)
     monkeypatch.delenv("FER_ENV_FILE", raising=False)
     module = importlib.import_module("satisfaction_nightly")
     yield module.build_dag("satisfaction_nightly_europe_berlin", "Europe/Berlin", "Europe/Berlin")
@@ -238,7 +238,7 @@ def test_a_task_keeps_its_last_error_without_the_facts_that_may_name_images(
     interpreter.write_text(f"#!/bin/sh\nexec {sys.executable} {script}\n")
     interpreter.chmod(0o755)
     monkeypatch.setenv("FER_PYTHON", str(interpreter))
-    monkeypatch.setattr(fer_command, "compute_time_limit", dict)
+    monkeypatch.setattr("fer_settings.compute_time_limit", dict)
     pushed: dict[str, str] = {}
     ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
     context: Any = {"ti": ti}
@@ -254,8 +254,8 @@ def test_a_task_keeps_the_error_by_which_its_command_was_not_started(
     fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Above all that of a maintenance without a login, the likeliest one of a new installation."""
-    monkeypatch.setattr(fer_command, "compute_time_limit", dict)
-    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
+    monkeypatch.setattr("fer_settings.compute_time_limit", dict)
+    monkeypatch.setattr("fer_settings._get_connection", lambda _: None)
     monkeypatch.delenv("FER_MAINTENANCE_DATABASE_URL", raising=False)
     monkeypatch.setenv("FER_PYTHON", "/nowhere/python")
     pushed: list[str] = []
@@ -288,7 +288,7 @@ def test_the_monitor_knows_the_id_of_every_dag(dag: Any) -> None:
 
 
 def test_where_airflow_denies_connections_the_settings_count(
-    fer_command: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    fer_settings: ModuleType, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As in the callback of a deadline, which runs in a process of the executor."""
 
@@ -296,6 +296,6 @@ def test_where_airflow_denies_connections_the_settings_count(
         raise PermissionError(f"Access denied for connection {name!r}")
 
     monkeypatch.setattr("airflow.sdk.BaseHook.get_connection", deny)
-    secrets = [fer_command.Secrets.DIGESTS]
-    assert fer_command.read_connections(secrets) == {}
+    secrets = [fer_settings.Secrets.DIGESTS]
+    assert fer_settings.read_connections(secrets) == {}
     assert "Airflow denies the Connection fer_smtp here" in caplog.text

@@ -32,7 +32,7 @@ def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def read(fer_command: ModuleType, registry: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def read(fer_settings: ModuleType, registry: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Reads the settings of notifiers from Connections."""
     registry.with_name("subscriptions.toml").write_text(SUBSCRIPTIONS)
 
@@ -41,8 +41,8 @@ def read(fer_command: ModuleType, registry: Path, monkeypatch: pytest.MonkeyPatc
         for conn_id, fields in connections.items():
             extra = json.dumps(fields.pop("extra", {}))
             made[conn_id] = Connection(conn_id=conn_id, conn_type="smtp", extra=extra, **fields)
-        monkeypatch.setattr(fer_command, "_get_connection", made.get)
-        settings: dict[str, str] = fer_command.read_connections([fer_command.Secrets.DIGESTS])
+        monkeypatch.setattr("fer_settings._get_connection", made.get)
+        settings: dict[str, str] = fer_settings.read_connections([fer_settings.Secrets.DIGESTS])
         return settings
 
     return read
@@ -91,8 +91,9 @@ def test_the_webhook_of_a_chat_may_be_written_in_several_ways(
     assert settings == {"FER_CHAT_URLS__NORTH": expected}
 
 
-def test_a_chat_without_a_webhook_is_a_permanent_error(fer_command: ModuleType, read: Any) -> None:
-    with pytest.raises(fer_command.PermanentFailureError, match="fer_chat_south has no webhook"):
+def test_a_chat_without_a_webhook_is_named(fer_settings: ModuleType, read: Any) -> None:
+    error = fer_settings.fer_connections.InvalidConnectionError
+    with pytest.raises(error, match="fer_chat_south has no webhook"):
         read(fer_chat_south={})
 
 

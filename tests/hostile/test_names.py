@@ -361,8 +361,8 @@ def test_dag_parameters_with_hostile_facility_ids_are_rejected(
     night.fill("mall", 1, 0)
     for name, value in nightly.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(fer_command, "_get_connection", lambda _: None)
-    monkeypatch.setattr(fer_command, "compute_time_limit", dict)
+    monkeypatch.setattr("fer_settings._get_connection", lambda _: None)
+    monkeypatch.setattr("fer_settings.compute_time_limit", dict)
     monkeypatch.chdir(nightly.folder)
     day = f"--capture-day={DAY}"
     secrets = [fer_command.Secrets.IMAGES]

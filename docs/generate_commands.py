@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 from pydantic_core import PydanticUndefined
@@ -42,7 +43,7 @@ def render_page() -> str:
     _, _, commands = rest.partition("\n**")  # the groups after it also list the commands
     commands = re.sub(r"```console\n(.*)\n```", r"    \1", f"{before}**{commands}")
     commands = re.sub(r"\*\*(Parameters|Arguments)\*\*:\n\n", "", commands)
-    head = HEAD.format(epilogue=app.help_epilogue)
+    head = HEAD.format(epilogue=textwrap.fill(str(app.help_epilogue), 100))
     return f"{head}{commands.rstrip()}\n\n{SETTINGS}\n{_render_settings()}\n"
 
 

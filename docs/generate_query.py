@@ -1,4 +1,4 @@
-"""Regenerate the reference in query.md from the comments in the database and the query files.
+"""Regenerate parts of query.md and columns.md from the query files and comments in the database.
 
     FER_DATABASE_URL=postgresql://… python docs/generate_query.py
 
@@ -8,6 +8,7 @@ repository differs from the output of this script.
 
 from __future__ import annotations
 
+import re
 import sys
 from itertools import groupby
 from operator import itemgetter
@@ -21,12 +22,13 @@ from fer_batch.export import named_queries, publishing
 from fer_batch.export.columns import COLUMNS
 from fer_batch.pipeline import checks
 
-FILE = Path(__file__).with_name("query.md")
+PAGES = {"query.md": ("queries", "checks"), "columns.md": ("exported columns", "tables")}
+"""The generated parts of each page."""
 BEGIN, END = "<!-- generated: {} -->", "<!-- end of {} -->"
 
 
 def render_parts(engine: sa.Engine) -> dict[str, str]:
-    """The generated parts of the page, by name."""
+    """The generated parts of the pages, by name."""
     return {
         "queries": _render_queries(),
         "checks": _render_checks(),
@@ -41,19 +43,21 @@ def replace_parts(page: str, parts: dict[str, str]) -> str:
         before, begin, rest = page.partition(BEGIN.format(name))
         _, end, after = rest.partition(END.format(name))
         if not (begin and end):
-            raise ValueError(f"{FILE} has no markers for {name}")
+            raise ValueError(f"the page has no markers for {name}")
         page = f"{before}{begin}\n\n{text}\n\n{end}{after}"
     return page
 
 
 def _render_queries() -> str:
-    lines = ["| name | question | parameters |", "|---|---|---|"]
+    lines = ["| name | question | parameters | role |", "|---|---|---|---|"]
     for query in named_queries.load_queries().values():
+        (role,) = re.findall("^-- Role: (\\w+)$", query.sql, re.MULTILINE)
         options = ", ".join(
             f"`--{parameter.name.replace('_', '-')}`: {parameter.meaning}"
             for parameter in query.parameters
         )
-        lines.append(f"| `{query.name}` | {_escape_cell(query.question)} | {options} |")
+        question = _escape_cell(query.question)
+        lines.append(f"| `{query.name}` | {question} | {options} | `{role}` |")
     return "\n".join(lines)
 
 
@@ -90,7 +94,9 @@ def _escape_cell(text: str) -> str:
 if __name__ == "__main__":
     database = connections.create_engine(settings_sources.load_settings())
     schema.check_migrated(database)
-    FILE.write_text(
-        replace_parts(FILE.read_text(encoding="utf-8"), render_parts(database)), encoding="utf-8"
-    )
-    sys.stdout.write(f"{FILE} is up to date\n")
+    rendered = render_parts(database)
+    for page, names in PAGES.items():
+        file = Path(__file__).with_name(page)
+        parts = {name: rendered[name] for name in names}
+        file.write_text(replace_parts(file.read_text(encoding="utf-8"), parts), encoding="utf-8")
+        sys.stdout.write(f"{file} is up to date\n")

@@ -24,7 +24,7 @@ from fer_batch.audit.labeling import Label  # noqa: E402
 from fer_batch.database import connections  # noqa: E402
 from fer_batch.digests.content import build_digest  # noqa: E402
 from fer_batch.digests.rendering import render_html  # noqa: E402
-from fer_batch.local.demo.run import DRAWN  # noqa: E402
+from fer_batch.local.demo.sources import DRAWN  # noqa: E402
 from fer_batch.local.stack import Stack, get_demo_stack_dir  # noqa: E402
 from fer_batch.reporting import loading, pages, rendering  # noqa: E402
 from fer_batch.settings import Settings  # noqa: E402

@@ -1,4 +1,4 @@
-"""The table of all kinds of data on the privacy page: who deletes what, and when."""
+"""The tables of all kinds of data: who deletes what, and when."""
 
 from __future__ import annotations
 
@@ -31,3 +31,10 @@ def test_each_table_of_the_database_is_listed(repo_root: Path) -> None:
         created.update(re.findall(r"CREATE TABLE fer\.(\w+)", file.read_text(encoding="utf-8")))
     listed = set(re.findall(r"`(\w+)`", read_table(repo_root)))
     assert created | {"schema_version"} <= listed
+
+
+def test_the_impact_assessment_has_each_period(repo_root: Path) -> None:
+    form = (repo_root / "docs" / "templates" / "impact-assessment.md").read_text(encoding="utf-8")
+    defaults = Settings(_env_file=None)
+    for name in filter(PERIODS.search, Settings.model_fields):
+        assert f"changed: {getattr(defaults, name)}] days | `FER_{name.upper()}` |" in form

@@ -81,8 +81,8 @@ def run_night(settings: Settings) -> dict[str, float]:
     shards = time_step("plan", nightly_run.plan_shards)
     time_step("score", lambda: [nightly_run.score_shard(shard) for shard in shards])
     time_step("summarize", nightly_run.summarize)
-    findings = time_step("check", nightly_run.check_data)
-    time_step("report", lambda: nightly_run.report(findings))
+    time_step("check", nightly_run.check_data)
+    time_step("report", nightly_run.report)
     return seconds
 
 

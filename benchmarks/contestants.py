@@ -39,11 +39,12 @@ class _Tools:
         from botocore.config import Config
 
         from fer_batch.model import active_model
+        from fer_batch.storage.credentials import find_credentials
         from fer_batch.training import network
         from fer_batch.training.recipe import Recipe
 
         settings = _load_settings()
-        keys = settings.get_credentials(None)
+        keys = find_credentials(settings, None)
         assert keys is not None  # noqa: S101  (the stack's own)
         self._bucket = settings.s3_bucket
         self._prefix = f"{facility_id}/{DAY}/"

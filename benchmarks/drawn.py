@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from fer_batch.local.demo.day import DemoFacility, DemoImage, encode_image
-from fer_batch.local.demo.drawing import MAX_FACES, draw_face, draw_frame
-from fer_batch.local.demo.heads import Mouth
+from fer_batch.local.demo.drawing import MAX_FACES, Group, Room, draw_face
+from fer_batch.local.demo.heads import Expression, Mouth
 
 SEED = 4
 DAY = date(2026, 1, 15)
@@ -45,6 +45,7 @@ def _generate_frames(count: int) -> Iterator[DemoImage]:
     rng = np.random.default_rng((SEED, 1))
     for number in range(count):
         mouths = [MOUTHS[n] for n in rng.integers(0, len(MOUTHS), number % (MAX_FACES + 1))]
-        frame = draw_frame(rng, mouths)[0]
+        group = Group(rng, Room.draw_random(rng), len(mouths))
+        frame = group.photograph(rng, [Expression(mouth) for mouth in mouths])
         data = encode_image(frame, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 90)
         yield DemoImage(f"frame-{number:06}.jpg", data)

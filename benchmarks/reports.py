@@ -33,13 +33,14 @@ from fer_batch import log
 from fer_batch.database import connections
 from fer_batch.digests import content, rendering
 from fer_batch.export import publishing
-from fer_batch.export.places import Folder
 from fer_batch.facilities.registry import Facility
+from fer_batch.findings import storing
 from fer_batch.pipeline import checks
 from fer_batch.records import Batch
 from fer_batch.reporting import loading, pages, report
 from fer_batch.satisfaction import comparisons, periods
 from fer_batch.settings import Settings
+from fer_batch.storage.folder import LocalFolder
 
 FACILITIES, FACES, GROUP_SIZE, DAYS = 1_000, 60, 50, 28
 MAX_S, MAX_MB = 10, 3
@@ -94,9 +95,11 @@ def measure_all(
 
     def check() -> None:
         findings[:] = checks.check_data(engine, batches, VERSION, RUN, settings)
+        with connections.transaction(engine) as connection:
+            storing.store_findings(connection, batches, findings, RUN, settings)
 
     def write_report() -> None:
-        report.write_report(engine, settings, batches, findings, last, RUN)
+        report.write_report(engine, settings, last)
 
     def write_digest() -> None:
         with connections.transaction(engine) as connection:
@@ -105,7 +108,7 @@ def measure_all(
         sizes["digest_kb"] = len(rendering.render_html(digest, "benchmark")) / 1e3
 
     def export(place: Path) -> None:
-        publishing.export(engine, [Folder(place)])
+        publishing.export(engine, [LocalFolder(place)])
 
     findings: list[dict[str, Any]] = []
     sizes: dict[str, float] = {}

@@ -83,7 +83,6 @@ class TableBenchmark:
     def __init__(
         self, url: str, postgres: psutil.Process, scale: Scale, sizes: Sequence[Size]
     ) -> None:
-        self._url = url
         self._engine = connections.create_engine(url)
         self._postgres = postgres
         self._scale = scale
@@ -137,7 +136,9 @@ class TableBenchmark:
         for day in self._sample_days():
             batches = [Batch(name, day) for name in self._facilities]
             with watch:
-                findings = checks.check_data(self._engine, batches, VERSION, RUN)
+                findings = checks.check_data(
+                    self._engine, batches, VERSION, RUN, Settings(_env_file=None)
+                )
         yield watch.build_figure("checks of a night", None, {"findings": len(findings)})
 
     def measure_queries(self) -> Iterator[Figure]:
@@ -244,7 +245,7 @@ class TableBenchmark:
         watch = self._create_stopwatch()
         for day in self.days[: self._scale.rounds]:
             with watch:
-                retention.retain(self._url, day + timedelta(days=1))
+                retention.retain(self._engine, day + timedelta(days=1))
         yield watch.build_figure("dropping a day", 1, {"tables_of_a_day": len(PARTITIONED)})
 
     def _create_stopwatch(self) -> _Stopwatch:

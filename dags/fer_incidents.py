@@ -16,6 +16,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -174,15 +175,28 @@ def _list_failed_tasks(context: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def _list_new_findings(context: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the findings that `report` stored as new; without it, the errors of `check_data`."""
+    """Return the new findings that `report` lists; without it, the errors of `check_data`."""
     ti = context.get("ti")
     if ti is None:
         return []
     reported = ti.xcom_pull(task_ids="report", key=BaseXCom.XCOM_RETURN_KEY, map_indexes=-1)
     if isinstance(reported, dict) and "new_findings" in reported:
-        return list(reported["new_findings"])
+        return _select_untold(reported["new_findings"], context.get("dag_run"))
     checked = ti.xcom_pull(task_ids="check_data", key=BaseXCom.XCOM_RETURN_KEY, map_indexes=-1)
     return _without_details(checked if isinstance(checked, list) else ())
+
+
+def _select_untold(findings: Sequence[Mapping[str, Any]], dag_run: Any) -> list[dict[str, Any]]:
+    """Return the findings that no earlier message about the run has told.
+
+    A run that ended and is cleared starts again; what it had opened before was told when it ended.
+    """
+    is_cleared = getattr(dag_run, "clear_number", 0) and dag_run.start_date is not None
+    return [
+        {name: value for name, value in each.items() if name != "opened_at"}
+        for each in findings
+        if not is_cleared or datetime.fromisoformat(each["opened_at"]) >= dag_run.start_date
+    ]
 
 
 def _without_details(checked: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ Each kind has a setting for its period; the section *Retention* of `docs/privacy
 | parameter | meaning |
 | --- | --- |
 | `dry_run` | show what would be deleted, and delete nothing |
+| `after_pause` | the clock is right, although nothing was read or deleted for more than 31 days |
 
 **What was deleted.** The log of `maintain` has a line for each kind of data: the day before which
 it was deleted, and how much. So does its return value.
@@ -20,7 +21,9 @@ first run begins at once.
 **Why a run is red.** A kind of data could not be deleted; the error says which and why. The other
 kinds were deleted. If a transaction that stays open keeps a day from being dropped, the error names
 its session; no day is ever dropped in part. The next run continues. If the clocks of the worker and
-of the database differ by more than a day, nothing is deleted.
+of the database differ by more than a day, nothing is deleted. Nor is it if the newest
+images and the last run are more than 31 days old: the clock may be ahead. If it is right, trigger
+one run with `after_pause`.
 
 **What a retry or a clear does.** It deletes what is left. Without a run, nothing is deleted.
 
@@ -54,6 +57,13 @@ PARAMS = {
         type=["null", "boolean"],  # without null, the form marks a switch as required
         title="Dry run",
         description="Show what would be deleted, and delete nothing.",
+    ),
+    "after_pause": Param(
+        False,
+        type=["null", "boolean"],
+        title="After a pause",
+        description="Confirm that the clock is right, although the newest images and the last run "
+        "are more than 31 days old.",
     ),
 }
 
@@ -114,9 +124,11 @@ with DAG(
     def maintain() -> Any:
         context = get_current_context()
         fer_command.check_conf(context)
+        params = context["params"]
         deleted = fer_command.run_command(
             "maintain",
-            "--dry-run" if context["params"]["dry_run"] else "--yes",
+            "--dry-run" if params["dry_run"] else "--yes",
+            *(["--after-pause"] if params["after_pause"] else []),
             "--json",
             secrets=[Secrets.MAINTENANCE, Secrets.REPORT, Secrets.EXPORT],
         )

@@ -296,29 +296,20 @@ def add_tasks(time_zone: str | None) -> None:
         return summaries
 
     @task(
-        doc_md="Run the data checks in `sql/checks`; each returned row is a finding.",
+        doc_md="Run the data checks in `sql/checks` and store their findings: the returned rows.",
         trigger_rule=TriggerRule.ALL_DONE,
     )
     def check_data() -> Any:
         try:
             return fer_command.run_command("check-data", *build_arguments(time_zone), "--json")
-        except fer_command.FindingsError as error:  # the report shows them too
+        except fer_command.FindingsError as error:  # the message about the run names them
             get_current_context()["ti"].xcom_push(BaseXCom.XCOM_RETURN_KEY, error.output)
             raise
 
     @task(doc_md="Write the report of the day.", trigger_rule=TriggerRule.ALL_DONE)
     def report() -> Any:
-        arguments = build_arguments(time_zone)
-        findings = get_current_context()["ti"].xcom_pull("check_data", map_indexes=-1)
-        if findings is None:  # check_data failed; the command runs the checks again
-            return fer_command.run_command("report", *arguments, "--json", secrets=[Secrets.REPORT])
         return fer_command.run_command(
-            "report",
-            *arguments,
-            "--findings=-",
-            "--json",
-            stdin=json.dumps(findings),
-            secrets=[Secrets.REPORT],
+            "report", *build_arguments(time_zone), "--json", secrets=[Secrets.REPORT]
         )
 
     @task(

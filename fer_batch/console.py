@@ -1,4 +1,4 @@
-"""Tables and sentences on stdout, complete at any width and stable for scripts.
+"""Tables and sentences on stdout, complete at any width and stable for scripts; progress on stderr.
 
 On a terminal sentences wrap at words. A table that is still too wide is divided into two, which
 both begin with the first column; one that does not fit then either becomes a list, with a block of
@@ -41,6 +41,11 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def print_text(text: str) -> None:
     """Print a paragraph; on a terminal it wraps at words."""
     sys.stdout.write("\n".join(_wrap_text(text, _get_width())) + "\n")
+
+
+def print_progress(text: str) -> None:
+    """Print a line of progress to stderr; stdout is for the result."""
+    print(f"  {text}", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def format_table(title: str, rows: Sequence[Mapping[str, Any]], width: int | None) -> str:

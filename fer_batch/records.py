@@ -119,6 +119,12 @@ class Box:
     width: int
     height: int
 
+    def count_shared_px(self, other: Box) -> int:
+        """The number of pixels that are in both rectangles."""
+        width = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
+        height = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
+        return max(width, 0) * max(height, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class FaceScore:

@@ -2,14 +2,14 @@
 
 A setting is read from the environment (`FER_…`), else from the file `.env` in the working directory
 (or the file that `FER_ENV_FILE` names), else it has its default. Nothing else in the package reads
-settings from the environment. Reading them is left to settings_sources.py.
+settings from the environment. Reading them, and handing them to a child process, is left to
+settings_sources.py.
 """
 
 from __future__ import annotations
 
 import time
 from datetime import date
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,14 +17,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationInfo,
     field_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fer_batch.concurrency import count_cpus, measure_memory_limit
-from fer_batch.errors import ConfigurationError
+from fer_batch.concurrency import count_cpus
 
 _MIN_SECRET_CHARACTERS = 32
 
@@ -340,14 +340,17 @@ class Settings(BaseSettings):
         default="info", description="Minimum level of log lines: debug, info, warning or error"
     )
 
-    @cached_property
-    def deadline(self) -> float | None:
-        """When the task of `time_left_s` ends, by `time.monotonic`; None without a task."""
-        return None if self.time_left_s is None else time.monotonic() + self.time_left_s
+    _deadline: float | None = PrivateAttr(default=None)
 
     def model_post_init(self, _: object) -> None:
         """Count the time of the task from now on."""
-        self.deadline  # noqa: B018
+        if self.time_left_s is not None:
+            self._deadline = time.monotonic() + self.time_left_s
+
+    @property
+    def deadline(self) -> float | None:
+        """When the task of `time_left_s` ends, by `time.monotonic`; None without a task."""
+        return self._deadline
 
     @field_validator("score_deadline_s", "statement_timeout_s")
     @classmethod
@@ -397,60 +400,3 @@ class Settings(BaseSettings):
     @classmethod
     def _lower_names(cls, by_name: dict[str, Any]) -> dict[str, Any]:
         return {name.lower(): value for name, value in by_name.items()}
-
-    def compute_decode_memory(self) -> int:
-        """The bytes of `decode_memory_mb`, or of its default on this machine.
-
-        Scoring processes run at the same time as far as there are CPUs for `threads` of each.
-        """
-        if self.decode_memory_mb is not None:
-            return self.decode_memory_mb * 1_000_000
-        processes = max(count_cpus() // self.threads, 1)
-        return max(measure_memory_limit() // 2 // processes, 50_000_000)
-
-    def get_credentials(self, name: str | None) -> S3Credentials | None:
-        """Return the keys of a credentials name, or the default ones; None: the AWS chain.
-
-        Raises ConfigurationError if a facility names credentials that are not set.
-        """
-        if name is not None:
-            keys = self.s3_credentials.get(name.lower())
-            if keys is None:
-                raise ConfigurationError(
-                    f"S3 credentials {name!r} are not set",
-                    f"Set FER_S3_CREDENTIALS__{name.upper()}__ACCESS_KEY_ID and "
-                    f"…__SECRET_ACCESS_KEY, or the Airflow Connection fer_s3_{name}",
-                )
-            return keys
-        if self.s3_access_key_id is None or self.s3_secret_access_key is None:
-            return None
-        return S3Credentials(
-            access_key_id=self.s3_access_key_id,
-            secret_access_key=self.s3_secret_access_key,
-            session_token=self.s3_session_token,
-        )
-
-
-def to_environment(settings: Settings) -> dict[str, str]:
-    """Return the set settings as variables for a child process, secrets included.
-
-    The time left for the task is what is left of it now.
-    """
-    variables: dict[str, str] = {}
-
-    def add(name: str, value: object) -> None:
-        if isinstance(value, dict):
-            for key, part in value.items():
-                add(f"{name}__{key.upper()}", part)
-        elif isinstance(value, BaseModel):
-            add(name, dict(value))
-        elif isinstance(value, SecretStr):
-            variables[name] = value.get_secret_value()
-        elif value is not None:
-            variables[name] = str(value)
-
-    for field in Settings.model_fields:
-        add(f"FER_{field.upper()}", getattr(settings, field))
-    if settings.deadline is not None:
-        variables["FER_TIME_LEFT_S"] = str(settings.deadline - time.monotonic())
-    return variables

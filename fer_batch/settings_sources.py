@@ -1,6 +1,7 @@
-"""Where settings are read from: the environment and a file, with an error for misspelled names.
+"""Read the settings from the environment and a file, and hand them to child processes.
 
-`fer-batch config` shows each setting with its source. The settings themselves are in settings.py.
+A misspelled name is an error. `fer-batch config` shows each setting with its source. The settings
+themselves are in settings.py.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import DotEnvSettingsSource, EnvSettingsSource, SettingsError
 
 from fer_batch.errors import ConfigurationError
@@ -119,6 +121,31 @@ def _find_similar(name: str, known: Collection[str]) -> str | None:
     end = name.removeprefix("FER_").partition("__")[0]
     near = difflib.get_close_matches(end, by_end, 1, _SIMILAR)
     return by_end[near[0]] if near else None
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """Return the set settings as variables for a child process, secrets included.
+
+    The time left for the task is what is left of it now.
+    """
+    variables: dict[str, str] = {}
+
+    def add(name: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, part in value.items():
+                add(f"{name}__{key.upper()}", part)
+        elif isinstance(value, BaseModel):
+            add(name, dict(value))
+        elif isinstance(value, SecretStr):
+            variables[name] = value.get_secret_value()
+        elif value is not None:
+            variables[name] = str(value)
+
+    for field in Settings.model_fields:
+        add(f"FER_{field.upper()}", getattr(settings, field))
+    if settings.deadline is not None:
+        variables["FER_TIME_LEFT_S"] = str(settings.deadline - time.monotonic())
+    return variables
 
 
 def list_sources(settings: Settings) -> list[dict[str, Any]]:

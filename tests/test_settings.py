@@ -16,9 +16,15 @@ from structlog.testing import capture_logs
 
 from fer_batch.cli.doctor import LOOKBACK_DAYS
 from fer_batch.errors import ConfigurationError
-from fer_batch.settings import S3Credentials, Settings, to_environment
-from fer_batch.settings_sources import get_log_format, list_sources, load_settings
+from fer_batch.settings import S3Credentials, Settings
+from fer_batch.settings_sources import (
+    get_log_format,
+    list_sources,
+    load_settings,
+    to_environment,
+)
 from fer_batch.storage.bucket_rules import ImageNeeds
+from fer_batch.storage.credentials import find_credentials
 
 SCORED_DAYS = ImageNeeds([], LOOKBACK_DAYS, 0).scored_days
 
@@ -264,15 +270,15 @@ def test_credentials_by_name() -> None:
             "FER_S3_CREDENTIALS": '{"Lake": {"access_key_id": "x", "secret_access_key": "y"}}',
         }
     )
-    assert settings.get_credentials(None) == S3Credentials(
+    assert find_credentials(settings, None) == S3Credentials(
         access_key_id="mine", secret_access_key=SecretStr("one")
     )
     for name, key in (("harbour", "theirs"), ("HARBOUR", "theirs"), ("lake", "x")):
-        credentials = settings.get_credentials(name)
+        credentials = find_credentials(settings, name)
         assert credentials is not None
         assert credentials.access_key_id == key
     with pytest.raises(ConfigurationError) as caught:
-        settings.get_credentials("nobody")
+        find_credentials(settings, "nobody")
     assert "FER_S3_CREDENTIALS__NOBODY__ACCESS_KEY_ID" in caught.value.hint
 
 
@@ -285,7 +291,7 @@ def test_half_a_key_pair_is_an_error_and_not_completed_by_the_aws_chain(name: st
 
 
 def test_without_keys_the_aws_credential_chain_is_used() -> None:
-    assert load_from({}).get_credentials(None) is None
+    assert find_credentials(load_from({}), None) is None
 
 
 @pytest.mark.parametrize(

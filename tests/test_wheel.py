@@ -270,6 +270,6 @@ def test_only_what_trains_or_starts_servers_needs_the_extras(
     assert [name for name in failed if not name.startswith(allowed)] == []
     assert present == []
     assert set(codes.values()) == {2}
-    assert "fer-batch[local]" in result.stderr
-    assert "fer-batch[train]" in result.stderr
+    assert "with the extra `local`" in result.stderr
+    assert "with the extra `train`" in result.stderr
     assert "Traceback" not in result.stderr

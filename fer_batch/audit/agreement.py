@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fer_batch.audit.labeling import Label, count_as, find_disputed
+from fer_batch.records import CalledClass
 from fer_batch.satisfaction.intervals import Z, compute_wilson_interval
 
-CLASSES = ("happy", "sad", "neither")
+CLASSES = tuple(CalledClass)
 
 
 @dataclass(frozen=True, slots=True)

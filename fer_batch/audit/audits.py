@@ -5,15 +5,13 @@ Drawing one is left to sampling.py, its labels to labeling.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any
 
 import sqlalchemy as sa
 
-from fer_batch.database import connections, schema
+from fer_batch.database import connections
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import ConfigurationError, PermanentError
 from fer_batch.facilities.loading import load_registry
@@ -107,14 +105,3 @@ def load_facility(settings: Settings, facility_id: str) -> Facility:
     registry = load_registry(settings.facilities_file, settings).select([facility_id])
     registry.check()
     return registry.facilities[facility_id]
-
-
-@contextmanager
-def connect(settings: Settings) -> Iterator[sa.Engine]:
-    """The engine of the settings, after a look at the schema. Raises DatabaseError if it is old."""
-    engine = connections.create_engine(settings)
-    try:
-        schema.check_migrated(engine)
-        yield engine
-    finally:
-        engine.dispose()

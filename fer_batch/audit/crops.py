@@ -21,8 +21,8 @@ from fer_batch.database.statements import load_statements
 from fer_batch.errors import PermanentError, StorageUnavailableError
 from fer_batch.facilities.loading import Registry, load_registry
 from fer_batch.facilities.registry import Facility
-from fer_batch.imaging.decoding import UndecodableImageError
 from fer_batch.imaging.faces import crop_square
+from fer_batch.imaging.headers import UndecodableImageError
 from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.records import FetchedImage, Image, Outcome
 from fer_batch.settings import Settings

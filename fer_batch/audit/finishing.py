@@ -15,7 +15,7 @@ from fer_batch.audit import audits
 from fer_batch.audit.agreement import Agreement, compare_raters
 from fer_batch.audit.audits import Audit
 from fer_batch.audit.labeling import load_labels
-from fer_batch.database import connections
+from fer_batch.database import connections, schema
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import ConfigurationError
 from fer_batch.log import get_logger
@@ -50,7 +50,7 @@ def finish(settings: Settings, audit_id: int, start_day: date | None = None) -> 
     Raises ConfigurationError if there is no such audit, it is finished already, or has fewer than
     `MIN_LABELS` labeled faces, and PermanentError if the images of its facility may not be read.
     """
-    with audits.connect(settings) as engine, connections.transaction(engine) as connection:
+    with schema.open_engine(settings) as engine, connections.transaction(engine) as connection:
         # Waits for labels that are being stored.
         connections.lock(connection, f"audit:{audit_id}")
         audit = audits.load_open(connection, audit_id)

@@ -19,7 +19,7 @@ from fer_batch.audit import audits
 from fer_batch.audit.audits import Audit
 from fer_batch.audit.labeling import AuditFace, build_face, load_rows
 from fer_batch.concurrency import group_chunks
-from fer_batch.database import connections
+from fer_batch.database import connections, schema
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import StorageUnavailableError
 from fer_batch.facilities.registry import Facility
@@ -69,7 +69,7 @@ def refresh(settings: Settings, audit_id: int, cnn: Cnn) -> Refreshed:
     (nothing is stored then), and the errors of S3, the decoders and the CNN.
     """
     classifier = Classifier(settings, cnn)
-    with audits.connect(settings) as engine:
+    with schema.open_engine(settings) as engine:
         with connections.transaction(engine) as connection:
             audit = audits.load(connection, audit_id)
             rows = load_rows(connection, audit)
@@ -176,8 +176,6 @@ def find_same_face(box: Box, faces: Sequence[DetectedFace]) -> int | None:
 
 def compute_overlap(first: Box, second: Box) -> float:
     """The intersection over union of two boxes, 0 to 1."""
-    width = min(first.x + first.width, second.x + second.width) - max(first.x, second.x)
-    height = min(first.y + first.height, second.y + second.height) - max(first.y, second.y)
-    shared = max(width, 0) * max(height, 0)
+    shared = first.count_shared_px(second)
     both = first.width * first.height + second.width * second.height
     return shared / (both - shared)

@@ -24,7 +24,7 @@ from fer_batch.audit import audits, precision
 from fer_batch.audit.audits import Audit
 from fer_batch.audit.drift import compute_reference
 from fer_batch.audit.precision import Expectation
-from fer_batch.database import connections
+from fer_batch.database import connections, schema
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import ConfigurationError, RetryableError
 from fer_batch.log import get_logger
@@ -76,7 +76,7 @@ def sample(
     _check_arguments(faces, first_day, last_day, seed)
     chosen = secrets.randbelow(2**32) if seed is None else seed
     facility = audits.load_facility(settings, facility_id)
-    with audits.connect(settings) as engine, connections.transaction(engine) as connection:
+    with schema.open_engine(settings) as engine, connections.transaction(engine) as connection:
         # An erasure or retention either ends before this, or begins after it and then finds the
         # drawn faces.
         connections.lock_shared(connection, "retention")

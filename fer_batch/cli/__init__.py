@@ -8,6 +8,7 @@ Results go to stdout, as tables, or as JSON with `--json`; logs and errors go to
 from __future__ import annotations
 
 import calendar
+import errno
 import os
 import re
 import sys
@@ -35,9 +36,10 @@ from fer_batch.cli import (
     notify,
     query,
     stack,
+    worker,
 )
 from fer_batch.cli.common import DEFAULTS, explain_error
-from fer_batch.errors import EXIT_PERMANENT, FerError
+from fer_batch.errors import EXIT_PERMANENT, EXIT_RETRYABLE, FerError
 
 EXIT_INTERRUPTED = 128 + 2
 EXIT_BROKEN_PIPE = 128 + 13
@@ -94,6 +96,7 @@ for commands in (
     dags,
     stack,
     demo,
+    worker,
 ):
     commands.register(app)
 
@@ -135,6 +138,9 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_BROKEN_PIPE)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = error.filename or "the folder of temporary files"
+            _fail(f"{where}: {error.strerror}. Free space there, and try again", EXIT_RETRYABLE)
         if error.filename is None:
             raise
         # A path from an argument or a setting.

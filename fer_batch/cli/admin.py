@@ -66,7 +66,7 @@ def check(*, json: Json = False) -> int:
 def upgrade() -> None:
     """Upgrade the schema `fer` to this version; safe to repeat.
 
-    Records of erased images that an earlier version wrote are converted, in the database and in
+    Records of images that were erased before version 0.1.0 are converted, in the database and in
     FER_ERASURE_LOG, which needs FER_ERASURE_SECRET.
     """
     from fer_batch.deletion import conversion
@@ -108,12 +108,11 @@ def backfill_times(
     loaded = load_settings()
     registry = load_registry(loaded.facilities_file, loaded)
     selected = registry.select(facility)
-    engine = connections.create_engine(loaded)
-    schema.check_migrated(engine)
-    with connections.transaction(engine) as connection:
-        # So that the templates in the table are those that the images are read by.
-        ledger.sync_facilities(connection, registry.facilities, invalid_ids=registry.invalid)
-    results = capture_times.backfill_times(engine, selected.facilities, first_day, last_day)
+    with schema.open_engine(loaded) as engine:
+        with connections.transaction(engine) as connection:
+            # So that the templates in the table are those that the images are read by.
+            ledger.sync_facilities(connection, registry.facilities, invalid_ids=registry.invalid)
+        results = capture_times.backfill_times(engine, selected.facilities, first_day, last_day)
     rows = [asdict(result) for result in results]
     show("Capture times", [{"facility": row.pop("facility_id"), **row} for row in rows], json)
     selected.check()
@@ -209,9 +208,7 @@ def sync(*, json: Json = False) -> int:
 
     loaded: Settings = load_settings()
     registry = load_registry(loaded.facilities_file, loaded).select()
-    engine = connections.create_engine(loaded)
-    schema.check_migrated(engine)
-    with connections.transaction(engine) as connection:
+    with schema.open_engine(loaded) as engine, connections.transaction(engine) as connection:
         ledger.sync_facilities(connection, registry.facilities, invalid_ids=registry.invalid)
     log = get_logger(__name__)
     for invalid in registry.invalid.values():

@@ -128,10 +128,10 @@ def list_audits(
 ) -> None:
     """List the audits, newest first: their faces, labels and raters, and when they are active."""
     from fer_batch.audit import audits
-    from fer_batch.database import connections
+    from fer_batch.database import connections, schema
 
     with (
-        audits.connect(load_settings()) as engine,
+        schema.open_engine(load_settings()) as engine,
         connections.transaction(engine) as connection,
     ):
         rows = audits.list_audits(connection, facility)
@@ -160,10 +160,10 @@ def list_audits(
 def show_agreement(number: Number, /, *, json: Json = False) -> None:
     """Show how far the raters of an audit agree: Cohen's kappa, their confusion, can't tell."""
     from fer_batch.audit import audits, finishing
-    from fer_batch.database import connections
+    from fer_batch.database import connections, schema
 
     with (
-        audits.connect(load_settings()) as engine,
+        schema.open_engine(load_settings()) as engine,
         connections.transaction(engine) as connection,
     ):
         stored = audits.load(connection, number)
@@ -224,11 +224,11 @@ def finish(
     them. It expires after FER_AUDIT_DAYS.
     """
     from fer_batch.audit import audits, finishing
-    from fer_batch.database import connections
+    from fer_batch.database import connections, schema
 
     loaded = load_settings()
     if from_day is not None:
-        with audits.connect(loaded) as engine, connections.transaction(engine) as connection:
+        with schema.open_engine(loaded) as engine, connections.transaction(engine) as connection:
             facility = audits.load_facility(loaded, audits.load(connection, number).facility_id)
         command = f"fer-batch summarize --facility {facility.facility_id}"
         if from_day < facility.compute_local_day(datetime.now(UTC)):

@@ -26,7 +26,20 @@ def register(app: App) -> None:
     app.command(maintain, group=admin.GROUP)
 
 
-def maintain(*, dry_run: DryRun = False, yes: Yes = False, json: Json = False) -> None:
+def maintain(
+    *,
+    dry_run: DryRun = False,
+    after_pause: Annotated[
+        bool,
+        Parameter(
+            negative=(),
+            help="Confirm that the clock is right, although the newest images and the last "
+            "maintenance are more than 31 days old.",
+        ),
+    ] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
     """Delete permanently what is older than its period: rows, summaries, findings, files.
 
     Each kind of data has a setting for its period. Rows per image and summaries that were deleted
@@ -38,11 +51,11 @@ def maintain(*, dry_run: DryRun = False, yes: Yes = False, json: Json = False) -
     loaded = load_settings()
     today = datetime.now(UTC).date()
     if dry_run or not yes:
-        rows, errors = maintenance.find(loaded, today)
+        rows, errors = maintenance.find(loaded, today, after_pause=after_pause)
     if not dry_run:
         if not yes:
             confirm("Permanently delete what has expired", [asdict(row) for row in rows], yes)
-        rows, errors = maintenance.delete(loaded, today)
+        rows, errors = maintenance.delete(loaded, today, after_pause=after_pause)
     title = "Would be deleted" if dry_run else "Deleted"
     show(title, [asdict(row) for row in rows], json)
     if errors:
@@ -81,10 +94,9 @@ def erase(
     Images are recorded by an HMAC of their key, with FER_ERASURE_SECRET: --key and --replay need
     the secret with which other images were erased. Days and facilities need none.
     """
-    from fer_batch.database import connections
+    from fer_batch.database import connections, schema
     from fer_batch.database.erased_keys import ErasureSecret
     from fer_batch.deletion import erasure
-    from fer_batch.model import active_model
 
     if replay is not None:
         if facility or day or key or unlisted:
@@ -105,15 +117,15 @@ def erase(
     loaded = load_settings()
     target = erasure.Target(facility, day, key)
     secret = ErasureSecret(loaded.erasure_secret)
-    with active_model.connect(loaded) as connection:
-        found = erasure.find_erasable(connection, target, secret, accept_unlisted=unlisted)
+    with schema.open_engine(loaded) as engine:
+        with connections.transaction(engine) as connection:
+            found = erasure.find_erasable(connection, target, secret, accept_unlisted=unlisted)
         rows = [asdict(each) for each in found]
-    if not dry_run:
-        confirm("Permanently erase these rows", rows, yes)
-        engine = connections.create_engine(loaded)
-        run = erasure.erase_unlisted if unlisted else erasure.erase
-        erased = run(engine, target, loaded.erasure_log, secret)
-        rows = [asdict(each) for each in erased]
+        if not dry_run:
+            confirm("Permanently erase these rows", rows, yes)
+            run = erasure.erase_unlisted if unlisted else erasure.erase
+            erased = run(engine, target, loaded.erasure_log, secret)
+            rows = [asdict(each) for each in erased]
     for row in rows:
         if dry_run:
             del row["revision"]
@@ -122,24 +134,23 @@ def erase(
 
 def _replay(file: Path, *, dry_run: bool, yes: bool, json: bool) -> None:
     """Repeat the erasures of a log. What cannot be repeated is an error, after the others."""
-    from fer_batch.database import connections
+    from fer_batch.database import connections, schema
     from fer_batch.database.erased_keys import ErasureSecret
     from fer_batch.deletion import erasure_log, replay
-    from fer_batch.model import active_model
 
     loaded = load_settings()
     secret = ErasureSecret(loaded.erasure_secret)
     log = erasure_log.read(file, secret)
-    with active_model.connect(loaded) as connection:
-        unknown = replay.find_unknown_facilities(connection, log.erasures)
-        missing = replay.find_missing(connection, log.erasures)
-    names = ("facility_id", "capture_day", "kind", "images", "faces")
-    rows = [{name: getattr(each, name) for name in names} for each in missing]
-    if not dry_run and missing:
-        confirm("Permanently erase these images and days again", rows, yes)
-        engine = connections.create_engine(loaded)
-        done = replay.replay(engine, missing, loaded.erasure_log, secret)
-        rows = [asdict(each) for each in done]
+    with schema.open_engine(loaded) as engine:
+        with connections.transaction(engine) as connection:
+            unknown = replay.find_unknown_facilities(connection, log.erasures)
+            missing = replay.find_missing(connection, log.erasures)
+        names = ("facility_id", "capture_day", "kind", "images", "faces")
+        rows = [{name: getattr(each, name) for name in names} for each in missing]
+        if not dry_run and missing:
+            confirm("Permanently erase these images and days again", rows, yes)
+            done = replay.replay(engine, missing, loaded.erasure_log, secret)
+            rows = [asdict(each) for each in done]
     show("Would be erased again" if dry_run else "Erased again", rows, json)
     if log.incomparable:
         lines = ", ".join(map(str, log.incomparable))

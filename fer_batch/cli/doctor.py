@@ -73,30 +73,27 @@ def _check_database(settings: Settings) -> str:
     from fer_batch.database import connections, conninfo, privileges, schema
     from fer_batch.deletion import overdue
 
-    engine = connections.create_engine(settings)
-    schema.check_migrated(engine)
-    schema.check_writable(engine)
-    place = conninfo.describe(conninfo.parse_url(settings))
-    text = f"{place} is up to date and may be written"
     warnings = []
-    with connections.transaction(engine) as connection:
-        if excess := privileges.list_excess(connection):
-            warnings.append(
-                f"the login {' and '.join(excess)}; a run needs fer_writer only. "
-                f"{privileges.LOGIN_HINT}"
-            )
-        today = datetime.now(UTC).date()
-        warnings.append(overdue.describe_overdue(connection, settings.retention_days, today))
-    return text + _format_warnings(warnings)
+    with schema.open_engine(settings) as engine:
+        schema.check_writable(engine)
+        with connections.transaction(engine) as connection:
+            if excess := privileges.list_excess(connection):
+                warnings.append(
+                    f"the login {' and '.join(excess)}; a run needs fer_writer only. "
+                    f"{privileges.LOGIN_HINT}"
+                )
+            today = datetime.now(UTC).date()
+            warnings.append(overdue.describe_overdue(connection, settings.retention_days, today))
+    place = conninfo.describe(conninfo.parse_url(settings))
+    return f"{place} is up to date and may be written" + _format_warnings(warnings)
 
 
 def _check_erasure_secret(settings: Settings) -> str:
-    from fer_batch.database import connections, erased_keys
+    from fer_batch.database import connections, erased_keys, schema
     from fer_batch.database.erased_keys import CREATE_HINT, ErasureSecret
 
-    engine = connections.create_engine(settings)
     secret = ErasureSecret(settings.erasure_secret)
-    with connections.transaction(engine) as connection:
+    with schema.open_engine(settings) as engine, connections.transaction(engine) as connection:
         erased_keys.check_secret(connection, secret)
         images = erased_keys.count_erased_keys(connection, secret)
     warning = _format_warnings([_describe_former_log(settings.erasure_log)])

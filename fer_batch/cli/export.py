@@ -64,11 +64,10 @@ def export(
     if not places:
         show("Exported", [], json)
         return
-    from fer_batch.database import connections, schema
+    from fer_batch.database import schema
     from fer_batch.export import publishing
 
-    engine = connections.create_engine(loaded)
-    schema.check_migrated(engine)
     selection = publishing.Selection(facility, first_day, last_day)
-    exported = publishing.export(engine, places, selection)
+    with schema.open_engine(loaded) as engine:
+        exported = publishing.export(engine, places, selection)
     show("Exported", [asdict(each) for each in exported], json)

@@ -59,10 +59,13 @@ def list_findings(
     A problem that several nights find is one finding. A run closes it when later days do not show
     it.
     """
+    from fer_batch.database import connections, schema
     from fer_batch.findings import history
-    from fer_batch.model import active_model
 
-    with active_model.connect(load_settings()) as connection:
+    with (
+        schema.open_engine(load_settings()) as engine,
+        connections.transaction(engine) as connection,
+    ):
         history.check_facilities(connection, facility)
         found = history.list_findings(
             connection,
@@ -117,9 +120,12 @@ def _change(
     json: bool,
 ) -> None:
     """Acknowledge or close findings in one transaction, and print them."""
-    from fer_batch.model import active_model
+    from fer_batch.database import connections, schema
 
-    with active_model.connect(load_settings()) as connection:
+    with (
+        schema.open_engine(load_settings()) as engine,
+        connections.transaction(engine) as connection,
+    ):
         changed = action(connection, numbers, get_user() if by is None else by, comment)
     _show(changed, json)
 

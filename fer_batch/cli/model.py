@@ -147,10 +147,11 @@ def train(
 
 def _check_database(loaded: Settings) -> None:
     """Check the database first: hours of training must not end with a failed registration."""
-    from fer_batch.database import connections, schema
+    from fer_batch.database import schema
 
     if loaded.database_url is not None:
-        schema.check_migrated(connections.create_engine(loaded))
+        with schema.open_engine(loaded):
+            pass
 
 
 def _register(loaded: Settings, cards: Sequence[Path]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,18 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Group, Parameter, validators
 
 from fer_batch.cli.common import Json, load_settings, print_json, show
-from fer_batch.errors import EXIT_FINDINGS, ConfigurationError, FerError
+from fer_batch.errors import EXIT_FINDINGS, ConfigurationError
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
     from fer_batch.pipeline.nightly import Run
     from fer_batch.records import Shard
     from fer_batch.settings import Settings
 
 GROUP = Group("The nightly job", sort_key=1)
-IMAGES_PER_S = {"crops": 1000, "frames": 60}
-"""A rough throughput of two cores, for the expected time of `plan`."""
 
 
 @Parameter(name="*")
@@ -41,7 +37,7 @@ class Selected:
     lookback_days: Annotated[
         int,
         Parameter(
-            help="Number of earlier days that are listed again for late images; default: 0.",
+            help="Number of earlier days that belong to the run too, for late images; default: 0.",
             validator=validators.Number(gte=0),
         ),
     ] = 0
@@ -53,7 +49,12 @@ class Selected:
         str | None,
         Parameter(help="The model version, or its first characters. It must be the active one."),
     ] = None
-    rescore: Annotated[bool, Parameter(help="Score finished images again.")] = False
+    rescore: Annotated[
+        bool,
+        Parameter(
+            help="Score finished images again. Only `run`, `plan`, `plan-shards` and `score` do so."
+        ),
+    ] = False
     force: Annotated[
         bool, Parameter(help="Accept a capture day that has not begun yet, for a test.")
     ] = False
@@ -97,7 +98,7 @@ class SelectedDays(Selected):
 
 
 def register(app: App) -> None:
-    """Add the steps of the nightly job, `run`, `plan` and the hidden `worker`."""
+    """Add the steps of the nightly job, `run` and `plan`."""
     app.command(run, group=GROUP)
     app.command(plan, group=GROUP)
     app.command(list_images, group=GROUP)
@@ -106,27 +107,28 @@ def register(app: App) -> None:
     app.command(summarize, group=GROUP)
     app.command(check_data, group=GROUP)
     app.command(report, group=GROUP)
-    app.command(worker, show=False)
 
 
 def run(selected: Selected, *, json: Json = False) -> int:
     """Run all steps for a day without Airflow.
 
-    If a step fails, the same steps are done all the same as in Airflow: without a listing nothing
-    is scored, but summaries, checks, report, export and digests are always done. The last line is
-    the path of the report. The exit code is that of the failure.
+    If a step fails, the others are done as in Airflow: without a listing nothing is scored, but
+    summaries, checks, report, export and digests are always done. The last line is the path of the
+    report. The exit code is that of the failure.
 
     Unlike the DAG, it lists no earlier days by default. A nightly job without Airflow needs
     `--lookback-days 3`, which scores late images and publishes days that stayed incomplete.
     """
     from fer_batch.pipeline.whole_run import run_steps
     from fer_batch.reporting import report
+    from fer_batch.satisfaction.figures import hide_counts
 
     night_run = selected.open_run()
     night = run_steps(night_run)
     if json:
-        summaries = None if night.summaries is None else _hide_counts(night.summaries)
-        print_json({"summaries": summaries, "findings": night.findings})
+        summaries = None if night.summaries is None else hide_counts(night.summaries)
+        found = None if night.findings is None else _hide_examples(night.findings)
+        print_json({"summaries": summaries, "findings": found})
     else:
         if night.summaries is not None:
             report.print_summaries(night.summaries, facilities=night_run.facilities)
@@ -154,7 +156,7 @@ def plan(selected: Selected, *, json: Json = False) -> int:
     listing a facility fails, if its prefix seems to be misspelled, or if its entry in the registry
     is invalid.
     """
-    from fer_batch.pipeline import day_survey
+    from fer_batch.pipeline import day_survey, planning
 
     night_run = selected.open_run()
     previews = night_run.preview_images()
@@ -168,7 +170,9 @@ def plan(selected: Selected, *, json: Json = False) -> int:
             "images": preview.images,
             "left": preview.new_images,
             "bytes": preview.bytes,
-            "expected_s": round(preview.new_images / IMAGES_PER_S[facility.image_kind], 3),
+            "expected_s": round(
+                planning.estimate_seconds(preview.new_images, facility.image_kind), 3
+            ),
         }
         rows.append(
             {
@@ -273,36 +277,26 @@ def score(
 
 
 def _read_shard(file: Path) -> Shard:
-    from fer_batch.pipeline.jobs import SHARD
+    """The shard in a JSON file, or on stdin if it is `-`.
 
-    shard: Shard = _read_json(SHARD, file, "shard", "Use a shard from `plan-shards --json`")
-    return shard
-
-
-def _read_findings(file: Path) -> list[dict[str, Any]]:
-    from fer_batch.pipeline.checks import FINDINGS
-
-    found = _read_json(FINDINGS, file, "list of findings", "Use the output of `check-data --json`")
-    return [asdict(finding) for finding in found]
-
-
-def _read_json(adapter: TypeAdapter[Any], file: Path, what: str, hint: str) -> Any:
-    """The content of a JSON file, or of stdin if it is `-`.
-
-    Raises ConfigurationError if the content is invalid, and OSError.
+    Raises ConfigurationError if it is invalid, and OSError.
     """
     from pydantic import ValidationError
+
+    from fer_batch.pipeline.jobs import SHARD
 
     is_stdin = str(file) == "-"
     data = sys.stdin.buffer.read() if is_stdin else file.read_bytes()
     try:
-        return adapter.validate_json(data)
+        return SHARD.validate_json(data)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or what}: {e['msg']}" for e in error.errors()
+            f"{'.'.join(map(str, e['loc'])) or 'shard'}: {e['msg']}" for e in error.errors()
         )
         place = "on stdin" if is_stdin else f"in {file}"
-        raise ConfigurationError(f"the {what} {place} is invalid: {problems}", hint) from None
+        raise ConfigurationError(
+            f"the shard {place} is invalid: {problems}", "Use a shard from `plan-shards --json`"
+        ) from None
 
 
 def summarize(selected: SelectedDays, *, json: Json = False) -> None:
@@ -314,6 +308,7 @@ def summarize(selected: SelectedDays, *, json: Json = False) -> None:
     Monday and end on a Sunday.
     """
     from fer_batch.reporting import report
+    from fer_batch.satisfaction.figures import hide_counts
 
     night_run = selected.open_run()
     summaries = (
@@ -322,13 +317,16 @@ def summarize(selected: SelectedDays, *, json: Json = False) -> None:
         else night_run.estimate_anew(selected.from_day)
     )
     if json:
-        print_json(_hide_counts(summaries))
+        print_json(hide_counts(summaries))
     else:
         report.print_summaries(summaries, facilities=night_run.facilities)
 
 
 def check_data(selected: Selected, *, json: Json = False) -> int:
-    """Run the data checks. The exit code is 3 if a check finds an error."""
+    """Run the data checks and store what they find. The exit code is 3 if a check finds an error.
+
+    With --json, the examples, which may name images, are only logged.
+    """
     from fer_batch.log import get_logger
 
     findings = selected.open_run().check_data()
@@ -337,79 +335,28 @@ def check_data(selected: Selected, *, json: Json = False) -> int:
         for finding in findings:
             log_finding = log.error if finding["severity"] == "error" else log.warning
             log_finding("finding", **finding)
-    show("Findings", findings, json)
+    show("Findings", _hide_examples(findings) if json else findings, json)
     return _compute_exit_code(findings)
 
 
-def report(
-    selected: Selected,
-    *,
-    findings: Annotated[
-        Path | None,
-        Parameter(
-            allow_leading_hyphen=True,
-            help="JSON file with the findings that `check-data --json` has printed; - reads stdin. "
-            "Default: run the data checks again.",
-        ),
-    ] = None,
-    json: Json = False,
-) -> None:
+def report(selected: Selected, *, json: Json = False) -> None:
     """Write the report of the day, about all facilities, as HTML; print its path.
 
-    The findings of this run replace the stored ones of its facilities and days; those of all
-    others are shown as their runs have stored them. If FER_REPORT_URL is set, the files are
-    published there too.
+    It shows the findings that the newest runs of `check-data` have stored. Those of this run are
+    found again first, unless `check-data` had the same --run-id. If FER_REPORT_URL is set, the
+    files are published there too.
     """
-    known = None if findings is None else _read_findings(findings)
     night_run = selected.open_run()
-    path = night_run.report(known).resolve()
+    path = night_run.report().resolve()
     if json:
         print_json({"report": str(path), "new_findings": night_run.list_new_findings()})
     else:
         sys.stdout.write(f"{path}\n")
 
 
-def worker(*, in_flight: Path, parent: int) -> int:
-    """Score the job on stdin. Started by `score`, not by users."""
-    from fer_batch.imaging.decoding import silence_decoders
-    from fer_batch.pipeline import processes, scoring
-
-    processes.die_with_parent(parent)
-    with silence_decoders():
-        try:
-            return scoring.run_job(load_settings(), sys.stdin.read(), in_flight)
-        except FerError as error:
-            sys.stdout.write(str(error))  # for the parent process
-            return error.exit_code
-
-
-def _list_hidden(summary: Mapping[str, Any]) -> Collection[str]:
-    """The counts of faces that the view `satisfaction_daily` leaves empty."""
-    if summary["method"] == "suppressed":
-        return (
-            *("images_scored", "faces_scored", "faces", "faces_effective", "faces_needed"),
-            *("sessions", "sessions_effective", "design_effect"),
-        )
-    return () if summary["faces_scored"] == summary["faces"] else ("faces_scored",)
-
-
-def _hide_counts(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return summaries without what is not published: faces by class, and the sums of them.
-
-    Of a suppressed day, without any count of faces: the result of a task is kept by Airflow.
-    """
-    hidden = (
-        *("called_happy", "called_sad", "called_neither", "totals", "hours", "cameras"),
-        "former_figures",
-    )
-    return [
-        {
-            name: None if name in _list_hidden(row) else value
-            for name, value in row.items()
-            if name not in hidden
-        }
-        for row in summaries
-    ]
+def _hide_examples(findings: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return findings without examples: the result of a task is kept by Airflow."""
+    return [{n: value for n, value in row.items() if n != "example"} for row in findings]
 
 
 def _compute_exit_code(findings: Sequence[Mapping[str, object]]) -> int:

@@ -46,9 +46,9 @@ def notify(
 ) -> None:
     """Send the digests that are due, by mail and to chats, each once.
 
-    The nightly run of the selected facilities counts as finished. A digest is sent when those of
-    all its facilities have finished; the others wait for the run of the last time zone. Without a
-    file of subscriptions nothing is sent.
+    The nightly run of the selected facilities counts as finished if the capture day is over. A
+    digest is sent when those of all its facilities have finished; the others wait for the run of
+    the last time zone. Without a file of subscriptions nothing is sent.
     """
     night_run = selected.open_run()
     if preview:

@@ -56,11 +56,10 @@ def query(
         from fer_batch.export import parquet as module
 
         module.check_installed()
-    from fer_batch.database import connections, schema
+    from fer_batch.database import schema
 
-    engine = connections.create_engine(load_settings())
-    schema.check_migrated(engine)
-    result = named_queries.run_query(engine, chosen, values)
+    with schema.open_engine(load_settings()) as engine:
+        result = named_queries.run_query(engine, chosen, values)
     if csv or parquet:
         _write(_encode(chosen, result, csv), output)
     elif json:

@@ -10,6 +10,7 @@ from cyclopts import App, Group, Parameter
 
 from fer_batch.cli.common import DEFAULTS, Json, load_settings, show
 from fer_batch.cli.psql import PsqlArguments, open_psql
+from fer_batch.console import print_progress
 from fer_batch.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -43,11 +44,6 @@ AsAdmin = Annotated[
 def register(app: App) -> None:
     """Add `stack`."""
     app.command(stack)
-
-
-def print_progress(text: str) -> None:
-    """Print a line of progress to stderr."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201
 
 
 def open_stack(*, of_demo: bool) -> Stack:

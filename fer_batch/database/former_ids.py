@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from fer_batch.database.statements import load_statements
-from fer_batch.facilities.key_template import find_overlaps
+from fer_batch.facilities.key_overlaps import find_overlaps
 
 _STATEMENTS = load_statements(__file__)
 

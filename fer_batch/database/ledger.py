@@ -217,32 +217,32 @@ def _discard_erased(
         connection.execute(_STATEMENTS["discard_erased"], {"image_keys": found})
 
 
-def discard_unselected(
-    connection: sa.Connection, batch: Batch, is_selected: Callable[[str], bool]
+def discard_unlisted(
+    connection: sa.Connection, batch: Batch, is_image: Callable[[str], bool]
 ) -> int:
-    """Delete the images of earlier listings whose key is not selected any more; returns how many.
+    """Delete the images of earlier listings whose key is no image of the day; returns how many.
 
-    So a pattern that is added to the registry has an effect on days that were listed before. Their
-    results are deleted too. Call it after `merge_listing`, in the same transaction.
+    So a change of the registry has an effect on days that were listed before. Their results are
+    deleted too. Call it after `merge_listing`, in the same transaction.
     """
-    # A selected key need not be in the listing: its object may be gone.
+    # The key of an image need not be in the listing: its object may be gone.
     keys = connection.execute(_STATEMENTS["list_unlisted"], asdict(batch)).scalars()
-    unselected = [key for key in keys if not is_selected(key)]
-    if unselected:
+    discarded = [key for key in keys if not is_image(key)]
+    if discarded:
         # A chunk of the day either ends before this, or begins after it and writes none of them.
         for step in ("listing", "results"):
             connections.lock(connection, f"{step}:{batch.facility_id}:{batch.capture_day}")
-        params = asdict(batch) | {"image_keys": unselected}
+        params = asdict(batch) | {"image_keys": discarded}
         connection.execute(_STATEMENTS["discard_faces"], params)
         connection.execute(_STATEMENTS["discard_results"], params)
         connection.execute(_STATEMENTS["discard_images"], params)
         log.warning(
-            "images discarded by include or exclude",
+            "images discarded that the registry leaves out or files under another day",
             facility=batch.facility_id,
             day=batch.capture_day.isoformat(),
-            images=len(unselected),
+            images=len(discarded),
         )
-    return len(unselected)
+    return len(discarded)
 
 
 def _check_not_deleted(connection: sa.Connection, batch: Batch) -> None:

@@ -49,7 +49,6 @@ def repair(source: Settings | str) -> list[str]:
     LockTimeoutError if others use the tables.
     """
     with _connect_as_administrator(source) as target:
-        schema.check_migrated(target)
         changes = _repeat_if_concurrent(lambda: _repair_roles(target))
         while done := schema.retry_lock_timeouts(target, lambda: _repair_owners(target)):
             changes += done
@@ -59,15 +58,13 @@ def repair(source: Settings | str) -> list[str]:
 @contextmanager
 def _connect_as_administrator(source: Settings | str) -> Iterator[sa.Engine]:
     """An engine for the block; a missing right gets the hint who has it."""
-    target = connections.create_engine(source)
     try:
-        yield target
+        with schema.open_engine(source) as target:
+            yield target
     except DatabaseError as error:
         if _get_sqlstate(error) != _INSUFFICIENT_PRIVILEGE:
             raise
         raise DatabaseError(str(error.args[0]), privileges.ADMINISTRATOR_HINT) from error
-    finally:
-        target.dispose()
 
 
 def _get_sqlstate(error: FerError) -> str:
@@ -196,23 +193,24 @@ def grant(
     Raises ConfigurationError for an unknown login or facility, and if row-level security would not
     bind the inspector.
     """
-    with _connect_as_administrator(source) as target:
-        schema.check_migrated(target)
-        with connections.transaction(target) as connection:
-            _check_roles(connection)
-            found = _check_login(connection, login)
-            _check_facilities(connection, facility_ids)
-            if role == "inspector":
-                if found["bypasses_policies"]:
-                    raise ConfigurationError(
-                        f"row-level security does not bind {login}: it is a superuser, or a member "
-                        "of fer_owner or fer_writer, and reads all facilities",
-                        "Grant it to a login of its own",
-                    )
-                params = {"login": login, "facility_ids": list(facility_ids)}
-                connection.execute(_STATEMENTS["grant_facilities"], params)
-            _ensure_member(connection, _Membership(login, f"fer_{role}", True, True))
-            return _list_grants(connection)
+    with (
+        _connect_as_administrator(source) as target,
+        connections.transaction(target) as connection,
+    ):
+        _check_roles(connection)
+        found = _check_login(connection, login)
+        _check_facilities(connection, facility_ids)
+        if role == "inspector":
+            if found["bypasses_policies"]:
+                raise ConfigurationError(
+                    f"row-level security does not bind {login}: it is a superuser, or a member "
+                    "of fer_owner or fer_writer, and reads all facilities",
+                    "Grant it to a login of its own",
+                )
+            params = {"login": login, "facility_ids": list(facility_ids)}
+            connection.execute(_STATEMENTS["grant_facilities"], params)
+        _ensure_member(connection, _Membership(login, f"fer_{role}", True, True))
+        return _list_grants(connection)
 
 
 def revoke(
@@ -223,27 +221,28 @@ def revoke(
     With facilities, an inspector stays one while others are left. Raises ConfigurationError if the
     login had neither.
     """
-    with _connect_as_administrator(source) as target:
-        schema.check_migrated(target)
-        with connections.transaction(target) as connection:
-            _check_roles(connection)
-            params = {"login": login, "facility_ids": list(facility_ids)}
-            removed = 0
-            if role == "inspector":
-                removed = connection.execute(_STATEMENTS["revoke_facilities"], params).rowcount
-            left = connection.execute(_STATEMENTS["count_facilities"], params).scalar_one()
-            if role != "inspector" or not left:
-                for row in _list_memberships(connection, [login]):
-                    # An administrator of the role stays one.
-                    is_member = row["may_inherit"] or row["may_set"]
-                    if row["role_name"] == f"fer_{role}" and is_member:
-                        _revoke_membership(connection, row)
-                        removed += 1
-            if not removed:
-                raise ConfigurationError(
-                    f"{login} has no such grant", "See the grants with `fer-batch db grant`"
-                )
-            return _list_grants(connection)
+    with (
+        _connect_as_administrator(source) as target,
+        connections.transaction(target) as connection,
+    ):
+        _check_roles(connection)
+        params = {"login": login, "facility_ids": list(facility_ids)}
+        removed = 0
+        if role == "inspector":
+            removed = connection.execute(_STATEMENTS["revoke_facilities"], params).rowcount
+        left = connection.execute(_STATEMENTS["count_facilities"], params).scalar_one()
+        if role != "inspector" or not left:
+            for row in _list_memberships(connection, [login]):
+                # An administrator of the role stays one.
+                is_member = row["may_inherit"] or row["may_set"]
+                if row["role_name"] == f"fer_{role}" and is_member:
+                    _revoke_membership(connection, row)
+                    removed += 1
+        if not removed:
+            raise ConfigurationError(
+                f"{login} has no such grant", "See the grants with `fer-batch db grant`"
+            )
+        return _list_grants(connection)
 
 
 def list_grants(source: Settings | str) -> list[dict[str, Any]]:
@@ -251,11 +250,12 @@ def list_grants(source: Settings | str) -> list[dict[str, Any]]:
 
     Keys: `login`, `role` (None for facilities of a login that no longer exists), `facilities`.
     """
-    with _connect_as_administrator(source) as target:
-        schema.check_migrated(target)
-        with connections.transaction(target) as connection:
-            _check_roles(connection)
-            return _list_grants(connection)
+    with (
+        _connect_as_administrator(source) as target,
+        connections.transaction(target) as connection,
+    ):
+        _check_roles(connection)
+        return _list_grants(connection)
 
 
 def _list_grants(connection: sa.Connection) -> list[dict[str, Any]]:

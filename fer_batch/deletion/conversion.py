@@ -25,10 +25,6 @@ def upgrade(settings: Settings) -> int:
     schema.upgrade(settings)
     if not former:
         return 0
-    engine = connections.create_engine(settings)
-    try:
-        with connections.transaction(engine) as connection:
-            erased_keys.check_secret(connection, secret)
-    finally:
-        engine.dispose()
+    with schema.open_engine(settings) as engine, connections.transaction(engine) as connection:
+        erased_keys.check_secret(connection, secret)
     return erasure_log.convert(settings.erasure_log, secret)

@@ -19,7 +19,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from fer_batch.database import connections, deletions, erased_keys, former_ids, ledger, tables
-from fer_batch.database.erased_keys import NO_SECRET, ErasureSecret
+from fer_batch.database.erased_keys import ErasureSecret
 from fer_batch.database.statements import load_statements
 from fer_batch.deletion import erasure_log
 from fer_batch.deletion.erasure_log import LoggedErasure
@@ -29,6 +29,7 @@ from fer_batch.findings import history
 from fer_batch.log import get_logger
 from fer_batch.records import Batch
 from fer_batch.satisfaction import comparisons, periods, revisions
+from fer_batch.satisfaction.figures import is_published
 
 log = get_logger(__name__)
 
@@ -62,7 +63,7 @@ class ErasedDay:
 def find_erasable(
     connection: sa.Connection,
     target: Target,
-    secret: ErasureSecret = NO_SECRET,
+    secret: ErasureSecret,
     *,
     accept_unlisted: bool = False,
 ) -> list[ErasedDay]:
@@ -129,8 +130,8 @@ def check_secret(connection: sa.Connection, secret: ErasureSecret) -> None:
 def erase(
     engine: sa.Engine,
     target: Target,
-    log_file: Path | None = None,
-    secret: ErasureSecret = NO_SECRET,
+    log_file: Path | None,
+    secret: ErasureSecret,
 ) -> list[ErasedDay]:
     """Erase the target; returns the days from which rows were deleted, oldest first.
 
@@ -174,8 +175,8 @@ def _erase_days(
 def erase_unlisted(
     engine: sa.Engine,
     target: Target,
-    log_file: Path | None = None,
-    secret: ErasureSecret = NO_SECRET,
+    log_file: Path | None,
+    secret: ErasureSecret,
 ) -> list[ErasedDay]:
     """Record an image or a day that no run has listed yet as erased, so that none reads it.
 
@@ -338,22 +339,33 @@ def _withdraw(connection: sa.Connection, batch: Batch, run_id: str) -> None:
     connection.execute(_STATEMENTS["delete_day_summaries"], params)
     connection.execute(_STATEMENTS["delete_period_summaries"], params)
     facilities = {batch.facility_id: facility}
-    periods.write_period_summaries(connection, [batch], facilities, run_id)
+    periods.write_period_summaries(connection, [batch], facilities, run_id, keeps_version=True)
     comparisons.write_changes(connection, [batch], facilities, run_id)
 
 
 def _write_summary(connection: sa.Connection, batch: Batch, run_id: str) -> int | None:
     """Summarize the remaining rows for the model version of the newest summary.
 
-    Returns the revision; None if the day has no summary.
+    A day whose rates are not published stays so unless it is complete. Returns the revision; None
+    if the day has no summary.
     """
     newest = revisions.find_newest(connection, batch)
     if newest is None:
         return None
-    facilities = {batch.facility_id: ledger.load_facility(connection, batch.facility_id)}
-    summaries = revisions.write_summaries(
-        connection, [batch], newest["model_version"], facilities, run_id
+    facility = ledger.load_facility(connection, batch.facility_id)
+    facilities = {batch.facility_id: facility}
+    # What is not published yet is left to the nights, which know when no more images will come.
+    is_due = is_published(newest["method"]) or (
+        facility.publish_period == "week" and newest["verdict"] != "pending"
     )
-    periods.write_period_summaries(connection, [batch], facilities, run_id)
+    summaries = revisions.write_summaries(
+        connection,
+        [batch],
+        newest["model_version"],
+        facilities,
+        run_id,
+        due_until=batch.capture_day if is_due else date.min,
+    )
+    periods.write_period_summaries(connection, [batch], facilities, run_id, keeps_version=True)
     comparisons.write_changes(connection, [batch], facilities, run_id)
     return int(summaries[0]["revision"]) if summaries else None

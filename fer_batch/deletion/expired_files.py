@@ -17,11 +17,10 @@ from fer_batch.database import connections
 from fer_batch.deletion.expired import Expired
 from fer_batch.errors import ConfigurationError
 from fer_batch.export import publishing
-from fer_batch.export.places import Bucket, Folder, Place
 from fer_batch.reporting import rendering, store
-from fer_batch.reporting.store import LocalFolder
 from fer_batch.settings import Settings
-from fer_batch.storage.object_folder import ObjectFolder
+from fer_batch.storage.folder import Folder, LocalFolder
+from fer_batch.storage.object_folder import open_export_folder, open_report_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +70,22 @@ def list_kinds(settings: Settings) -> list[FileKind]:
     ]
     if (report_url := settings.report_url) is not None:
         kinds.append(
-            _make_report_kind(settings, "reports in S3", lambda: ObjectFolder(settings, report_url))
+            _make_report_kind(
+                settings, "reports in S3", lambda: open_report_folder(settings, report_url)
+            )
         )
     if (export_dir := settings.export_dir) is not None:
-        kinds.append(_make_export_kind(settings, "exports", lambda: Folder(export_dir)))
+        kinds.append(_make_export_kind(settings, "exports", lambda: LocalFolder(export_dir)))
     if (export_url := settings.export_url) is not None:
         kinds.append(
-            _make_export_kind(settings, "exports in S3", lambda: Bucket(settings, export_url))
+            _make_export_kind(
+                settings, "exports in S3", lambda: open_export_folder(settings, export_url)
+            )
         )
     return kinds
 
 
-def _make_report_kind(
-    settings: Settings, name: str, open_folder: Callable[[], store.Folder]
-) -> FileKind:
+def _make_report_kind(settings: Settings, name: str, open_folder: Callable[[], Folder]) -> FileKind:
     def delete_files(before: date) -> int:
         with _locking(settings, "report") as locked:  # a run writes the index too
             return store.delete_expired(open_folder(), before, rendering.render_index, locked)
@@ -98,7 +99,7 @@ def _make_report_kind(
     )
 
 
-def _make_export_kind(settings: Settings, name: str, open_place: Callable[[], Place]) -> FileKind:
+def _make_export_kind(settings: Settings, name: str, open_place: Callable[[], Folder]) -> FileKind:
     def delete_files(before: date) -> int:
         with _locking(settings, "export") as locked:
             return publishing.delete_expired(open_place(), before, locked)

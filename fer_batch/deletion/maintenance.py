@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from fer_batch.database import connections, schema
 from fer_batch.database.postgres_errors import PRIVILEGE_HINT
+from fer_batch.database.statements import load_statements
 from fer_batch.deletion import expired_files, expired_rows, retention
 from fer_batch.deletion.expired import Expired
 from fer_batch.errors import (
@@ -35,38 +36,43 @@ IMAGES = "rows per image and face"
 MAX_CLOCK_DIFFERENCE = timedelta(days=1)
 """By how much the clocks of this machine and of the database may differ: midnight may pass."""
 
-_INSPECT = sa.text(
-    "SELECT has_column_privilege('fer.retention', 'before_day', 'INSERT') AS may_delete, "
-    "(clock_timestamp() AT TIME ZONE 'UTC')::date AS today"
-)
+MAX_PAUSE = timedelta(days=31)
+"""For how long nights and maintenance may pause before a clock that is ahead is suspected."""
+
+_STATEMENTS = load_statements(__file__)
 
 
-def find(settings: Settings, today: date) -> tuple[list[Expired], list[FerError]]:
+def find(
+    settings: Settings, today: date, *, after_pause: bool = False
+) -> tuple[list[Expired], list[FerError]]:
     """What has expired, by kind, and the errors of kinds that cannot be read.
 
-    `today` is as in `delete`. Nothing is written. Raises what `delete` raises.
+    `today` and `after_pause` are as in `delete`. Nothing is written. Raises what `delete` raises.
     """
-    with _connect(settings, today) as (target, today):
+    with _connect(settings, today, after_pause) as (target, today):
         steps = [
             *(
                 partial(expired_rows.find, target, kind, settings, today)
                 for kind in expired_rows.KINDS
             ),
             *(partial(kind.find, today) for kind in expired_files.list_kinds(settings)),
-            partial(_find_images, settings, today),
+            partial(_find_images, target, settings, today),
         ]
         return _try_each(steps)
 
 
-def delete(settings: Settings, today: date) -> tuple[list[Expired], list[FerError]]:
+def delete(
+    settings: Settings, today: date, *, after_pause: bool = False
+) -> tuple[list[Expired], list[FerError]]:
     """Delete what has expired; returns how much, by kind, and the errors.
 
     `today` is the day (UTC) by the clock of this machine. The database has another: the earlier day
     counts. It may be interrupted at any time and run again. Raises ConfigurationError if the days
-    differ by more than `MAX_CLOCK_DIFFERENCE`, DatabaseError if the database is not migrated or the
-    login may not delete, and DatabaseUnavailableError.
+    differ by more than `MAX_CLOCK_DIFFERENCE`, or if the newest images and the last maintenance
+    are older than `MAX_PAUSE`, unless `after_pause` confirms the day; DatabaseError if the database
+    is not migrated or the login may not delete; and DatabaseUnavailableError.
     """
-    with _connect(settings, today) as (target, today):
+    with _connect(settings, today, after_pause) as (target, today):
         steps = [
             partial(_delete_summaries, target, settings, today),
             *(
@@ -76,7 +82,7 @@ def delete(settings: Settings, today: date) -> tuple[list[Expired], list[FerErro
             # After the summaries: the exported files follow from those that are left.
             *(partial(kind.delete, today) for kind in expired_files.list_kinds(settings)),
             # Last: the first run may have days of years to drop, for hours.
-            partial(_delete_images, settings, today),
+            partial(_delete_images, target, settings, today),
         ]
         return _try_each(steps)
 
@@ -92,13 +98,13 @@ def join_errors(errors: Sequence[FerError]) -> FerError:
 
 
 @contextmanager
-def _connect(settings: Settings, today: date) -> Iterator[tuple[sa.Engine, date]]:
+def _connect(
+    settings: Settings, today: date, after_pause: bool
+) -> Iterator[tuple[sa.Engine, date]]:
     """The engine, and the day by which it is decided what has expired."""
-    target = connections.create_engine(settings)
-    try:
-        schema.check_migrated(target)
+    with schema.open_engine(settings) as target:
         with connections.transaction(target) as connection:
-            found = connection.execute(_INSPECT).one()
+            found = connection.execute(_STATEMENTS["inspect"]).one()
         if not found.may_delete:
             raise DatabaseError(
                 "permission denied: the login may not delete what has expired", PRIVILEGE_HINT
@@ -109,9 +115,26 @@ def _connect(settings: Settings, today: date) -> Iterator[tuple[sa.Engine, date]
                 "database: nothing was deleted",
                 "Correct the clock that is wrong, such as with NTP",
             )
-        yield target, min(today, found.today)
-    finally:
-        target.dispose()
+        day = min(today, found.today)
+        if not after_pause:
+            _check_pause(target, day)
+        yield target, day
+
+
+def _check_pause(target: sa.Engine, today: date) -> None:
+    """Raise ConfigurationError if the day may be wrong although both clocks tell it.
+
+    They are one clock if the database is on this machine.
+    """
+    with connections.transaction(target) as connection:
+        last = connection.execute(_STATEMENTS["find_last_sign"]).scalar_one()
+    if last is not None and today - last > MAX_PAUSE:
+        raise ConfigurationError(
+            f"it is {today} by the clock, but the newest images or the last maintenance are of "
+            f"{last}: nothing was deleted",
+            "If the clock is ahead, correct it. If there was such a pause, trigger one run of "
+            "satisfaction_maintenance with after_pause, or use `fer-batch maintain --after-pause`",
+        )
 
 
 def _try_each(
@@ -131,14 +154,14 @@ def _try_each(
     return done, errors
 
 
-def _find_images(settings: Settings, today: date) -> Expired:
+def _find_images(target: sa.Engine, settings: Settings, today: date) -> Expired:
     before = _compute_images_before(settings, today)
-    return _describe_images(before, retention.find_expired(settings, before))
+    return _describe_images(before, retention.find_expired(target, before))
 
 
-def _delete_images(settings: Settings, today: date) -> Expired:
+def _delete_images(target: sa.Engine, settings: Settings, today: date) -> Expired:
     before = _compute_images_before(settings, today)
-    return _describe_images(before, retention.retain(settings, before))
+    return _describe_images(before, retention.retain(target, before))
 
 
 def _delete_summaries(target: sa.Engine, settings: Settings, today: date) -> Expired:

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 import sqlalchemy as sa
 
 from fer_batch.database.statements import load_statements
+from fer_batch.phrases import format_count
 
 SLACK_DAYS = 3
 """Nights that may fail before retention is overdue."""
@@ -30,9 +31,8 @@ def describe_overdue(connection: sa.Connection, retention_days: int, today: date
         what = f"retention has not run since {horizon.set_at:%Y-%m-%d}"
     else:  # which it moves before it drops
         what = "retention runs, but other sessions keep it from dropping days"
-    days = "1 day" if left.days == 1 else f"{left.days} days"
     return (
-        f"{what}: the rows per image of {days} from {left.first_day} on are older than "
-        f"FER_RETENTION_DAYS, which is {retention_days}. Is the DAG satisfaction_maintenance "
-        "paused, or does it fail?"
+        f"{what}: the rows per image of {format_count(left.days, 'day')} from {left.first_day} on "
+        f"are older than FER_RETENTION_DAYS, which is {retention_days}. Is the DAG "
+        "satisfaction_maintenance paused, or does it fail?"
     )

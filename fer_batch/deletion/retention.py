@@ -17,13 +17,12 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from fer_batch.database import connections, deletions, schema, tables
+from fer_batch.database import connections, deletions, tables
 from fer_batch.database.statements import load_statements
 from fer_batch.errors import ConfigurationError, LockTimeoutError
 from fer_batch.findings import history
 from fer_batch.log import get_logger
 from fer_batch.records import Batch
-from fer_batch.settings import Settings
 from fer_batch.testing.failpoints import failpoint
 
 log = get_logger(__name__)
@@ -54,8 +53,8 @@ def filter_deleted(
 ) -> list[Batch]:
     """The batches, in their order, without those whose rows were deleted for good.
 
-    Raises ConfigurationError if the capture day is before the horizon, or if all its batches were
-    erased: such a day is never listed again.
+    Raises ConfigurationError if the capture day is before the horizon, or if no batch is left: such
+    days are never listed again.
     """
     first_day = deletions.load_horizon(connection)
     if first_day is not None and capture_day < first_day:
@@ -74,7 +73,7 @@ def filter_deleted(
             log.info("skipped: retention has dropped the day", **context)
         else:
             remaining.append(batch)
-    if not any(batch.capture_day == capture_day for batch in remaining):
+    if not remaining:
         raise ConfigurationError(
             f"{capture_day} was erased for every facility of this run",
             "An erased day is not read again; run another day or facility",
@@ -82,14 +81,9 @@ def filter_deleted(
     return remaining
 
 
-def find_expired(source: Settings | str, before: date) -> list[DroppedDay]:
+def find_expired(target: sa.Engine, before: date) -> list[DroppedDay]:
     """The days that `retain` would drop. Nothing is written."""
-    target = connections.create_engine(source)
-    try:
-        schema.check_migrated(target)
-        return [_count_day(target, day) for day in _list_days(target, before)]
-    finally:
-        target.dispose()
+    return [_count_day(target, day) for day in _list_days(target, before)]
 
 
 def set_horizon(target: sa.Engine, kind: Literal["rows", "summaries"], before: date) -> None:
@@ -101,29 +95,24 @@ def set_horizon(target: sa.Engine, kind: Literal["rows", "summaries"], before: d
         connection.execute(_STATEMENTS["set_horizon"], parameters)
 
 
-def retain(source: Settings | str, before: date) -> list[DroppedDay]:
+def retain(target: sa.Engine, before: date) -> list[DroppedDay]:
     """Drop the rows per image of all days before `before`; returns the dropped days, oldest first.
 
     The horizon is written first, so that no run lists a dropped day again. It may be interrupted at
     any time and run again. Raises LockTimeoutError, which names the sessions, if other sessions
     used the tables for as long as `PATIENCE_S`; earlier days are dropped by then.
     """
-    target = connections.create_engine(source)
-    try:
-        schema.check_migrated(target)
-        set_horizon(target, "rows", before)
-        dropped = [
-            counted
-            for day in _list_days(target, before)
-            # Counted before anything is locked, because it takes longer than dropping.
-            if _drop_patiently(target, counted := _count_day(target, day))
-        ]
-        with connections.transaction(target) as connection:
-            # What was found on days without images, or since their day was forgotten.
-            history.forget_days_before(connection, before)
-        return dropped
-    finally:
-        target.dispose()
+    set_horizon(target, "rows", before)
+    dropped = [
+        counted
+        for day in _list_days(target, before)
+        # Counted before anything is locked, because it takes longer than dropping.
+        if _drop_patiently(target, counted := _count_day(target, day))
+    ]
+    with connections.transaction(target) as connection:
+        # What was found on days without images, or since their day was forgotten.
+        history.forget_days_before(connection, before)
+    return dropped
 
 
 def _list_days(target: sa.Engine, before: date) -> Sequence[date]:

@@ -78,7 +78,7 @@ def _import_apprise() -> Any:
     except ImportError:
         raise ConfigurationError(
             "messages to chats need Apprise, which is not installed",
-            "Install fer-batch with the extra `notify`",
+            "Install fer-batch with the extra `notify`; see docs/deploy.md",
         ) from None
     logger = logging.getLogger("apprise")  # its texts are in the errors, without URLs
     if not logger.handlers:

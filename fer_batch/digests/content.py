@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Literal
 
-from fer_batch.reporting import pages, wording
+from fer_batch.phrases import join_names
+from fer_batch.reporting import formatting, pages, wording
 from fer_batch.reporting.differences import (
     COMPARABLE,
     NOT_COMPARABLE,
@@ -241,7 +242,7 @@ def _list_missed(missed: Sequence[MissedNight], facilities: Sequence[FacilityRow
             runs.append((night.day, night.day, night.facility_ids, state))
     lines = []
     for first, last, ids, state in runs:
-        days = wording.format_day(last) if first == last else wording.format_days(first, last)
+        days = formatting.format_day(last) if first == last else formatting.format_days(first, last)
         who = "" if len(ids) == len(facilities) else _join([by_id[i].facility["name"] for i in ids])
         lines.append(Entry(f"The nightly run of {days} did not finish. {state}", who))
     return lines
@@ -323,7 +324,7 @@ def _describe_total(what: str, total: Total) -> str:
         return f"All faces together, {what}: {figure.reason}." if figure.facilities > 1 else ""
     rate = {"rate": figure.rate.rate, "rate_low": figure.rate.low, "rate_high": figure.rate.high}
     return (
-        f"All faces together, {what}: {wording.format_interval(rate, 'rate')} of "
+        f"All faces together, {what}: {formatting.format_interval(rate, 'rate')} of "
         f"{figure.faces:,} faces in {figure.facilities} facilities. {total.change}"
     ).strip()
 
@@ -332,8 +333,8 @@ def _build_line(page: FacilityPage, *, is_alone: bool) -> FacilityLine:
     status, rate = page.verdict, page.missing or wording.NO_RATE
     if page.main is not None:
         if page.main["target_rate"] is not None:
-            status += f" of {wording.format_percent(page.main['target_rate'])}\u00a0%"
-        rate = f"{wording.format_interval(page.main)}, {page.main_period}"
+            status += f" of {formatting.format_percent(page.main['target_rate'])}\u00a0%"
+        rate = f"{formatting.format_interval(page.main)}, {page.main_period}"
         if not page.is_comparable and not is_alone:
             rate += f", {NOT_COMPARABLE}"
     return FacilityLine(clean(page.name), status, clean(rate), page.change.text)
@@ -346,7 +347,7 @@ def _name_time(report: ReportPage, rows: ReportRows, every: Every) -> str:
     )
     if weeks:
         return weeks.most_common(1)[0][0]
-    return wording.format_day(rows.capture_day)
+    return formatting.format_day(rows.capture_day)
 
 
 def _write_subject(report: ReportPage, when: str, missed: Sequence[MissedNight]) -> str:
@@ -382,10 +383,7 @@ def _name_scope(groups: Sequence[GroupPage]) -> str:
 
 
 def _join(names: Sequence[str]) -> str:
-    """Names in the order given, at most `SHOWN_LINES` of them."""
-    more = len(names) - SHOWN_LINES
-    shown = ", ".join(names[:SHOWN_LINES])
-    return f"{shown} and {more:,} more" if more > 0 else shown
+    return join_names(names, SHOWN_LINES)
 
 
 def _shorten(lines: list[Entry], where: str) -> list[Entry]:

@@ -39,13 +39,23 @@ class Nights:
 
 
 def record_finished(
-    connection: sa.Connection, facility_ids: Iterable[str], capture_day: date, run_id: str
+    connection: sa.Connection,
+    facility_ids: Iterable[str],
+    capture_day: date,
+    run_id: str,
+    now: datetime,
 ) -> None:
-    """Record that the nightly run of a capture day has finished for these facilities."""
-    connection.execute(
-        _STATEMENTS["record_finished"],
-        {"facility_ids": sorted(facility_ids), "capture_day": capture_day, "run_id": run_id},
-    )
+    """Record that the nightly run of a capture day has finished for these facilities.
+
+    A run of a day that is not over in a facility's time zone is not its nightly run.
+    """
+    params = {
+        "facility_ids": list(facility_ids),
+        "capture_day": capture_day,
+        "run_id": run_id,
+        "now": now,
+    }
+    connection.execute(_STATEMENTS["record_finished"], params)
 
 
 def load_nights(

@@ -1,7 +1,10 @@
 -- name: record_finished
 INSERT INTO fer.finished_night (facility_id, capture_day, run_id)
-SELECT facility_id, :capture_day, :run_id
-FROM unnest(CAST(:facility_ids AS text[])) AS selected (facility_id)
+SELECT f.facility_id, :capture_day, :run_id
+FROM fer.facility AS f
+WHERE f.facility_id = ANY(CAST(:facility_ids AS text[]))
+    AND :now >= CAST(CAST(:capture_day AS date) + 1 AS timestamp) AT TIME ZONE f.time_zone
+ORDER BY f.facility_id
 ON CONFLICT DO NOTHING;
 
 -- name: load_nights

@@ -73,8 +73,8 @@ class Preview:
 class Night:
     """The nightly run that sends digests. `resend`: also those that were sent before.
 
-    `facility_ids` are those whose run has finished. `awaited_ids` are all that have one each night:
-    those with a valid entry in the registry.
+    `facility_ids` are those that the run has processed. `awaited_ids` are all that have a run each
+    night: those with a valid entry in the registry.
     """
 
     capture_day: date
@@ -90,13 +90,16 @@ def send_digests(
 ) -> tuple[list[Sent], FerError | None]:
     """Record that the nightly run of the facilities has finished; send the digests that are due.
 
+    Where the capture day is not over, nothing is recorded, and its digest is not due.
     `names` limits it to these subscriptions. Returns what became of each digest, and the error of
     those that failed: a RetryableError if a retry may deliver one of them, else a PermanentError;
     None if none failed. Raises ConfigurationError if the file of subscriptions cannot be used, and
     DatabaseError.
     """
     with connections.transaction(engine) as connection:
-        deliveries.record_finished(connection, night.facility_ids, night.capture_day, night.run_id)
+        deliveries.record_finished(
+            connection, night.facility_ids, night.capture_day, night.run_id, night.now
+        )
     subscriptions = _select(load_subscriptions(settings), names)
     failures: list[FerError] = [
         ConfigurationError(f"subscription {name}: {'; '.join(problems)}", HINT)
@@ -174,18 +177,15 @@ class _Sender:
         if not ids:
             return []
         zones = {i: self._zones[i] for i in ids if i in self._night.awaited_ids}
-        day: date | None = self._night.capture_day
+        capture_day, now = self._night.capture_day, self._night.now
+        day: date | None = capture_day
         if zones:
-            day = deliveries.choose_day(
-                self._night.capture_day, self._nights, zones, self._night.now
-            )
+            day = deliveries.choose_day(capture_day, self._nights, zones, now)
+        elif any(now < deliveries.find_end(capture_day, self._zones[i]) for i in ids):
+            day = None
         if day is None:
-            return [
-                Sent(
-                    subscription.name, each, None, "not due", "waits for the runs of its facilities"
-                )
-                for each in recipients
-            ]
+            detail = "waits for the end of the day and the runs of its facilities"
+            return [Sent(subscription.name, each, None, "not due", detail) for each in recipients]
 
         @cache
         def build(last_sent: date | None) -> Digest:

@@ -2,7 +2,7 @@
 
 It only passes on what the published views show: a rate that is suppressed there is null here, and
 counts by class are in no file. `columns` is the schema of the exported files, `parquet` writes
-Parquet, `places` is where files are written, `publishing` makes a place equal to the views,
+Parquet, `places` opens where files are written, `publishing` makes a place equal to the views,
 `spreadsheet` writes CSV, and `named_queries` runs the files of sql/queries.
 
 **The exported files.** The data set `satisfaction` has one row per facility and published period,

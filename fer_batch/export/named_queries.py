@@ -13,7 +13,6 @@ its transaction. Printing the rows is left to the command.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ import sqlalchemy as sa
 from fer_batch import resources
 from fer_batch.database import connections
 from fer_batch.errors import ConfigurationError, DatabaseError
+from fer_batch.phrases import suggest
 
 Kind = Literal["facility", "date", "number", "text"]
 
@@ -144,8 +144,8 @@ def find_query(name: str) -> NamedQuery:
     """The query of a name. Raises ConfigurationError that suggests similar ones."""
     queries = load_queries()
     if name not in queries:
-        near = difflib.get_close_matches(name.lower().replace("-", "_"), queries, 3, 0.5)
-        hint = f"Did you mean {' or '.join(near)}? " if near else ""
+        near = suggest(name.lower().replace("-", "_"), queries, cutoff=0.5)
+        hint = f"Did you mean {near}? " if near else ""
         raise ConfigurationError(
             f"there is no query {name!r}", f"{hint}`fer-batch query` lists all of them"
         )
@@ -164,9 +164,9 @@ def check_values(query: NamedQuery, values: Mapping[str, str]) -> dict[str, str]
     for given, value in values.items():
         name = given.replace("-", "_")
         if name not in by_name:
-            near = difflib.get_close_matches(name, by_name, 1)
+            near = suggest(name, by_name, 1)
             known = ", ".join(f"--{_to_option(each)}" for each in by_name) or "none"
-            hint = f"Did you mean --{_to_option(near[0])}? " if near else ""
+            hint = f"Did you mean --{_to_option(near)}? " if near else ""
             raise ConfigurationError(
                 f"the query {query.name} has no parameter --{_to_option(name)}",
                 f"{hint}Its parameters: {known}",
@@ -237,8 +237,8 @@ def _check_facilities(
     known = connection.execute(_FACILITIES).scalars().all()
     for facility_id in given:
         if facility_id not in known:
-            near = difflib.get_close_matches(facility_id.lower(), known, 3)
-            hint = f"Did you mean {' or '.join(near)}?" if near else "`fer-batch facilities list`"
+            near = suggest(facility_id.lower(), known)
+            hint = f"Did you mean {near}?" if near else "`fer-batch facilities list`"
             raise ConfigurationError(f"unknown facility {facility_id!r}", hint)
 
 

@@ -19,7 +19,7 @@ def check_installed() -> None:
     except ImportError:
         raise ConfigurationError(
             "pyarrow is not installed, which writes Parquet",
-            "Install the extra `export`: pip install 'fer-batch[export]'",
+            "Install fer-batch with the extra `export`; see docs/deploy.md",
         ) from None
 
 

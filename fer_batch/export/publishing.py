@@ -4,7 +4,7 @@ An export compares what the views have with what the last export wrote, whatever
 new days, revisions, days that were re-estimated, withdrawn or erased, and facilities that got
 another name all arrive with the next export, and a file that does not change is not written.
 Retention deletes whole months without waiting for an export. The package's docstring describes the
-files. Writing a single file is left to places.py.
+files. Which places there are is left to places.py, writing a single file to the package `storage`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -29,20 +28,16 @@ from fer_batch.database.statements import load_statements
 from fer_batch.errors import ConfigurationError
 from fer_batch.export import parquet
 from fer_batch.export.columns import COLUMNS, SCHEMA_VERSION, to_record
-from fer_batch.export.places import Place
 from fer_batch.log import get_logger
+from fer_batch.storage.folder import DELETED_FILES, THREADS, Folder, delete_many
 
 log = get_logger(__name__)
 
 FOLDER = f"satisfaction/schema={SCHEMA_VERSION}/"
 MARKER = f"{FOLDER}_export.json"
 """Says whether all files belong to one export, and has the fingerprint of each file."""
-THREADS = 16
-"""Files that are written or deleted at once: with S3, the time is spent waiting."""
 CHUNK_FILES = 2000
 """After so many files the marker is written, from which an export that is repeated continues."""
-DELETED_FILES = 2000
-"""Retention deletes so many files while it keeps exports waiting."""
 _FILE_NAME = re.compile(
     re.escape(FOLDER)
     + r"span=([a-z-]+)/facility=([a-z0-9_-]+)/month=([0-9]{4}-[0-9]{2})/satisfaction\.parquet"
@@ -125,7 +120,7 @@ class _Marker:
     fingerprints: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, place: Place) -> _Marker:
+    def read(cls, place: Folder) -> _Marker:
         """The marker of a place; one that cannot be read counts as none."""
         try:
             content = json.loads(place.read(MARKER) or b"{}")
@@ -133,7 +128,7 @@ class _Marker:
         except (ValueError, TypeError, AttributeError):
             return cls(is_complete=False)
 
-    def write(self, place: Place) -> None:
+    def write(self, place: Folder) -> None:
         content = {
             "schema": SCHEMA_VERSION,
             "is_complete": self.is_complete,
@@ -145,7 +140,7 @@ class _Marker:
 
 
 def export(
-    engine: sa.Engine, places: Sequence[Place], selection: Selection | None = None
+    engine: sa.Engine, places: Sequence[Folder], selection: Selection | None = None
 ) -> list[Exported]:
     """Make the places equal to the published views, or only the files of a selection.
 
@@ -164,14 +159,14 @@ def export(
         return [_export_to(place, connection, selection, months, meanings) for place in places]
 
 
-def find_expired(place: Place, before: date) -> list[str]:
+def find_expired(place: Folder, before: date) -> list[str]:
     """The names of the files all of whose periods ended before a day. Raises as the place."""
-    found = ((name, _FILE_NAME.fullmatch(name)) for name in place.list(FOLDER))
+    found = ((name, _FILE_NAME.fullmatch(name)) for name in place.list(FOLDER, with_folders=True))
     return [name for name, match in found if match and _has_ended(match[3], before)]
 
 
 def delete_expired(
-    place: Place, before: date, locked: Callable[[], AbstractContextManager[object]]
+    place: Folder, before: date, locked: Callable[[], AbstractContextManager[object]]
 ) -> int:
     """Delete what `find_expired` finds, and say how many.
 
@@ -187,22 +182,16 @@ def delete_expired(
     return len(expired)
 
 
-def _delete(place: Place, names: Sequence[str]) -> None:
+def _delete(place: Folder, names: Sequence[str]) -> None:
     marker = _Marker.read(place)
     is_complete = marker.is_complete
     for name in names:
         marker.fingerprints.pop(name, None)
     marker.is_complete = False
     marker.write(place)
-    _delete_files(place, names)
+    delete_many(place, names)
     marker.is_complete = is_complete
     marker.write(place)
-
-
-def _delete_files(place: Place, names: Sequence[str]) -> None:
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="delete") as pool:
-        for _ in pool.map(place.delete, names):
-            pass
 
 
 def _has_ended(month: str, before: date) -> bool:
@@ -249,14 +238,14 @@ def _list_months(connection: sa.Connection, selection: Selection) -> dict[Month,
 
 
 def _export_to(
-    place: Place,
+    place: Folder,
     connection: sa.Connection,
     selection: Selection,
     months: Mapping[Month, str],
     meanings: Mapping[str, str],
 ) -> Exported:
     marker = _Marker.read(place)
-    existing = {name for name in place.list(FOLDER) if selection.contains(name)}
+    existing = {name for name in place.list(FOLDER, with_folders=True) if selection.contains(name)}
     wanted = {month.name: month for month in months}
     # A range is rewritten even if its files seem to be right.
     changed = {
@@ -277,7 +266,7 @@ def _export_to(
             del marker.fingerprints[name]
         marker.is_complete = False
         marker.write(place)
-        _delete_files(place, stale)
+        delete_many(place, stale)
         pending = list(changed.values())
         while pending:
             chunk, pending = pending[:CHUNK_FILES], pending[CHUNK_FILES:]
@@ -299,7 +288,7 @@ def _export_to(
 
 
 def _write_files(
-    place: Place, connection: sa.Connection, months: Any, meanings: Mapping[str, str]
+    place: Folder, connection: sa.Connection, months: Any, meanings: Mapping[str, str]
 ) -> None:
     by_facility: dict[str, list[Month]] = defaultdict(list)
     for month in months:

@@ -82,10 +82,6 @@ class DayKeys:
         """Whether the key is below one of the prefixes."""
         return self._find(key) is not None
 
-    def is_image(self, key: str) -> bool:
-        """Whether an object is an image of the day: by its time, and by `include` and `exclude`."""
-        return self.is_selected(key) and self.is_of_day(key)
-
     def is_selected(self, key: str) -> bool:
         """Whether `include` and `exclude` select the object."""
         if not (self._include or self._exclude):

@@ -4,7 +4,7 @@ A template such as `{facility_id}/{capture_day:%Y-%m-%d}/` is expanded into pref
 keys. No prefix of one day begins with a prefix of another day of the same template: the parts of a
 date have a fixed width, or end where text that is no digit begins. A template without a date is
 only a beginning: day_keys.py adds the leading digits of the times in the names. The other fields of
-a facility are left to registry.py.
+a facility are left to registry.py, whether two facilities share keys to key_overlaps.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
-from itertools import combinations, pairwise, product, takewhile
+from itertools import pairwise, product, takewhile
 from typing import Literal, TypeAlias
 
 DEFAULT_TEMPLATE = "{facility_id}/{capture_day:%Y-%m-%d}/"
@@ -32,6 +32,7 @@ _UNPADDED = {"%-m": 2, "%-d": 2, "%-j": 3}
 """Numbers without leading zeros, and their largest width."""
 _NAMES = ("%b", "%B")
 """Names of months: English, whatever the locale, in any of the spellings Nov, nov and NOV."""
+_SPELLINGS = (str, str.lower, str.upper)
 _CODES = (*_WIDTHS, *_UNPADDED, *_NAMES)
 _YEARS, _MONTHS_OF, _DAYS, _DAYS_OF_YEAR = (
     {"%Y", "%y"},
@@ -47,10 +48,11 @@ _DIGITS = frozenset(string.digits)
 _NAME_OF_IMAGE = re.compile(r"\.(?:jpe?g|png|webp|heic|gif|bmp|tiff?|json|txt)$", re.IGNORECASE)
 _EXAMPLE = "such as {capture_day:%Y-%m-%d}"
 
-# They represent any digit of a date and any name of a camera in a pattern. No template contains
-# these characters.
-_ANY_DIGIT = "\x00"
-_ANY_CAMERA = "\x01"
+# No template contains these characters.
+ANY_DIGIT = "\x00"
+"""Represents a digit of a date in a pattern."""
+ANY_CAMERA = "\x01"
+"""Represents the name of a camera in a pattern."""
 
 _Kind: TypeAlias = Literal["text", "id", "code", "camera"]
 _Part: TypeAlias = tuple[_Kind, str]
@@ -81,10 +83,16 @@ class KeyPrefix:
         return self.build("{camera}")
 
 
+def check_printable(text: str) -> str:
+    """Return a text without control characters. Raises ValueError for one with some."""
+    if _CONTROL.search(text):
+        raise ValueError("must not contain control characters")
+    return text
+
+
 def check_template(template: str) -> str:
     """Validate a template and return it. Raises ValueError that says what is allowed."""
-    if _CONTROL.search(template):
-        raise ValueError("must not contain control characters")
+    check_printable(template)
     parts = _parse(template)
     codes = [text for kind, text in parts if kind == "code"]
     if codes:
@@ -149,9 +157,9 @@ def expand_template(template: str, facility_id: str, day: date) -> list[KeyPrefi
     }  # fmt: skip
     parts = _parse(template)
     has_names = any(text in _NAMES for kind, text in parts if kind == "code")
-    for spell in (str, str.lower, str.upper) if has_names else (str,):
+    for spell in _SPELLINGS if has_names else (str,):
         named = {"%b": spell(month[:3]), "%B": spell(month)}
-        head, *tail = _fill(parts, facility_id, values | named).split(_ANY_CAMERA)
+        head, *tail = _fill(parts, facility_id, values | named).split(ANY_CAMERA)
         prefixes.append(KeyPrefix(head, tail[0] if tail else None))
     return prefixes
 
@@ -162,48 +170,6 @@ def find_beginning(template: str, facility_id: str) -> str:
     return "".join(facility_id if kind == "id" else text for kind, text in fixed)
 
 
-def find_own_overlap(templates: Sequence[str], facility_id: str) -> tuple[str, str] | None:
-    """Two templates of a facility of which a prefix of one can begin with one of the other."""
-    for first, second in combinations(templates, 2):
-        patterns = (_list_patterns(first, facility_id), _list_patterns(second, facility_id))
-        if any(_may_overlap(a, b) for a, b in product(*patterns)):
-            return first, second
-    return None
-
-
-def find_overlaps(templates: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
-    """Pairs of facility ids of which a prefix of one can begin with a prefix of the other, on any
-    two days.
-
-    `templates` maps a facility id to its templates. Any digit counts as a possible digit of a
-    date: a pair that cannot overlap (such as a literal month 13) may be reported, but no
-    overlapping pair is missed.
-    """
-    patterns = [
-        (re.split(f"[{_ANY_DIGIT}{_ANY_CAMERA}]", pattern, maxsplit=1)[0], pattern, facility_id)
-        for facility_id, own in templates.items()
-        for template in own
-        for pattern in _list_patterns(template, facility_id)
-    ]
-    heads = sorted(patterns)
-    found = set()
-    # Prefixes overlap only if one head begins with the other, and such heads are adjacent when
-    # sorted.
-    for i, (head, pattern, facility_id) in enumerate(heads):
-        for other_head, other_pattern, other_id in heads[i + 1 :]:
-            if not other_head.startswith(head):
-                break
-            pair = frozenset((facility_id, other_id))
-            if len(pair) == 2 and pair not in found and _may_overlap(pattern, other_pattern):
-                found.add(pair)
-                yield facility_id, other_id
-
-
-def may_overlap(template: str, facility_id: str, prefix: str) -> bool:
-    """Whether keys that begin with `prefix` may be below a prefix of any day, or the reverse."""
-    return any(_may_overlap(prefix, pattern) for pattern in _list_patterns(template, facility_id))
-
-
 def compile_template(template: str, facility_id: str) -> re.Pattern[str]:
     """The regular expression of the beginning of any day's keys.
 
@@ -212,8 +178,7 @@ def compile_template(template: str, facility_id: str) -> re.Pattern[str]:
     forms = {
         **{code: f"[0-9]{{{width}}}" for code, width in _WIDTHS.items()},
         **{code: f"[0-9]{{1,{width}}}" for code, width in _UNPADDED.items()},
-        "%b": "|".join(spell(m[:3]) for m in _MONTHS for spell in (str, str.lower, str.upper)),
-        "%B": "|".join(spell(m) for m in _MONTHS for spell in (str, str.lower, str.upper)),
+        **{code: "|".join(_list_month_names(code)) for code in _NAMES},
     }
     texts = []
     for number, (kind, text) in enumerate(_parse(template)):
@@ -246,15 +211,17 @@ def read_date(template: str, match: re.Match[str]) -> date | None:
         return None
 
 
-def _list_patterns(template: str, facility_id: str) -> list[str]:
-    """The forms of a template's prefixes, with wildcards for digits and the camera."""
+def list_patterns(template: str, facility_id: str) -> list[str]:
+    """The forms of a valid template's prefixes of any day, with `ANY_DIGIT` and `ANY_CAMERA`.
+
+    Each form of a month's name and each width of a number is a pattern of its own.
+    """
     parts = _parse(template)
     codes = [text for kind, text in parts if kind == "code" and text not in _WIDTHS]
-    fixed = {code: _ANY_DIGIT * width for code, width in _WIDTHS.items()}
+    fixed = {code: ANY_DIGIT * width for code, width in _WIDTHS.items()}
     forms = {
-        **{code: [_ANY_DIGIT * n for n in range(1, w + 1)] for code, w in _UNPADDED.items()},
-        "%b": [spell(m[:3]) for m in _MONTHS for spell in (str, str.lower, str.upper)],
-        "%B": [spell(m) for m in _MONTHS for spell in (str, str.lower, str.upper)],
+        **{code: [ANY_DIGIT * n for n in range(1, w + 1)] for code, w in _UNPADDED.items()},
+        **{code: _list_month_names(code) for code in _NAMES},
     }
     return [
         _fill(parts, facility_id, fixed | dict(zip(codes, chosen, strict=True)))
@@ -262,40 +229,15 @@ def _list_patterns(template: str, facility_id: str) -> list[str]:
     ]
 
 
-def _may_overlap(a: str, b: str) -> bool:
-    """Whether a text of one pattern can begin with a text of the other."""
-    if _ANY_CAMERA not in a + b:
-        return all(_may_equal(x, y) for x, y in zip(a, b, strict=False))
-    # Pairs of positions up to which both patterns can have the same text.
-    reached, waiting = {(0, 0)}, [(0, 0)]
-    while waiting:
-        i, j = waiting.pop()
-        if i == len(a) or j == len(b):
-            return True
-        x, y = a[i], b[j]
-        if x == _ANY_CAMERA or y == _ANY_CAMERA:
-            # The camera of one is one or more characters other than a slash.
-            steps = [(i + 1, j + 1)]
-            if x == _ANY_CAMERA and y != "/":
-                steps.append((i, j + 1))
-            if y == _ANY_CAMERA and x != "/":
-                steps.append((i + 1, j))
-            if "/" in (x, y):
-                steps = []
-        else:
-            steps = [(i + 1, j + 1)] if _may_equal(x, y) else []
-        waiting += [step for step in steps if step not in reached]
-        reached.update(steps)
-    return False
-
-
-def _may_equal(x: str, y: str) -> bool:
-    return x == y or (x == _ANY_DIGIT and y in _DIGITS) or (y == _ANY_DIGIT and x in _DIGITS)
+def _list_month_names(code: str) -> list[str]:
+    """Every spelling of each month's name, as the code %b or %B stands for it."""
+    names = [month[:3] if code == "%b" else month for month in _MONTHS]
+    return [spell(name) for name in names for spell in _SPELLINGS]
 
 
 def _fill(parts: Sequence[_Part], facility_id: str, values: Mapping[str, str]) -> str:
     """The text of the parts, with the value of each code such as %Y, and a mark for the camera."""
-    texts = {"id": facility_id, "camera": _ANY_CAMERA}
+    texts = {"id": facility_id, "camera": ANY_CAMERA}
     return "".join(
         values[text] if kind == "code" else texts.get(kind, text) for kind, text in parts
     )

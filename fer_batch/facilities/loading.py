@@ -7,7 +7,6 @@ Reading the file is left to registry_file.py, the fields and their rules to regi
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -18,9 +17,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from fer_batch.errors import ConfigurationError, FormerTargetError, PermanentError
-from fer_batch.facilities.key_template import find_overlaps
+from fer_batch.facilities.key_overlaps import find_overlaps
 from fer_batch.facilities.registry import Facility, Permission
 from fer_batch.facilities.registry_file import read_document
+from fer_batch.phrases import suggest
 from fer_batch.records import Batch
 from fer_batch.settings import Settings
 
@@ -68,12 +68,8 @@ class Registry:
         known = [*self.facilities, *self.invalid]
         for facility_id in ids:
             if facility_id not in known:
-                near = difflib.get_close_matches(facility_id, known, n=3)
-                hint = (
-                    f"Did you mean {' or '.join(near)}?"
-                    if near
-                    else "Known facilities: " + ", ".join(known)
-                )
+                near = suggest(facility_id, known)
+                hint = f"Did you mean {near}?" if near else f"Known facilities: {', '.join(known)}"
                 raise ConfigurationError(f"the registry has no facility {facility_id!r}", hint)
 
         def is_selected(facility: Facility | InvalidFacility) -> bool:
@@ -244,8 +240,8 @@ def _describe_error(error: ErrorDetails) -> str:
                 "target_rate, a share of all faces, or remove it"
             )
         names = Permission.model_fields if "." in fields else Facility.model_fields
-        near = difflib.get_close_matches(fields.rpartition(".")[2], names, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known fields: {', '.join(names)}"
+        near = suggest(fields.rpartition(".")[2], names, 1)
+        hint = f"did you mean {near}?" if near else f"known fields: {', '.join(names)}"
         return f"unknown field {fields} ({hint})"
     return f"{fields} {_describe_allowed(error)}"
 

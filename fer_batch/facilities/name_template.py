@@ -19,6 +19,8 @@ from itertools import pairwise
 from typing import Literal, NamedTuple, TypeAlias
 from zoneinfo import ZoneInfo
 
+from fer_batch.facilities.key_template import check_printable
+
 Clock: TypeAlias = Literal["local", "UTC"]
 
 MAX_TEMPLATE_CHARACTERS = 200
@@ -50,7 +52,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ANY = "{*}"
 _CAMERA = "{camera}"
 _SPEC_PART = re.compile(r"(%(?:.|\Z))", re.DOTALL)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DIGITS = frozenset(string.digits)
 # No control characters, no line separators, and none that reorder the text around them.
 _NOT_IN_CAMERA = r"/\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069"
@@ -105,8 +106,7 @@ def check_name_template(template: str) -> str:
     """Validate a template and return it. Raises ValueError that says what is allowed."""
     if len(template) > MAX_TEMPLATE_CHARACTERS:
         raise ValueError(f"must have at most {MAX_TEMPLATE_CHARACTERS} characters")
-    if _CONTROL.search(template):
-        raise ValueError("must not contain control characters")
+    check_printable(template)
     parts = _parse(template)
     _check_codes([part.code for part in parts if isinstance(part, _Code)])
     if parts.count(_CAMERA) > 1:

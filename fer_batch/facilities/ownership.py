@@ -17,6 +17,7 @@ from functools import cached_property
 
 from fer_batch.facilities import key_template as keys
 from fer_batch.facilities.day_keys import DayKeys
+from fer_batch.facilities.key_overlaps import may_overlap
 from fer_batch.facilities.loading import InvalidFacility, Registry
 from fer_batch.facilities.registry import Facility
 
@@ -42,7 +43,7 @@ class Owner:
         if self.facility is None:
             return True
         return any(
-            keys.may_overlap(template, self.facility_id, spelling)
+            may_overlap(template, self.facility_id, spelling)
             for template in self.facility.key_template
             for spelling in spell(prefix)
         )

@@ -10,8 +10,6 @@ pipeline/scoring.py.
 
 from __future__ import annotations
 
-import difflib
-import re
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -33,17 +31,11 @@ from fer_batch.facilities import key_template as keys
 from fer_batch.facilities import name_template as names
 from fer_batch.facilities.audience import Audience
 from fer_batch.facilities.day_keys import DayKeys, KeyLayout
+from fer_batch.facilities.key_overlaps import find_own_overlap
 from fer_batch.facilities.name_template import Clock, NameParser
+from fer_batch.phrases import suggest
 
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-
-
-def _check_printable(value: str) -> str:
-    if _UNPRINTABLE.search(value):
-        raise ValueError("must not contain control characters")
-    return value
 
 
 def _check_time_zone(name: str) -> str:
@@ -52,8 +44,8 @@ def _check_time_zone(name: str) -> str:
     except (ValueError, OSError, KeyError):
         # An abbreviation such as EST has no place, and the sign of Etc/GMT+2 is the opposite.
         areas = [zone for zone in available_timezones() if "/" in zone and zone[:4] != "Etc/"]
-        near = difflib.get_close_matches(name, areas, n=3)
-        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+        near = suggest(name, areas)
+        hint = f" (did you mean {near}?)" if near else ""
         raise ValueError(
             "must be an IANA time zone such as Europe/Berlin or Asia/Kolkata, written "
             f"Area/City{hint}"
@@ -94,7 +86,7 @@ def _check_relative_key(name: str) -> str:
 Line = Annotated[
     str,
     StringConstraints(min_length=1, max_length=200, strip_whitespace=True),
-    AfterValidator(_check_printable),
+    AfterValidator(keys.check_printable),
 ]
 Patterns = Annotated[
     tuple[Line, ...], Strict(False), BeforeValidator(_to_tuple), Field(max_length=100)
@@ -282,7 +274,7 @@ class Facility(_Table):
 
     @model_validator(mode="after")
     def _check_key_fields(self) -> Facility:
-        if overlap := keys.find_own_overlap(self.key_template, self.facility_id):
+        if overlap := find_own_overlap(self.key_template, self.facility_id):
             first, second = map(repr, overlap)
             raise ValueError(
                 f"key_template has overlapping prefixes: {first} and {second} would list the same "

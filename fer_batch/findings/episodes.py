@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
+from fer_batch.facilities.registry import WEEKDAYS
+
 ClosingRule = Literal[
     "same day",
     "later day",
@@ -27,8 +29,6 @@ ClosingRule = Literal[
 State = Literal["open", "acknowledged", "closed"]
 """The states of a finding."""
 Severity = Literal["error", "warning"]
-
-WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,19 +56,6 @@ class StoredFinding:
     closed_comment: str | None
 
 
-def list_open_findings(
-    connection: sa.Connection,
-    facility_ids: Collection[str] | None = None,
-    until: date | None = None,
-) -> list[StoredFinding]:
-    """The findings that are not closed, in order of facility, severity and first day.
-
-    `facility_ids` None: of all facilities. `until`: those first seen up to this capture day, with
-    nothing of later days.
-    """
-    return list_findings(connection, facility_ids, NOT_CLOSED, until=until)
-
-
 def list_findings(
     connection: sa.Connection,
     facility_ids: Collection[str] | None = None,
@@ -78,7 +65,11 @@ def list_findings(
     finding_ids: Collection[int] | None = None,
     until: date | None = None,
 ) -> list[StoredFinding]:
-    """The findings of some facilities, states and severities; the closed ones come last."""
+    """The findings of some facilities, states and severities; the closed ones come last.
+
+    They are in order of facility, severity and first day. `facility_ids` None: of all facilities.
+    `until`: those first seen up to this capture day, with nothing of later days.
+    """
     params = {
         "facility_ids": None if facility_ids is None else sorted(facility_ids),
         "finding_ids": None if finding_ids is None else sorted(finding_ids),
@@ -96,10 +87,10 @@ def list_findings(
 def list_new_findings(
     connection: sa.Connection, facility_ids: Collection[str], run_id: str
 ) -> list[dict[str, Any]]:
-    """The findings of these facilities that were opened since the run began and are still open.
+    """The findings of the run that were opened since it began, for the first time, and are open.
 
-    Each has `facility_id`, `check`, `subject`, `severity`, `meaning`, `first_day` and `last_day`,
-    and no details, which may name images. Errors come first.
+    Each has `facility_id`, `check`, `subject`, `severity`, `meaning`, `first_day`, `last_day` and
+    `opened_at` (UTC), and no details, which may name images. Errors come first.
     """
     params = {"facility_ids": sorted(facility_ids), "run_id": run_id}
     found = []

@@ -27,14 +27,19 @@ WHERE (CAST(:facility_ids AS text[]) IS NULL OR f.facility_id = ANY(:facility_id
 ORDER BY f.state = 'closed', f.facility_id, f.severity, f.first_day, f.finding_id;
 
 -- name: list_new_findings
--- The open findings of some facilities that were opened since a run began; none of a run that is not
--- recorded.
-SELECT f.facility_id, f.check_name, f.subject, f.severity, f.meaning, f.first_day, f.last_day
+-- The open findings of some facilities that a run has found and that were opened since it began;
+-- none of a run that is not recorded.
+SELECT
+    f.facility_id, f.check_name, f.subject, f.severity, f.meaning, f.first_day, f.last_day,
+    f.opened_at
 FROM fer.finding AS f
 JOIN fer.run AS r ON r.run_id = :run_id
 WHERE f.facility_id = ANY(CAST(:facility_ids AS text[]))
     AND f.state = 'open'
     AND f.opened_at >= r.began_at
+    AND EXISTS (
+        SELECT FROM fer.finding_day AS d
+        WHERE d.finding_id = f.finding_id AND d.run_id = r.run_id)
 ORDER BY f.severity, f.facility_id, f.check_name, f.subject;
 
 -- name: list_unknown_facilities

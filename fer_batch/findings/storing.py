@@ -55,6 +55,17 @@ def store_findings(
     connection.execute(_STATEMENTS["close_removed_facilities"])
 
 
+def is_checked(connection: sa.Connection, batches: Iterable[Batch], run_id: str) -> bool:
+    """Whether this run is the last one that stored findings of these batches."""
+    checked = list(batches)
+    params = {
+        "facility_ids": [batch.facility_id for batch in checked],
+        "days": [batch.capture_day for batch in checked],
+        "run_id": run_id,
+    }
+    return bool(connection.execute(_STATEMENTS["is_checked"], params).scalar_one())
+
+
 def _merge_findings(
     findings: Iterable[Mapping[str, Any]],
 ) -> dict[tuple[Problem, date], dict[str, Any]]:

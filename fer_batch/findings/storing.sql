@@ -27,6 +27,14 @@ FROM unnest(CAST(:facility_ids AS text[]), CAST(:days AS date[]))
 ON CONFLICT (facility_id, capture_day)
     DO UPDATE SET run_id = excluded.run_id, checked_at = excluded.checked_at;
 
+-- name: is_checked
+SELECT NOT EXISTS (
+    SELECT
+    FROM unnest(CAST(:facility_ids AS text[]), CAST(:days AS date[]))
+        AS batch (facility_id, capture_day)
+    LEFT JOIN fer.checked_day AS c USING (facility_id, capture_day)
+    WHERE c.run_id IS DISTINCT FROM :run_id);
+
 -- name: list_erased_days
 -- The days of which something was erased after the run began: what its checks found there may name
 -- an erased key. If it is not known when the run began, any erasure counts.

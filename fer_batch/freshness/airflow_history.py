@@ -40,7 +40,8 @@ def describe_overdue(client: AirflowClient, retention_days: int, today: date) ->
     return (
         f"Airflow's history goes back to {oldest}, but FER_AIRFLOW_RETENTION_DAYS is "
         f"{retention_days}. Run on the scheduler's host: airflow db clean --skip-archive --yes "
-        f"--clean-before-timestamp {today - timedelta(days=retention_days)}"
+        f"--clean-before-timestamp {today - timedelta(days=retention_days)} (it cleans all DAGs: "
+        "docs/deploy.md limits it to those of fer-batch)"
     )
 
 

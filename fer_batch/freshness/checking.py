@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, time
 
-import sqlalchemy as sa
-
-from fer_batch.database import connections, schema
+from fer_batch.database import schema
 from fer_batch.freshness import airflow, reading
 from fer_batch.freshness.airflow import Check
 from fer_batch.freshness.expectations import Freshness, judge
@@ -46,17 +44,9 @@ def check_freshness(settings: Settings, now: datetime, by: time) -> Report:
     asked is a problem in the report.
     """
     client = airflow.create_client(settings)
-    engine = connections.create_engine(settings)
-    try:
-        facilities = _judge_facilities(engine, now, by)
-    finally:
-        engine.dispose()
+    with schema.open_engine(settings) as engine:
+        facilities = [judge(each, now, by) for each in reading.load_facilities(engine, now)]
     if client is None:
         return Report(now, facilities, [NOT_CHECKED])
     zones = {each.time_zone for each in facilities if each.state != "not expected"}
     return Report(now, facilities, airflow.check_airflow(client, zones))
-
-
-def _judge_facilities(engine: sa.Engine, now: datetime, by: time) -> list[Freshness]:
-    schema.check_migrated(engine)
-    return [judge(each, now, by) for each in reading.load_facilities(engine, now)]

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from fer_batch.facilities.registry import WEEKDAYS
 
-LOOKED_BACK = 7
+LOOKED_BACK_DAYS = 7
 """The newest open day is looked for among so many days."""
 
 State = Literal["fresh", "missing", "not expected"]
@@ -32,7 +32,8 @@ class Summary:
 class FacilityDays:
     """A facility with the summaries of its last days, and the last days of its summarized weeks.
 
-    `denied_days` are capture days on which a run found that its images may not be read.
+    `denied_days` are capture days on which a run found that its images may not be read,
+    `erased_days` those that were erased as a whole.
     """
 
     facility_id: str
@@ -43,6 +44,7 @@ class FacilityDays:
     summaries: Mapping[date, Summary] = field(default_factory=dict)
     weeks: Collection[date] = ()
     denied_days: Collection[date] = ()
+    erased_days: Collection[date] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def find_due_day(time_zone: str, now: datetime, by: time) -> date:
 
 def find_open_day(facility: FacilityDays, due_day: date) -> date | None:
     """The newest day up to the due one on which the facility is open; None if it never is."""
-    for number in range(LOOKED_BACK):
+    for number in range(LOOKED_BACK_DAYS):
         day = due_day - timedelta(days=number)
         if WEEKDAYS[day.weekday()] not in facility.closed_weekdays:
             return day
@@ -114,6 +116,8 @@ def find_denial(facility: FacilityDays, day: date) -> str:
         return f"the permission ended on {until}"
     if day in facility.denied_days:
         return f"the images of {day} may not be read: see the finding no_permission"
+    if day in facility.erased_days:
+        return f"{day} was erased: it is not read"
     return ""
 
 

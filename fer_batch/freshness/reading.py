@@ -33,6 +33,7 @@ def load_facilities(engine: sa.Engine, now: datetime) -> list[FacilityDays]:
         days = connection.execute(_STATEMENTS["load_days"], params).all()
         weeks = connection.execute(_STATEMENTS["load_weeks"], params).all()
         denials = connection.execute(_STATEMENTS["load_denials"], params).all()
+        erased_days = connection.execute(_STATEMENTS["load_erased_days"], params).all()
     summaries: dict[str, dict[date, Summary]] = defaultdict(dict)
     for facility_id, day, created_at, is_complete in days:
         summaries[facility_id][day] = Summary(created_at, is_complete)
@@ -43,12 +44,16 @@ def load_facilities(engine: sa.Engine, now: datetime) -> list[FacilityDays]:
     for facility_id, first, last in denials:
         begin = max(first, params["first_day"])
         denied[facility_id] |= {begin + timedelta(days=n) for n in range((last - begin).days + 1)}
+    erased: dict[str, set[date]] = defaultdict(set)
+    for facility_id, day in erased_days:
+        erased[facility_id].add(day)
     return [
         FacilityDays(
             **row,
             summaries=summaries[row["facility_id"]],
             weeks=ended[row["facility_id"]],
             denied_days=denied[row["facility_id"]],
+            erased_days=erased[row["facility_id"]],
         )
         for row in facilities
     ]

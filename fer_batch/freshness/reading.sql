@@ -19,3 +19,8 @@ WHERE period = 'week' AND last_day >= :first_day;
 SELECT facility_id, first_day, last_day
 FROM fer.finding_public
 WHERE check_name = 'no_permission' AND last_day >= :first_day;
+
+-- name: load_erased_days
+SELECT facility_id, capture_day
+FROM fer.erased_day
+WHERE capture_day >= :first_day;

@@ -31,8 +31,6 @@ from fer_batch.records import Outcome
 if TYPE_CHECKING:  # a decoder process imports no settings
     from fer_batch.settings import Settings
 
-__all__ = ["ImageLimits", "Pixels", "UndecodableImageError", "decode_image"]
-
 Pixels = npt.NDArray[np.uint8]
 
 MID_GRAY = 128

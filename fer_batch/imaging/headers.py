@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from fer_batch.imaging.other_formats import identify_other
 from fer_batch.records import Outcome
 
 REASON_LENGTH = 200
@@ -75,7 +76,7 @@ def read_header(data: bytes) -> Header:
         raise UndecodableImageError(Outcome.EMPTY, "the object has no bytes")
     reader = _READERS.get(data[:3])
     if reader is None or not _has_signature(data):
-        raise UndecodableImageError(*_identify_other(data))
+        raise _make_other_error(data)
     try:
         return reader(data)
     except struct.error:  # a field lies beyond the last byte
@@ -347,39 +348,6 @@ _READERS: dict[bytes, Callable[[bytes], Header]] = {
     b"RIF": _read_webp,
 }
 
-_OTHERS: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"GIF8", "a GIF image"),
-    (0, b"BM", "a BMP image"),
-    (0, b"II*\0", "a TIFF image"),
-    (0, b"MM\0*", "a TIFF image"),
-    (0, b"8BPS", "a Photoshop document"),
-    (0, b"\0\0\1\0", "an icon"),
-    (0, b"\0\0\0\x0cjP  ", "a JPEG 2000 image"),
-    (0, b"\xff\x0a", "a JPEG XL image"),
-    (0, b"\0\0\0\x0cJXL ", "a JPEG XL image"),
-    (0, b"RIFF", "a RIFF file (sound or video)"),
-    (0, b"PK\x03\x04", "a ZIP archive"),
-    (0, b"PK\x05\x06", "a ZIP archive"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"7z\xbc\xaf", "a 7-Zip archive"),
-    (0, b"Rar!", "a RAR archive"),
-    (257, b"ustar", "a tar archive"),
-    (0, b"%PDF", "a PDF document"),
-    (0, b"\x7fELF", "a program"),
-    (0, b"MZ", "a program"),
-    (4, b"ftypavif", "an AVIF image"),
-    (4, b"ftypavis", "an AVIF image"),
-    *((4, b"ftyp" + brand, "a HEIC image") for brand in (b"heic", b"heix", b"mif1", b"msf1")),
-    (4, b"ftyp", "an MP4 video"),
-)
-_MARKUP: tuple[tuple[bytes, str], ...] = (
-    (b"<svg", "an SVG drawing"),
-    (b"<html", "an HTML page"),
-    (b"<!doctype html", "an HTML page"),
-    (b"<?xml", "an XML document"),
-    (b"{", "JSON text"),
-)
-
 
 def _has_signature(data: bytes) -> bool:
     if data[:1] == b"R":
@@ -387,25 +355,16 @@ def _has_signature(data: bytes) -> bool:
     return data[:1] == b"\xff" or data[:8] == _PNG_SIGNATURE
 
 
-def _identify_other(data: bytes) -> tuple[Outcome, str]:
-    """Outcome and reason for bytes that do not begin as a JPEG, PNG or WebP."""
+def _make_other_error(data: bytes) -> UndecodableImageError:
+    """The error for bytes that do not begin as a JPEG, PNG or WebP."""
     for name, signature in (("JPEG", b"\xff\xd8\xff"), ("PNG", _PNG_SIGNATURE)):
         if signature.startswith(data):
-            return Outcome.UNREADABLE, f"{name} ends early"
+            return _make_truncated_error(name)
     if b"RIFF".startswith(data[:4]) and b"WEBP".startswith(data[8:12]) and len(data) < 12:
-        return Outcome.UNREADABLE, "WebP ends early"
-    for offset, signature, name in _OTHERS:
-        if data.startswith(signature, offset):
-            return _describe_unsupported(name)
-    text = data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    for start, name in _MARKUP:
-        if text.startswith(start):
-            return _describe_unsupported("an SVG drawing" if b"<svg" in text else name)
-    return _describe_unsupported("unknown content")
-
-
-def _describe_unsupported(name: str) -> tuple[Outcome, str]:
-    return Outcome.UNSUPPORTED, f"{name}, not JPEG, PNG or WebP"
+        return _make_truncated_error("WebP")
+    return UndecodableImageError(
+        Outcome.UNSUPPORTED, f"{identify_other(data)}, not JPEG, PNG or WebP"
+    )
 
 
 def _make_truncated_error(format_name: str) -> UndecodableImageError:

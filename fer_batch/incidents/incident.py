@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from fer_batch.digests.content import clean
-from fer_batch.reporting import wording
+from fer_batch.reporting import formatting
 
 Tidy = Callable[[str], str]
 """Makes a text of somebody else a line of a message."""
@@ -149,7 +149,7 @@ def _name_facilities(incident: Incident) -> str:
 
 def _describe_run(incident: Incident, dag_id: str) -> str:
     day = incident.capture_day
-    of_day = "" if day is None else f" for the capture day {wording.format_day(day)}"
+    of_day = "" if day is None else f" for the capture day {formatting.format_day(day)}"
     return f"The run of the DAG {dag_id}{of_day} {_WHAT[incident.kind]}."
 
 
@@ -159,7 +159,7 @@ def _shorten(error: str) -> str:
 
 def _describe_finding(finding: NewFinding, tidy: Tidy) -> str:
     first, last = finding.first_day, finding.last_day
-    days = wording.format_day(last) if first == last else wording.format_days(first, last)
+    days = formatting.format_day(last) if first == last else formatting.format_days(first, last)
     subject = f" ({tidy(finding.subject)})" if finding.subject else ""
     what = f"{finding.check}{subject}, {finding.severity}: {tidy(finding.meaning)}"
     return f"{finding.facility_id}, {days}: {what}"

@@ -111,7 +111,7 @@ def check_can_draw() -> None:
     if find_spec("matplotlib") is None:
         raise ConfigurationError(
             "a reliability diagram needs matplotlib",
-            "Install the extra: pip install 'fer-batch[train]'",
+            "Install fer-batch with the extra `train`; see docs/deploy.md",
         )
 
 

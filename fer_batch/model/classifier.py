@@ -48,6 +48,7 @@ from fer_batch.model.probabilities import (
     VoteCalibration,
     estimate_probabilities,
 )
+from fer_batch.phrases import describe_validation_error
 from fer_batch.records import CallingRule, FaceScore
 from fer_batch.resources import find_artifacts_dir
 from fer_batch.settings import Settings
@@ -186,10 +187,7 @@ def _parse_card(text: bytes, name: str) -> Card:
     try:
         card = Card.model_validate_json(text)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in e['loc']) or 'card'}: {e['msg']}"
-            for e in error.errors()
-        )
+        problems = describe_validation_error(error, "card")
         raise ModelError(f"{name} is invalid: {problems}", _RESTORE_HINT) from None
     if card.output.classes != CLASSES:
         raise ModelError(

@@ -201,8 +201,8 @@ def _read_records(lines: IO[str], data: Path) -> Iterator[tuple[str, str, str]]:
 
 def _parse_pixels(text: str, location: str) -> NDArray[np.uint8]:
     try:
-        values = np.array(text.split(), np.int32)
-    except (ValueError, OverflowError):
+        values = np.fromstring(text, np.int64, sep=" ")  # much faster than splitting the text
+    except ValueError:
         raise ConfigurationError(f"{location}: pixels are not integers", _FORMAT_HINT) from None
     if len(values) != CROP_PX * CROP_PX:
         raise ConfigurationError(f"{location}: {len(values)} pixels instead of 48×48", _FORMAT_HINT)

@@ -15,14 +15,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
-from functools import cache, partial
+from functools import cache
 from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
-from pydantic import TypeAdapter
 
 from fer_batch import resources
 from fer_batch.database import connections
+from fer_batch.database.statements import load_statements
 from fer_batch.errors import DatabaseError
 from fer_batch.facilities.audience import AT_WORK_OR_IN_EDUCATION
 from fer_batch.facilities.loading import InvalidFacility
@@ -38,6 +38,7 @@ CONCURRENT_CHECKS = 2
 _HEAD = re.compile(
     rf"-- (error|warning): (.+)\n-- closed by: ({'|'.join(get_args(ClosingRule))})\n"
 )
+_STATEMENTS = load_statements(__file__)
 _THRESHOLDS = tuple(name for name in Settings.model_fields if name.startswith("alert_"))
 
 
@@ -54,7 +55,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A finding as JSON holds it; the steps pass it on as a dictionary.
+    """A finding; the steps pass it on as a dictionary.
 
     `subject` is empty if the problem is about the whole facility. `example` is for engineers: the
     key of an image, or what a file or a server said. `finding` has nothing of that, because mails
@@ -70,9 +71,6 @@ class Finding:
     subject: str
     closing_rule: ClosingRule
     example: str = ""
-
-
-FINDINGS = TypeAdapter(list[Finding])
 
 
 @cache
@@ -98,17 +96,18 @@ def _read_files() -> Iterator[Check]:
 
 def make_invalid_finding(invalid: InvalidFacility, capture_day: date) -> dict[str, Any]:
     """The finding about a facility whose entry in the registry is invalid."""
-    return {
-        "check": "invalid_in_registry",
-        "severity": "error",
-        "facility_id": invalid.facility_id,
-        "capture_day": capture_day,
-        "meaning": "the facility's entry in the registry is invalid: nothing of it was read",
-        "finding": invalid.reason,
-        "subject": "",
-        "closing_rule": "later day",
-        "example": "",
-    }
+    return asdict(
+        Finding(
+            check="invalid_in_registry",
+            severity="error",
+            facility_id=invalid.facility_id,
+            capture_day=capture_day,
+            meaning="the facility's entry in the registry is invalid: nothing of it was read",
+            finding=invalid.reason,
+            subject="",
+            closing_rule="later day",
+        )
+    )
 
 
 def find_in_registry(
@@ -124,52 +123,47 @@ def find_in_registry(
     `strict_registry_from`.
     """
     found: list[Finding] = []
+
+    def add(batch: Batch, check: str, meaning: str, finding: str) -> None:
+        found.append(
+            Finding(
+                check=check,
+                severity="warning",
+                facility_id=batch.facility_id,
+                capture_day=batch.capture_day,
+                meaning=meaning,
+                finding=finding,
+                subject="",
+                closing_rule="later day",
+            )
+        )
+
     for batch in batches:
         facility = facilities[batch.facility_id]
         if facility.get_denial_reason(batch.capture_day, now_utc, strict_from):
             continue  # the check no_permission has the reason
-        make = partial(
-            Finding,
-            severity="warning",
-            facility_id=batch.facility_id,
-            capture_day=batch.capture_day,
-            subject="",
-            closing_rule="later day",
-        )
         if gap := facility.describe_gap(strict_from):
-            found.append(
-                make(
-                    check="incomplete_in_registry",
-                    meaning="the facility's entry in the registry is not complete: from a date on, "
-                    "nothing of it is read",
-                    finding=gap,
-                )
+            add(
+                batch,
+                "incomplete_in_registry",
+                "the facility's entry in the registry is not complete: from a date on, nothing of "
+                "it is read",
+                gap,
             )
         if groups := [each for each in AT_WORK_OR_IN_EDUCATION if each in facility.audience]:
-            found.append(
-                make(
-                    check="people_at_work_or_in_education",
-                    meaning="the facility has images of people at work or in education",
-                    finding=f"{' and '.join(groups)} in {facility.jurisdiction}: in the EU this "
-                    "is prohibited; have a lawyer confirm that it is lawful there",
-                )
+            add(
+                batch,
+                "people_at_work_or_in_education",
+                "the facility has images of people at work or in education",
+                f"{' and '.join(groups)} in {facility.jurisdiction}: in the EU this is prohibited; "
+                "have a lawyer confirm that it is lawful there",
             )
     return [asdict(each) for each in found]
 
 
-def read_thresholds(settings: Settings | None) -> dict[str, Any]:
-    """The settings `alert_…` as parameters of the checks; of None the defaults."""
-    fields = Settings.model_fields
-    return {
-        name: fields[name].default if settings is None else getattr(settings, name)
-        for name in _THRESHOLDS
-    }
-
-
-_PUBLISHES_WEEKS = sa.text(
-    "SELECT EXISTS (SELECT FROM fer.facility"
-    " WHERE facility_id = ANY(:facility_ids) AND publish_period = 'week')"
-)
+def read_thresholds(settings: Settings) -> dict[str, Any]:
+    """The settings `alert_…` as parameters of the checks."""
+    return {name: getattr(settings, name) for name in _THRESHOLDS}
 
 
 def list_figure_days(capture_days: Iterable[date]) -> list[date]:
@@ -188,21 +182,21 @@ def check_data(
     batches: Iterable[Batch],
     model_version: str,
     run_id: str,
-    settings: Settings | None = None,
+    settings: Settings,
 ) -> list[dict[str, Any]]:
     """Run every check on the facilities and days of the batches; returns the findings.
 
     Each finding has the keys of `Finding`. Errors come first. Missing outcomes are checked for the
     given model version. Rows that other runs have changed since the run `run_id` began are left to
-    the checks of those runs. `settings` has the thresholds of the alerts; None: the default ones.
-    Raises what `connections.translate_errors` raises.
+    the checks of those runs. `settings` has the thresholds of the alerts. Raises what
+    `connections.translate_errors` raises.
     """
     selected = set(batches)
     facility_ids = sorted({b.facility_id for b in selected})
     days = {b.capture_day for b in selected}
     with connections.translate_errors(), engine.connect() as connection:
         has_weeks = connection.execute(
-            _PUBLISHES_WEEKS, {"facility_ids": facility_ids}
+            _STATEMENTS["publishes_weeks"], {"facility_ids": facility_ids}
         ).scalar_one()
     params = {
         "facility_ids": facility_ids,
@@ -222,21 +216,20 @@ def check_data(
     with ThreadPoolExecutor(CONCURRENT_CHECKS, thread_name_prefix="check") as pool:
         rows_by_check = list(pool.map(run_check, load_checks()))
     findings = [
-        {
-            "check": check.name,
-            "severity": check.severity,
-            "facility_id": row["facility_id"],
-            "capture_day": row["capture_day"],
-            "meaning": check.meaning,
-            "finding": row["finding"],
-            "subject": row.get("subject") or "",
-            "closing_rule": check.closing_rule,
-            "example": row.get("example") or "",
-        }
+        Finding(
+            check=check.name,
+            severity=check.severity,
+            facility_id=row["facility_id"],
+            capture_day=row["capture_day"],
+            meaning=check.meaning,
+            finding=row["finding"],
+            subject=row.get("subject") or "",
+            closing_rule=check.closing_rule,
+            example=row.get("example") or "",
+        )
         for check, rows in zip(load_checks(), rows_by_check, strict=True)
         for row in rows
         if Batch(row["facility_id"], row["capture_day"]) in selected
     ]
-    return sorted(
-        findings, key=lambda f: (f["severity"], f["capture_day"], f["facility_id"], f["check"])
-    )
+    findings.sort(key=lambda f: (f.severity, f.capture_day, f.facility_id, f.check))
+    return [asdict(finding) for finding in findings]

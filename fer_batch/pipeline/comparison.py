@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fer_batch.concurrency import group_chunks, map_in_order
-from fer_batch.database import erased_keys
+from fer_batch.database import connections, erased_keys, schema
 from fer_batch.database.erased_keys import ErasedKeys, ErasureSecret
 from fer_batch.deletion import retention
 from fer_batch.errors import PermanentError
@@ -25,7 +25,6 @@ from fer_batch.facilities.capture_days import check_has_begun
 from fer_batch.facilities.registry import Facility
 from fer_batch.imaging.faces import ExtractedFaces
 from fer_batch.imaging.sandbox.decoders import Decoders
-from fer_batch.model import active_model
 from fer_batch.model.classifier import Classifier, Cnn
 from fer_batch.model.probabilities import CALLED_CLASSES, Probabilities, call_classes
 from fer_batch.pipeline.day_listing import DayListing
@@ -121,7 +120,7 @@ def _load_erased(settings: Settings, batch: Batch) -> ErasedKeys:
     Raises ConfigurationError if the day was erased, or if no database is set, which knows that;
     ErasureSecretError if images of the facility were erased with another secret.
     """
-    with active_model.connect(settings) as connection:
+    with schema.open_engine(settings) as engine, connections.transaction(engine) as connection:
         retention.filter_deleted(connection, [batch], batch.capture_day)
         secret = ErasureSecret(settings.erasure_secret)
         return erased_keys.load_erased_keys(connection, batch, secret)

@@ -57,7 +57,9 @@ class DayListing:
         prefixes = self.find_prefixes() or [prefix.example for prefix in self._keys.prefixes]
         missing = [p + self._marker for p in prefixes if not self._reader.exists(p + self._marker)]
         if len(missing) < len(prefixes):
-            missing = [key for key in missing if self._has_objects(key.removesuffix(self._marker))]
+            missing = [
+                key for key in missing if self._reader.has_objects(key.removesuffix(self._marker))
+            ]
         return missing[0] if missing else None
 
     def list(self) -> Iterator[ListedObject]:
@@ -81,9 +83,6 @@ class DayListing:
         is_selected = self._keys.is_selected(listed.key)
         self.excluded += not is_selected
         return is_selected
-
-    def _has_objects(self, prefix: str) -> bool:
-        return bool(self._reader.list_level(prefix, delimiter="", max_pages=1).objects)
 
 
 def _list_cameras(prefix: KeyPrefix, folders: list[str]) -> Iterator[str]:

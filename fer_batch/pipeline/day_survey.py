@@ -24,7 +24,6 @@ from fer_batch.storage.listing_pages import ListedLevel
 from fer_batch.storage.reader import BucketReader
 
 SURVEYED_DAYS = 7
-_BUT = ", but "
 _MAX_NAMES = 3
 """Names that a text quotes of those near a prefix."""
 
@@ -77,6 +76,18 @@ class Survey:
         return f"no image from {self.days[-1].day} to {self.days[0].day}: {reason or self.nearby}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Nearby:
+    """What lies near a prefix, of which the first `known` characters exist.
+
+    `is_misspelled`: a name there differs from the expected one only by a few letters.
+    """
+
+    known: int
+    text: str
+    is_misspelled: bool = False
+
+
 def survey_empty_facilities(
     settings: Settings, facilities: Mapping[str, Facility], listings: Sequence[BatchListing]
 ) -> dict[str, Survey]:
@@ -119,11 +130,15 @@ def survey_days(reader: BucketReader, facility: Facility, newest: date, expected
         bucket = reader.list_level("", max_pages=1)
         if not (bucket.folders or bucket.objects):
             return Survey(counts, "the bucket is empty", is_bucket_empty=True)
-        texts = list(dict.fromkeys(_describe_nearest(reader, each) for each in spellings))
+        found = [_look_nearest(reader, each) for each in spellings]
     except StorageError:  # the account may list some prefixes only
-        texts = [f"nothing lies below {each[0].example!r}" for each in spellings]
-    is_misspelled = any(_BUT in text for text in texts)
-    return Survey(counts, "; ".join(texts[:_MAX_NAMES]), is_misspelled=is_misspelled)
+        found = [_Nearby(0, f"nothing lies below {each[0].example!r}") for each in spellings]
+    texts = list(dict.fromkeys(each.text for each in found))
+    return Survey(
+        counts,
+        "; ".join(texts[:_MAX_NAMES]),
+        is_misspelled=any(each.is_misspelled for each in found),
+    )
 
 
 def _count_day(reader: BucketReader, facility: Facility, day: date) -> DayCount:
@@ -147,42 +162,37 @@ def _group_spellings(prefixes: Sequence[KeyPrefix]) -> list[list[KeyPrefix]]:
     return list(groups.values())
 
 
-def _describe_nearest(reader: BucketReader, spellings: Sequence[KeyPrefix]) -> str:
+def _look_nearest(reader: BucketReader, spellings: Sequence[KeyPrefix]) -> _Nearby:
     """What lies near the spelling of a prefix of which most exists."""
-    described = [_describe_nearby(reader, prefix) for prefix in spellings]
-    return max(described, key=lambda each: each[0])[1]
+    return max((_look(reader, prefix) for prefix in spellings), key=lambda each: each.known)
 
 
-def _describe_nearby(reader: BucketReader, prefix: KeyPrefix) -> tuple[int, str]:
-    """Up to where something lies on the way to a prefix, and what lies there instead.
-
-    First the number of characters of the prefix that exist, then the text.
-    """
+def _look(reader: BucketReader, prefix: KeyPrefix) -> _Nearby:
+    """Up to where something lies on the way to a prefix, and what lies there instead."""
     known = ""
     for name in _split(prefix.head):
-        if not _exists(reader, known + name):
-            level = reader.list_level(known, max_pages=1)
-            return len(known), _describe_level(level, known, name)
+        if not reader.has_objects(known + name):
+            return _compare(reader.list_level(known, max_pages=1), known, name)
         known += name
     if prefix.tail is None:
-        return len(known), f"{prefix.build()!r} has objects, but no image of the day"
+        return _Nearby(len(known), f"{prefix.build()!r} has objects, but no image of the day")
     level = reader.list_level(prefix.head, max_pages=1)
     if not level.folders:
-        return len(known), f"no folder of a camera lies below {prefix.head!r}"
+        return _Nearby(len(known), f"no folder of a camera lies below {prefix.head!r}")
     # The folder that has the most of the rest.
     known, rest = max(
         (_follow(reader, folder.removesuffix("/"), prefix.tail) for folder in level.folders[:20]),
         key=lambda followed: len(followed[0]),
     )
     if not rest:
-        return len(known), f"{known!r} has objects, but no image of the day"
-    return len(known), _describe_level(reader.list_level(known, max_pages=1), known, rest)
+        return _Nearby(len(known), f"{known!r} has objects, but no image of the day")
+    return _compare(reader.list_level(known, max_pages=1), known, rest)
 
 
 def _follow(reader: BucketReader, known: str, rest: str) -> tuple[str, str]:
     """The longest beginning of `known` and `rest` below which something lies, and the next name."""
     for name in _split(rest):
-        if not _exists(reader, known + name):
+        if not reader.has_objects(known + name):
             return known, name
         known += name
     return known, ""
@@ -193,25 +203,22 @@ def _split(prefix: str) -> Iterator[str]:
     yield from re.findall("[^/]*/|[^/]+$", prefix)
 
 
-def _exists(reader: BucketReader, prefix: str) -> bool:
-    return bool(reader.list_level(prefix, delimiter="", max_pages=1).objects)
-
-
-def _describe_level(level: ListedLevel, known: str, missing: str) -> str:
+def _compare(level: ListedLevel, known: str, missing: str) -> _Nearby:
     """What lies below `known`, below which nothing begins with the name `missing`."""
     names = [*level.folders, *(listed.key for listed in level.objects)]
     expected = known + missing
     what = f"nothing lies below {expected!r}"
     if not names:
-        return what
+        return _Nearby(len(known), what)
     if alike := _find_alike(names, expected):
-        return f"{what}{_BUT}{_quote(alike)} is there; keys are compared letter by letter"
+        text = f"{what}, but {_quote(alike)} is there; keys are compared letter by letter"
+        return _Nearby(len(known), text, is_misspelled=True)
     where = f"below {known!r}" if known else "in the bucket"
     # Names of days are sorted by date in most layouts, so the newest are the last ones.
     newest = names[-_MAX_NAMES:]
     count = f"{len(names):,}{'' if level.is_complete else ' or more'}"
     more = f", the last of {count} names" if len(names) > len(newest) else ""
-    return f"{what}; {where} there is {_quote(newest)}{more}"
+    return _Nearby(len(known), f"{what}; {where} there is {_quote(newest)}{more}")
 
 
 def _find_alike(names: Sequence[str], expected: str) -> list[str]:

@@ -31,19 +31,11 @@ _IMAGES = TypeAdapter(list[Image])
 
 
 @dataclass(frozen=True, slots=True)
-class InFlightImage:
-    """An image that is being decoded, and since when (seconds of the monotonic clock).
-
-    Its ETag is empty if the register had no room for it.
-    """
-
-    image: Image
-    since_s: float
-
-
-@dataclass(frozen=True, slots=True)
 class BegunRange:
-    """The key range that was begun last, as its position in the shard, and when."""
+    """The key range that was begun last, as its position in the shard, and since when.
+
+    `since_s` are seconds of the monotonic clock.
+    """
 
     index: int
     since_s: float
@@ -112,18 +104,20 @@ def create_register(path: Path, slots: int) -> None:
         os.posix_fallocate(file.fileno(), 0, (1 + slots) * _SLOT_BYTES)
 
 
-def read_register(path: Path) -> list[InFlightImage]:
-    """The images that are being decoded or, after a crash, were being decoded."""
-    images: list[InFlightImage] = []
+def read_register(path: Path) -> list[Image]:
+    """The images that are being decoded or, after a crash, were being decoded.
+
+    The ETag of an image is empty if the register had no room for it.
+    """
+    images: list[Image] = []
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         for offset in range(_SLOT_BYTES, size, _SLOT_BYTES):
-            since_s, length = _read_header(file.fileno(), offset)
+            _, length = _read_header(file.fileno(), offset)
             if length:
                 text = os.pread(file.fileno(), length, offset + _HEADER.size)
                 with suppress(ValidationError):  # read while it was being rewritten
-                    tracked = _IMAGES.validate_json(text)
-                    images += [InFlightImage(image, since_s) for image in tracked]
+                    images += _IMAGES.validate_json(text)
     return images
 
 

@@ -50,9 +50,8 @@ def find_late_images(
     facilities: Mapping[str, Facility],
     first_listed_day: date,
     now_utc: datetime,
-) -> int:
-    """Store in `batch` how many images of the days before `first_listed_day` are late; returns how
-    many there are.
+) -> None:
+    """Store in `batch` how many images of the days before `first_listed_day` are late.
 
     Only days that a run has processed are looked at; history before the first run is not late. A
     facility that cannot be listed is left out, with a warning in the log.
@@ -65,20 +64,18 @@ def find_late_images(
     for row in rows:
         listed_at.setdefault(row.facility_id, {})[row.capture_day] = row.listed_at
 
-    def look(facility_id: str) -> int:
+    def look(facility_id: str) -> None:
         try:
-            return _look_at(
-                engine, settings, facilities[facility_id], listed_at[facility_id], now_utc
-            )
+            _look_at(engine, settings, facilities[facility_id], listed_at[facility_id], now_utc)
         except Exception as error:
             if isinstance(error, FerError) and not isinstance(error, _OF_FACILITY):
                 raise
             reason = explain_exception(error)
             log.warning("not looked for late images", facility=facility_id, reason=reason)
-            return 0
 
     with ThreadPoolExecutor(CONCURRENT_FACILITIES, thread_name_prefix="late") as pool:
-        return sum(pool.map(look, listed_at))
+        for _ in pool.map(look, listed_at):
+            pass  # raises the error of a facility, if any
 
 
 def _look_at(
@@ -87,8 +84,7 @@ def _look_at(
     facility: Facility,
     listed_at: Mapping[date, datetime | None],
     now_utc: datetime,
-) -> int:
-    found = 0
+) -> None:
     secret = ErasureSecret(settings.erasure_secret)
     with connections.transaction(engine) as connection:  # before anything is listed
         erased_keys.check_secret(connection, secret, [facility.facility_id])
@@ -118,5 +114,3 @@ def _look_at(
             if late:
                 facts = {"facility": facility.facility_id, "day": day.isoformat(), "images": late}
                 log.warning("images arrived after the lookback", **facts)
-            found += late
-    return found

@@ -30,6 +30,7 @@ from fer_batch.errors import (
     StorageUnavailableError,
     explain_exception,
 )
+from fer_batch.facilities.ownership import Owner
 from fer_batch.facilities.registry import Facility
 from fer_batch.log import get_logger
 from fer_batch.pipeline.day_listing import DayListing
@@ -226,13 +227,22 @@ class _LedgerWriter:
         """
         facility = self.facilities[batch.facility_id]
         keys = facility.build_day_keys(batch.capture_day)
+        owner = Owner(batch.facility_id, facility)
+
+        def is_of_day(key: str) -> bool:
+            # A key of no day was listed with another template: its image stays.
+            is_own = keys.contains(key) and keys.is_of_day(key)
+            return is_own or owner.find_day(key) is None
+
         with connections.transaction(self.engine) as connection:
             erased = erased_keys.load_erased_keys(connection, batch, self.secret)
         with connections.transaction(self.engine) as connection:
             listed, new_images = ledger.merge_listing(connection, batch, images, keys.parse, erased)
             # Without an object below the prefix, the prefix may be wrong: no pattern is judged.
-            if (facility.include or facility.exclude) and (listed or totals.excluded):
-                ledger.discard_unselected(connection, batch, keys.is_selected)
+            is_selected = keys.is_selected if listed or totals.excluded else lambda _: True
+            ledger.discard_unlisted(
+                connection, batch, lambda key: is_selected(key) and is_of_day(key)
+            )
             ledger.record_batch(
                 connection,
                 batch,

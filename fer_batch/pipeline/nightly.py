@@ -9,15 +9,14 @@ its module.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fer_batch.errors import (
-    ConfigurationError,
     FerError,
     ModelError,
     PermanentError,
@@ -41,10 +40,6 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-SUMMARY_BATCH = 500
-"""Facility days that one transaction summarizes. Each takes a lock, and PostgreSQL has a few
-thousand locks for all sessions together."""
-
 
 class Run:
     """The steps of one run. Each can be called alone."""
@@ -63,7 +58,7 @@ class Run:
     def batches(self) -> list[Batch]:
         """The selected facilities and days, without days whose rows were permanently deleted.
 
-        Raises ConfigurationError if that leaves no facility for the capture day.
+        Raises ConfigurationError if that leaves none, or if retention has dropped the capture day.
         """
         selected = [Batch(f, day) for day in self.selection.list_days() for f in self.facilities]
         if self.settings.database_url is None:
@@ -250,90 +245,25 @@ class Run:
         return result
 
     def summarize(self) -> list[dict[str, Any]]:
-        """Write a new revision of each summary that changed; returns the latest of each batch.
-
-        The summaries of weeks and of four weeks that contain the days follow in the tables.
-        """
-        from fer_batch.database import connections, schema
-        from fer_batch.satisfaction import revisions
+        """Write a new revision of each summary that changed; returns the latest of each batch."""
+        from fer_batch.pipeline import summarizing
 
         failpoint("summary.before")
         self.begin()
-        schema.analyze(self.engine, (batch.capture_day for batch in self.batches))
-        summaries: list[dict[str, Any]] = []
-        for begin in range(0, len(self.batches), SUMMARY_BATCH):
-            with connections.transaction(self.engine) as connection:
-                summaries += revisions.write_summaries(
-                    connection,
-                    self.batches[begin : begin + SUMMARY_BATCH],
-                    self.model_version,
-                    self.facilities,
-                    self.selection.run_id,
-                    due_until=self.selection.find_last_due_day(),
-                )
-                failpoint("summary.commit.before")
-            failpoint("summary.commit.after")
-        self._summarize_periods(self.batches)
-        return summaries
+        return summarizing.summarize(
+            self.engine, self.batches, self.facilities, self.selection, self.model_version
+        )
 
     def estimate_anew(self, first_day: date) -> list[dict[str, Any]]:
         """Summarize the days from `first_day` to the capture day again from their stored results.
 
-        Each day is counted for the model version of its newest summary. Days without a summary, and
-        days whose rows were permanently deleted, are left alone. Raises ConfigurationError if
-        `first_day` is after the capture day.
+        Raises ConfigurationError if `first_day` is after the capture day.
         """
-        from fer_batch.database import connections
-        from fer_batch.satisfaction import revisions
+        from fer_batch.pipeline import summarizing
 
-        if first_day > self.selection.capture_day:
-            raise ConfigurationError(
-                f"--from {first_day} is after --to {self.selection.capture_day}",
-                "Give the first day in --from and the last one in --to",
-            )
+        days = self.selection.list_days_since(first_day)
         self.begin()
-        days = (self.selection.capture_day - first_day).days + 1
-        batches = [
-            Batch(facility_id, first_day + timedelta(days=n))
-            for n in range(days)
-            for facility_id in self.facilities
-        ]
-        summaries: list[dict[str, Any]] = []
-        for batch in batches:
-            with connections.transaction(self.engine) as connection:
-                newest = revisions.find_newest(connection, batch)
-                if newest is not None:
-                    summaries += revisions.write_summaries(
-                        connection,
-                        [batch],
-                        newest["model_version"],
-                        self.facilities,
-                        self.selection.run_id,
-                        is_asked=True,
-                    )
-        self._summarize_periods(batches, asked=(first_day, self.selection.capture_day))
-        return summaries
-
-    def _summarize_periods(
-        self, batches: Sequence[Batch], asked: tuple[date, date] | None = None
-    ) -> None:
-        """Write the summaries of the weeks and four weeks of the batches, and all changes.
-
-        `asked` is that of `periods.write_period_summaries`.
-        """
-        from fer_batch.database import connections
-        from fer_batch.satisfaction import comparisons, periods
-
-        ids = sorted({batch.facility_id for batch in batches})
-        for begin in range(0, len(ids), SUMMARY_BATCH):
-            chunk = set(ids[begin : begin + SUMMARY_BATCH])
-            of_chunk = [batch for batch in batches if batch.facility_id in chunk]
-            with connections.transaction(self.engine) as connection:
-                run_id = self.selection.run_id
-                periods.write_period_summaries(
-                    connection, of_chunk, self.facilities, run_id, asked=asked
-                )
-                comparisons.write_changes(connection, of_chunk, self.facilities, run_id)
+        return summarizing.estimate_anew(self.engine, days, self.facilities, self.selection.run_id)
 
     def _is_permitted(self, batch: Batch) -> bool:
         """Whether images may be read: the registry may have changed since they were listed."""
@@ -356,7 +286,12 @@ class Run:
         return unreadable
 
     def check_data(self) -> list[dict[str, Any]]:
-        """The findings about the registry and of the data checks, one dictionary each."""
+        """Store and return the findings about the registry and of the data checks.
+
+        Each is a `checks.Finding` as a dictionary.
+        """
+        from fer_batch.database import connections
+        from fer_batch.findings import storing
         from fer_batch.pipeline import checks
 
         of_registry = [
@@ -366,28 +301,29 @@ class Run:
         of_registry += checks.find_in_registry(
             self.facilities, self.batches, datetime.now(UTC), self.settings.strict_registry_from
         )
-        return of_registry + checks.check_data(
-            self.engine, self.batches, self.model_version, self.selection.run_id, self.settings
+        run_id = self.selection.run_id
+        findings = of_registry + checks.check_data(
+            self.engine, self.batches, self.model_version, run_id, self.settings
         )
+        with connections.transaction(self.engine) as connection:
+            storing.store_findings(connection, self.batches, findings, run_id, self.settings)
+        return findings
 
-    def report(self, findings: Sequence[Mapping[str, Any]] | None = None) -> Path:
+    def report(self) -> Path:
         """Write the report of the capture day, about all facilities, and return its path.
 
-        `findings` are the result of `check_data`; None runs the checks again.
+        Runs the data checks before, unless this run was the last one that checked its days.
         """
+        from fer_batch.database import connections
+        from fer_batch.findings import storing
         from fer_batch.reporting import report
 
-        if findings is None:
-            findings = self.check_data()
+        with connections.transaction(self.engine) as connection:
+            is_checked = storing.is_checked(connection, self.batches, self.selection.run_id)
+        if not is_checked:
+            self.check_data()
         failpoint("report.before")
-        path = report.write_report(
-            self.engine,
-            self.settings,
-            self.batches,
-            findings,
-            self.selection.capture_day,
-            self.selection.run_id,
-        )
+        path = report.write_report(self.engine, self.settings, self.selection.capture_day)
         failpoint("report.after")
         return path
 

@@ -32,10 +32,18 @@ WORK_PER_IMAGE = {"crops": 1, "frames": 20}
 for a frame of 640×480 and 1.8 ms for one of 320×240, and each detected face adds a crop. 20 is in
 between."""
 
+WORK_PER_S = 1000
+"""A rough throughput of two cores."""
+
 SNAP_SHARE = 0.08
 """A cut this close to a boundary between two batches (as a share of a shard's work) moves to the
 boundary, so that a small facility is not split for a few images. Both ends of a shard may move: at
 0.1 the largest shard could hold 1.5 times the work of the smallest."""
+
+
+def estimate_seconds(images: int, image_kind: str) -> float:
+    """Roughly how long two cores take for so many images of a kind."""
+    return images * WORK_PER_IMAGE[image_kind] / WORK_PER_S
 
 
 @dataclass(frozen=True, slots=True)

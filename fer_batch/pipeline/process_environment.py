@@ -14,7 +14,9 @@ from collections.abc import Iterable, Mapping
 from pydantic import SecretStr
 
 from fer_batch.facilities.registry import Facility
-from fer_batch.settings import S3Credentials, Settings, to_environment
+from fer_batch.settings import S3Credentials, Settings
+from fer_batch.settings_sources import to_environment
+from fer_batch.storage.credentials import find_credentials
 
 INHERITED = frozenset(
     {
@@ -58,7 +60,7 @@ def build_environment(
     # The file of the settings may hold other secrets, and all settings are variables here.
     environment = {"FER_ENV_FILE": os.devnull}
     for name, value in (os.environ if inherited is None else inherited).items():
-        uses_chain = None in names and settings.get_credentials(None) is None
+        uses_chain = None in names and find_credentials(settings, None) is None
         if (
             name in INHERITED
             or name.startswith(INHERITED_PREFIXES)

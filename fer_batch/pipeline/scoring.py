@@ -263,10 +263,10 @@ class ShardScorer:
         return scores
 
 
-def run_job(settings: Settings, text: str, register: Path) -> int:
+def run_job(settings: Settings, text: str, register: Path) -> None:
     """The work of a scoring process: read a job, do it, print the result as one JSON line.
 
-    `register` is the file of the in-flight register. Returns the exit code.
+    `register` is the file of the in-flight register.
     """
     job = JOB.validate_json(text)
     # The decoders first: their process starts while this one loads the CNN.
@@ -291,7 +291,6 @@ def run_job(settings: Settings, text: str, register: Path) -> int:
             scorer.score(Shard(image.key, (KeyRange(image.batch, image.key, image.key, 1),)))
         result = scorer.score(job.shard)
     sys.stdout.write(RESULT.dump_json(result).decode() + "\n")
-    return 0
 
 
 def group_micro_batches(items: Iterable[Fetched]) -> Iterator[list[Fetched]]:

@@ -56,6 +56,20 @@ class Selection:
         """The capture day and the lookback days before it, newest first."""
         return [self.capture_day - timedelta(days=n) for n in range(self.lookback_days + 1)]
 
+    def list_days_since(self, first_day: date) -> list[date]:
+        """The days from `first_day` to the capture day, oldest first.
+
+        Raises ConfigurationError if `first_day` is after the capture day.
+        """
+        if first_day > self.capture_day:
+            raise ConfigurationError(
+                f"--from {first_day} is after --to {self.capture_day}",
+                "Give the first day in --from and the last one in --to",
+            )
+        return [
+            first_day + timedelta(days=n) for n in range((self.capture_day - first_day).days + 1)
+        ]
+
     def find_last_due_day(self) -> date:
         """The last day whose rates are published even if it is incomplete.
 

@@ -36,6 +36,7 @@ from pydantic import ValidationError
 
 from fer_batch.errors import PermanentError, ScoringProcessError
 from fer_batch.log import get_logger
+from fer_batch.phrases import join_names
 from fer_batch.pipeline import in_flight
 from fer_batch.pipeline.jobs import JOB, RESULT, Job, ShardResult
 from fer_batch.pipeline.processes import measure_resident_mb
@@ -81,11 +82,20 @@ def score_shard(
 
     `environment` is the whole environment of the scoring process, with its settings. Raises
     PermanentError with the message of a scoring process; raises ScoringProcessError if a facility
-    could not be finished because its scoring processes died, once the others are done.
+    could not be finished because its scoring processes died, once the others are done, and if the
+    machine lacks something to start one, such as space on its disk.
     """
-    with tempfile.TemporaryFile() as file:  # unnamed, so that a crash leaves no keys on disk
-        launcher = _Launcher(limits, environment, command, file.fileno())
-        return _ShardSupervisor(job, launcher).run()
+    try:
+        with tempfile.TemporaryFile() as file:  # unnamed, so that a crash leaves no keys on disk
+            launcher = _Launcher(limits, environment, command, file.fileno())
+            return _ShardSupervisor(job, launcher).run()
+    except OSError as error:
+        reason = error.strerror or error
+        raise ScoringProcessError(
+            f"no scoring process can be started for shard {job.shard.name!r}: {reason}",
+            "Free space in the folder of temporary files, or look for too many processes or open "
+            "files; nothing is lost, and a retry continues",
+        ) from error
 
 
 @dataclass(slots=True)
@@ -208,7 +218,7 @@ class _ShardSupervisor:
 
     def _make_error(self, result: ShardResult) -> ScoringProcessError:
         deaths = [
-            f"the scoring process of {_join(names)} {reason}"
+            f"the scoring process of {join_names(names, _NAMED_FACILITIES)} {reason}"
             for reason, names in self._given_up.items()
         ]
         failures = [f"{name}: {reason}" for name, reason in result.failures.items()]
@@ -216,12 +226,6 @@ class _ShardSupervisor:
             f"shard {self._job.shard.name!r}: {'; '.join(deaths + failures)}",
             "What was written is kept; a retry continues from there",
         )
-
-
-def _join(names: Sequence[str]) -> str:
-    """The names as a list, shortened if there are many."""
-    more = len(names) - _NAMED_FACILITIES
-    return ", ".join(names[:_NAMED_FACILITIES]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,7 +318,7 @@ class _ScoringProcess:
     def list_suspects(self) -> list[Image]:
         """The images that were in flight."""
         tracked = in_flight.read_register(self._launcher.register)
-        return [t.image for t in tracked if t.image.batch.facility_id in self._order]
+        return [image for image in tracked if image.batch.facility_id in self._order]
 
     def has_begun(self) -> bool:
         """Whether the process began with a facility."""

@@ -20,6 +20,7 @@ from fer_batch.records import Shard
 log = get_logger(__name__)
 
 Out = TypeVar("Out")
+Failure = TypeVar("Failure", bound=Exception)
 
 
 def score_shards(
@@ -37,10 +38,15 @@ def score_shards(
             done.append((shard, run.score_shard(shard)))
         except (RetryableError, PermanentError) as error:
             log.error("shard failed", shard=shard.name, error=str(error))
-            # A retryable error takes precedence: a retry then completes that shard as well.
-            if not isinstance(failure, RetryableError):
-                failure = error if isinstance(error, RetryableError) else failure or error
+            failure = _choose_failure(failure, error)
     return done, failure
+
+
+def _choose_failure(former: Failure | None, error: Failure) -> Failure:
+    """The first retryable of two errors, otherwise the first: a retry then completes its work."""
+    if isinstance(error, RetryableError) and not isinstance(former, RetryableError):
+        return error
+    return former or error
 
 
 @dataclass(slots=True)
@@ -66,9 +72,7 @@ class NightResult:
                 log.error("step failed", error=str(error))
             else:
                 log.exception("step failed")
-            if not isinstance(self.failure, RetryableError):
-                is_retryable = isinstance(error, RetryableError)
-                self.failure = error if is_retryable else self.failure or error
+            self.failure = _choose_failure(self.failure, error)
             return None
 
 
@@ -84,7 +88,7 @@ def run_steps(run: Run) -> NightResult:
         night.attempt(lambda: _score_images(run))
     night.summaries = night.attempt(run.summarize)
     night.findings = night.attempt(run.check_data)
-    night.report = night.attempt(lambda: run.report(night.findings))
+    night.report = night.attempt(run.report)
     night.attempt(run.export)
     night.attempt(lambda: _notify(run))
     return night
@@ -102,11 +106,3 @@ def _score_images(run: Run) -> None:
     _, failure = score_shards(run, run.plan_shards())
     if failure is not None:
         raise failure
-
-
-def run_night(run: Run) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Run all steps as `run_steps`; returns summaries and findings, or raises the failure."""
-    night = run_steps(run)
-    if night.failure is not None:
-        raise night.failure
-    return night.summaries or [], night.findings or []

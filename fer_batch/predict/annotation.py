@@ -179,7 +179,7 @@ def _place_label(box: Box, size: tuple[int, int], drawn: Pixels, others: Sequenc
     # The label of a face that fills the image lies on the face.
     return min(
         inside or [_move_inside(Box(box.x, 0, *size), limits)],
-        key=lambda p: _count_hidden_px(p, others),
+        key=lambda p: sum(map(p.count_shared_px, others)),
     )
 
 
@@ -193,16 +193,6 @@ def _move_inside(box: Box, limits: tuple[int, int]) -> Box:
     """Move a box sideways, and up, until it lies in the image."""
     x = max(min(box.x, limits[0] - box.width), 0)
     return Box(x, min(box.y, max(limits[1] - box.height, 0)), box.width, box.height)
-
-
-def _count_hidden_px(box: Box, others: Sequence[Box]) -> int:
-    """Pixels of other labels and faces that a box covers."""
-    total = 0
-    for other in others:
-        width = min(box.x + box.width, other.x + other.width) - max(box.x, other.x)
-        height = min(box.y + box.height, other.y + other.height) - max(box.y, other.y)
-        total += max(width, 0) * max(height, 0)
-    return total
 
 
 def _draw_label(drawn: Pixels, label: Box, text: str, face: FaceScore, thick: int) -> None:

@@ -31,7 +31,8 @@ log = get_logger(__name__)
 
 _FETCH_BATCH = 16
 """Objects fetched, and held in memory, at once."""
-_NO_BATCH = Batch("", date.min)
+NO_BATCH = Batch("", date.min)
+"""The batch of images that belong to no facility and no day; the key of each is its source."""
 _BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}")
 _ERASED_HINT = "An erased image or day is not read again"
 
@@ -101,7 +102,7 @@ def check_url(url: str, settings: Settings) -> None:
             continue
         rules.check(key, url)
         with _ErasureFilter(settings, rules) as is_erased:
-            if not is_erased.leave_out([Image(_NO_BATCH, key, "", 0)]):
+            if not is_erased.leave_out([Image(NO_BATCH, key, "", 0)]):
                 raise ConfigurationError(f"{escape_text(url)} was erased", _ERASED_HINT)
 
 
@@ -118,7 +119,7 @@ def _list_images(reader: BucketReader, key: str) -> list[Image]:
         listed = [each for each in reader.list(key) if not each.is_folder_marker]
     else:
         listed = [each for each in [reader.find(key)] if each is not None]
-    return sorted((each.build_image(_NO_BATCH) for each in listed), key=_order)
+    return sorted((each.build_image(NO_BATCH) for each in listed), key=_order)
 
 
 def _order(image: Image) -> bytes:

@@ -12,22 +12,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fer_batch.errors import ConfigurationError
-from fer_batch.imaging.decoding import ImageLimits, UndecodableImageError, check_bytes
+from fer_batch.imaging.decoding import ImageLimits, check_bytes
 from fer_batch.imaging.faces import ExtractedFaces, ImageKind
+from fer_batch.imaging.headers import UndecodableImageError
 from fer_batch.imaging.sandbox.decoders import Decoders
 from fer_batch.model import active_model
 from fer_batch.model.classifier import Classifier, score_faces
+from fer_batch.phrases import format_count
 from fer_batch.predict import downloads, objects
 from fer_batch.predict.names import escape_text, replace_surrogates
 from fer_batch.records import (
-    Batch,
     CalledClass,
     FetchedImage,
     Image,
@@ -39,8 +39,6 @@ from fer_batch.settings import Settings
 DOWNLOAD_TIMEOUT_S = 30.0
 CROP_LIKE_PX = 100
 """An image whose sides have at most this and in which no face is detected is treated as a crop."""
-_NO_BATCH = Batch("", date.min)
-"""These images belong to no facility and no day; the key of each is its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ def read_images(
 
 
 def _make_image(source: str, size_bytes: int = 0) -> Image:
-    return Image(_NO_BATCH, source, "", size_bytes)
+    return Image(objects.NO_BATCH, source, "", size_bytes)
 
 
 def _read_files(path: Path, limits: ImageLimits) -> Iterator[FetchedImage | ImageScore]:
@@ -200,7 +198,7 @@ def format_text(prediction: Prediction) -> str:
     if means is None or score.emotion is None:
         return f"{source}: not scored, {score.outcome}: {score.reason}"
     count = len(score.faces)
-    treated = "as a crop" if prediction.kind == "crops" else f"{count} face{'s'[: count != 1]}"
+    treated = "as a crop" if prediction.kind == "crops" else format_count(count, "face")
     lines = [f"{source}: {score.width_px}×{score.height_px} pixels, {treated}"]
     if prediction.note:
         lines.append(f"({prediction.note})")

@@ -2,8 +2,8 @@
 
 It only shows what the tables hold. Figures, verdicts and what is suppressed are decided in
 `satisfaction`, findings in `pipeline`. `loading` reads the database, `pages` turns the rows into
-what a page shows, `actions` says what to do next, `wording` has the sentences, `rendering`
-fills in the templates, and `store` writes the files.
+what a page shows, `actions` says what to do next, `wording` has the sentences, `formatting` the
+numbers and days in them, `rendering` fills in the templates, and `store` writes the files.
 
 **The report files.** A report is one file per capture day, about all facilities of all time zones.
 Each run of that day rewrites it, whole and atomically, from the database. All files lie flat in

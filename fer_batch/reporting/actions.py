@@ -14,6 +14,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
 
 from fer_batch.reporting import wording
+from fer_batch.reporting.formatting import format_day, format_long_day, round_up
 from fer_batch.reporting.loading import FacilityRows, ReportRows, Row
 from fer_batch.satisfaction.group_totals import compute_labels_needed
 
@@ -31,29 +32,43 @@ MERGED_FROM = 4
 """From so many facilities on, an action is one sentence about all of them."""
 
 GENERAL = {
-    "no images": "No image arrived. Check the cameras, their upload and the prefix of the keys",
+    "no images": "No image arrived. Check that the cameras run and upload; if they do, tell the "
+    "operator of fer-batch",
     "dead camera": "A camera stopped delivering. Restart it, or check its upload",
     "frozen camera": "A camera repeats the same picture. Restart it",
     "poster": "A face never moves, such as on a poster. Cover it, or turn the camera",
     "unreadable": "Many images cannot be read. Check the cameras and their upload",
-    "upload": "Images arrive late or not completely. Check the upload",
+    "upload": "Images arrive late, or fewer than expected. Check the cameras and their upload",
     "permission": "The permission has ended or ends soon. Renew it, or stop the cameras",
     "people": "People at work or in education are read. Have a lawyer confirm that this is lawful",
-    "registry": "The entry in the facility registry is not complete. Add what the finding names",
-    "technical": "The data are not in order. Ask the operator of fer-batch to look at the findings",
-    "not scored": "Many images were not scored. Check what the cameras see; the reasons are below",
-    "retry": "Images could not be read. The next run tries again; look at the findings below",
-    "below target": "The happy rate is clearly below the target. Find out what is different there",
-    "fell": "The happy rate fell clearly since last week. Find out what changed",
-    "unusual": "A share is unusual for the facility. Look at what its cameras see",
-    "drift": "The faces differ from those of the audit. Look at what the cameras see; if it is to "
-    "stay so, sample and label a new audit",
-    "closed day": "Images were taken on a closed day. Check the closed weekdays and the time zone",
-    "names": "Keys tell no capture time. Ask the operator of fer-batch to check the name template",
-    "findings": "The data checks found something. Look at the findings below",
-    "label again": "The audit does not hold any more, or soon. Label again, or refresh it",
-    "audit": "Audit faces of the facility: more faces alone would not settle the target",
-    "faces": "Wait for more faces, or audit some: they would settle the target",
+    "registry": "The entry in the facility registry is not complete. Give the operator of "
+    "fer-batch what the finding below names",
+    "technical": "Figures may be wrong or missing. Ask the operator of fer-batch to work through "
+    "the findings",
+    "not scored": "Many images were not scored. Look at the reasons below, and check the cameras: "
+    "light, dirt, position",
+    "retry": "Images could not be read. The next run tries again; if this does not end, tell the "
+    "operator of fer-batch",
+    "below target": "The happy rate is clearly below the target. Look since when, in the trend "
+    "below, and find out what changed then",
+    "fell": "The happy rate fell clearly since last week. Find out what changed in the facility or "
+    "at its cameras",
+    "unusual": "Unusually many or few images were not scored, or faces look neither happy nor sad. "
+    "Check the cameras: light, dirt, position",
+    "drift": "The faces differ from those that the audit labeled. Check the cameras: light, dirt, "
+    "position. If it is to stay so, have a new audit labeled",
+    "closed day": "Images were taken on a closed day. Tell the operator of fer-batch whether the "
+    "facility was open",
+    "names": "Image names tell no capture time. Ask the operator of fer-batch to check the name "
+    "template",
+    "findings": "The data checks found something. Look at the findings below, and ask the operator "
+    "of fer-batch if one is not clear",
+    "label again": "The audit expires, or is not valid for the CNN in use. Ask the operator of "
+    "fer-batch for a new one, and have its faces labeled",
+    "audit": "More faces would not tell whether the target is met. Have faces of the facility "
+    "labeled in an audit",
+    "faces": "It is not clear whether the target is met. Wait for more faces, or have some labeled "
+    "in an audit",
 }
 """The kinds of actions, the most urgent first, and what to do."""
 
@@ -156,7 +171,7 @@ def _from_cameras(each: FacilityRows) -> list[Action]:
     if not dead:
         return []
     names = " and ".join(dead)
-    last = wording.format_day(max(dead.values()))
+    last = format_day(max(dead.values()))
     noun = "Camera" if len(dead) == 1 else "Cameras"
     return [
         Action(
@@ -223,15 +238,14 @@ def _from_permission(facility: Row, capture_day: date) -> list[Action]:
         return [
             Action(
                 "permission",
-                f"The permission ended on {wording.format_long_day(last)}. Renew it, or stop the "
-                "cameras.",
+                f"The permission ended on {format_long_day(last)}. Renew it, or stop the cameras.",
             )
         ]
     if last < capture_day + timedelta(days=PERMISSION_DAYS):
         return [
             Action(
                 "permission",
-                f"The permission ends on {wording.format_long_day(last)}. Renew it before.",
+                f"The permission ends on {format_long_day(last)}. Renew it before.",
             )
         ]
     return []
@@ -240,7 +254,7 @@ def _from_permission(facility: Row, capture_day: date) -> list[Action]:
 def _from_verdict(rated: Sequence[Row], rows: ReportRows) -> list[Action]:
     """How many faces or labels would settle an open verdict, judged by the longest period."""
     verdicts = {row["verdict"] for row in rated}
-    if "inconclusive" not in verdicts or verdicts & {"satisfied", "not satisfied"}:
+    if "inconclusive" not in verdicts or not verdicts.isdisjoint(wording.CONCLUSIVE):
         return []
     longest = [row for row in rated if row["verdict"] == "inconclusive"][-1]
     labels = compute_labels_needed(longest, rows.confusions[longest["model_version"]])
@@ -249,7 +263,7 @@ def _from_verdict(rated: Sequence[Row], rows: ReportRows) -> list[Action]:
         audit = f"an audit of about {labels:,} of its own faces ({wording.AUDIT_COMMAND})"
     needed = longest["faces_needed"]
     if needed is not None:
-        number = f"{wording.round_up(needed):,} faces instead of {longest['faces']:,}"
+        number = f"{round_up(needed):,} faces instead of {longest['faces']:,}"
         also = "" if audit is None else f", or {audit},"
         return [Action("faces", f"About {number}{also} would settle whether the target was met.")]
     if audit is None:

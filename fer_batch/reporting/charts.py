@@ -13,6 +13,9 @@ from dataclasses import dataclass
 Point = tuple[float, float, float]
 """A rate with the ends of its interval, 0 to 1."""
 
+_Area = tuple[int, int, int, int]
+"""The left, upper, right and lower edge."""
+
 SPARK_WIDTH, SPARK_HEIGHT = 112, 28
 TREND_WIDTH, TREND_HEIGHT = 340, 150
 _SPARK = (0, 2, SPARK_WIDTH, SPARK_HEIGHT - 2)
@@ -54,14 +57,22 @@ def draw_trend(
 
 def place_day(number: int, days: int) -> float:
     """The horizontal place of a day in a trend of so many days."""
-    left, _, right, _ = _TREND
-    return round(left + (number + 0.5) * (right - left) / days, 1)
+    return round(_place_day(number, days, _TREND), 1)
 
 
 def place_rate(rate: float, top: float) -> float:
     """The vertical place of a rate in a trend."""
-    _, upper, _, lower = _TREND
-    return round(lower - (lower - upper) * min(rate / top, 1.0), 1)
+    return round(_place_rate(rate, top, _TREND), 1)
+
+
+def _place_day(number: int, days: int, area: _Area) -> float:
+    left, _, right, _ = area
+    return left + (number + 0.5) * (right - left) / days
+
+
+def _place_rate(rate: float, top: float, area: _Area) -> float:
+    _, upper, _, lower = area
+    return lower - (lower - upper) * min(rate / top, 1.0)
 
 
 def _draw(
@@ -69,16 +80,16 @@ def _draw(
     closed: Sequence[bool],
     target: float | None,
     top: float,
-    area: tuple[int, int, int, int],
+    area: _Area,
 ) -> DayChart:
     left, upper, right, lower = area
     width = (right - left) / max(len(days), 1)
 
     def x(number: int) -> float:
-        return left + (number + 0.5) * width
+        return _place_day(number, len(days), area)
 
     def y(rate: float) -> float:
-        return lower - (lower - upper) * min(rate / top, 1.0)
+        return _place_rate(rate, top, area)
 
     bands, lines, dots = [], [], []
     for run in _find_runs(days):

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fer_batch.phrases import format_count
 from fer_batch.reporting import wording
 from fer_batch.reporting.loading import FacilityRows, Row
 from fer_batch.satisfaction.change import MAX_Q_VALUE, Difference, compute_q_values
@@ -95,6 +96,6 @@ def _describe(one: str, other: str, row: Row, difference: Difference, *, is_clea
     side = "above" if difference.difference > 0 else "below"
     least, most = sorted((abs(low), abs(high)))
     return (
-        f"{one} is about {wording.format_points(points)} {side} {other} "
+        f"{one} is about {format_count(points, 'point')} {side} {other} "
         f"(very likely {least} to {most}, {days})."
     )

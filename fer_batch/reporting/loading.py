@@ -101,7 +101,7 @@ def load_rows(connection: sa.Connection, capture_day: date) -> ReportRows:
     for row in history.load_days(connection, recent["first_day"], recent["last_day"]):
         findings[row["facility_id"]].append(row)
     open_findings: dict[str, list[StoredFinding]] = defaultdict(list)
-    for each in history.list_open_findings(connection, until=capture_day):
+    for each in history.list_findings(connection, until=capture_day):
         open_findings[each.facility_id].append(each)
     batches = load(_STATEMENTS["load_batches"], recent)
     as_of = {

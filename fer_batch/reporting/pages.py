@@ -15,6 +15,7 @@ from typing import Any, Literal
 from fer_batch.reporting import actions, charts, wording
 from fer_batch.reporting.actions import Action
 from fer_batch.reporting.differences import Differences, describe_differences, is_comparable
+from fer_batch.reporting.formatting import WEEKDAYS, format_days, format_percent
 from fer_batch.reporting.loading import DAYS, FacilityRows, ReportRows, Row, is_closed
 from fer_batch.reporting.totals import Total, build_totals
 from fer_batch.satisfaction.change import MAX_Q_VALUE
@@ -202,7 +203,7 @@ def find_main(rated: Sequence[Row]) -> Row | None:
     `rated` are the published summaries of a facility, the shortest period first. If none tells, it
     is the first.
     """
-    conclusive = (row for row in rated if row["verdict"] in ("satisfied", "not satisfied"))
+    conclusive = (row for row in rated if row["verdict"] in wording.CONCLUSIVE)
     return next(conclusive, rated[0] if rated else None)
 
 
@@ -211,7 +212,7 @@ def find_status(rated: Sequence[Row]) -> Status:
     main = find_main(rated)
     if main is None:
         return "no rate"
-    if main["verdict"] in ("satisfied", "not satisfied"):
+    if main["verdict"] in wording.CONCLUSIVE:
         return "above" if main["verdict"] == "satisfied" else "below"
     is_open = any(row["verdict"] == "inconclusive" for row in rated)
     return "unclear" if is_open else "no target"
@@ -285,7 +286,7 @@ def _list_days(each: FacilityRows, capture_day: date) -> list[DayCell]:
         row = each.days.get(day)
         week = each.weeks.get(day)
         if each.facility["publish_period"] == "week" and week is not None:
-            row, note = week, f"week {wording.format_days(week['first_day'], day)}"
+            row, note = week, f"week {format_days(week['first_day'], day)}"
         elif is_closed(each.facility, day, row):
             note = "closed"
         elif row is None:
@@ -328,7 +329,7 @@ def lay_out(patterns: Patterns) -> HeatMap:
     def format_cell(rate: float | None) -> tuple[str, int]:
         if rate is None:
             return "few", -1
-        return wording.format_percent(rate), min(HEAT_LEVELS, int(rate / most * HEAT_LEVELS + 0.5))
+        return format_percent(rate), min(HEAT_LEVELS, int(rate / most * HEAT_LEVELS + 0.5))
 
     lines = [("all day", [format_cell(patterns.weekdays[weekday]) for weekday in weekdays])]
     for hour in hours:
@@ -340,8 +341,8 @@ def lay_out(patterns: Patterns) -> HeatMap:
         ]
         lines.append((f"{hour}:00", cells))
     return HeatMap(
-        wording.format_days(patterns.first_day, patterns.last_day),
-        [wording.WEEKDAYS[weekday][:3] for weekday in weekdays],
+        format_days(patterns.first_day, patterns.last_day),
+        [WEEKDAYS[weekday][:3] for weekday in weekdays],
         lines,
     )
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import jinja2
 
-from fer_batch.reporting import charts, store, wording
+from fer_batch.reporting import charts, formatting, store, wording
 from fer_batch.reporting.differences import COMPARABLE, NOT_COMPARABLE
 from fer_batch.reporting.loading import DAYS
 from fer_batch.reporting.pages import (
@@ -80,8 +80,8 @@ def render_index(days: Sequence[date]) -> str:
     """The index of the days that have a report, newest first."""
     months: dict[str, list[tuple[str, str]]] = {}
     for day in days:
-        month = f"{wording.MONTHS[day.month - 1]} {day.year}"
-        label = wording.format_long_day(day)
+        month = f"{formatting.MONTHS[day.month - 1]} {day.year}"
+        label = formatting.format_long_day(day)
         months.setdefault(month, []).append((store.make_day_name(day), label))
     return _render("index.html", months=list(months.items()))
 
@@ -99,7 +99,7 @@ def _render_day(
     return _render(
         "day.html",
         report=report,
-        day=wording.format_long_day(report.capture_day),
+        day=formatting.format_long_day(report.capture_day),
         part=part,
         main_name=store.make_day_name(report.capture_day),
         groups=groups,
@@ -113,14 +113,14 @@ def _render_day(
         with_findings=[page for page in facilities if page.findings or page.open_findings],
         links=links,
         sections=sections,
-        strip=f"Last {DAYS} days, {wording.format_days(first_day, report.capture_day)}",
+        strip=f"Last {DAYS} days, {formatting.format_days(first_day, report.capture_day)}",
         mondays=_list_mondays(report.capture_day),
         heights=[
-            (charts.place_rate(rate, report.top), f"{wording.format_percent(rate)}")
+            (charts.place_rate(rate, report.top), f"{formatting.format_percent(rate)}")
             for rate in ticks
         ],
-        format_day=wording.format_day,
-        format_interval=wording.format_interval,
+        format_day=formatting.format_day,
+        format_interval=formatting.format_interval,
         wording=wording,
         comparable=COMPARABLE,
         not_comparable=NOT_COMPARABLE,
@@ -134,7 +134,7 @@ def _list_mondays(capture_day: date) -> list[tuple[float, str]]:
     last = capture_day.toordinal()
     days = [date.fromordinal(last - age) for age in reversed(range(DAYS))]
     return [
-        (charts.place_day(number, DAYS), wording.format_day(day).partition(" ")[2])
+        (charts.place_day(number, DAYS), formatting.format_day(day).partition(" ")[2])
         for number, day in enumerate(days)
         if day.weekday() == 0
     ]

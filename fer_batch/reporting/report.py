@@ -19,31 +19,19 @@ import sqlalchemy as sa
 from fer_batch import console
 from fer_batch.database import connections
 from fer_batch.facilities.registry import Facility
-from fer_batch.findings import storing
-from fer_batch.records import Batch
-from fer_batch.reporting import loading, pages, rendering, store, wording
+from fer_batch.reporting import formatting, loading, pages, rendering, store, wording
 from fer_batch.reporting.differences import COMPARABLE, is_comparable
 from fer_batch.satisfaction.figures import is_published
 from fer_batch.settings import Settings
 
 
-def write_report(
-    engine: sa.Engine,
-    settings: Settings,
-    batches: Sequence[Batch],
-    findings: Sequence[Mapping[str, Any]],
-    capture_day: date,
-    run_id: str,
-) -> Path:
+def write_report(engine: sa.Engine, settings: Settings, capture_day: date) -> Path:
     """Write the report of a capture day about all facilities; returns the path of its main file.
 
-    `findings` are the findings of pipeline/checks.py for the batches of the run. They are stored
-    first, and stay stored if the report cannot be written. The runs of several time zones each
-    write the whole report, one after another: the last one has read what all of them have stored.
+    The runs of several time zones each write the whole report, one after another: the last one has
+    read what all of them have stored.
     Raises DatabaseError, StorageError, ConfigurationError and OSError.
     """
-    with connections.transaction(engine) as connection:
-        storing.store_findings(connection, batches, findings, run_id, settings)
     with connections.transaction(engine) as connection:
         connections.lock(connection, "report")
         report = pages.build_report(loading.load_rows(connection, capture_day))
@@ -67,17 +55,17 @@ def format_cells(summary: Mapping[str, Any]) -> dict[str, str]:
         "facility": str(summary.get("facility_name") or summary["facility_id"]),
         "images": f"{summary['images']:,}",
         "faces": f"{summary['faces']:,}" if is_published(summary["method"]) else console.NO_VALUE,
-        "happy": wording.format_rate(summary, "happy_rate"),
+        "happy": formatting.format_rate(summary, "happy_rate"),
         "target": _format_percent(summary["target_rate"]),
         "verdict": wording.name_verdict(summary),
-        "sad": wording.format_rate(summary, "sad_rate"),
+        "sad": formatting.format_rate(summary, "sad_rate"),
         "not scored": not_scored or "none",
         "complete": "yes" if summary["is_complete"] else "no",
     }
 
 
 def _format_percent(share: float | None) -> str:
-    return console.NO_VALUE if share is None else f"{wording.format_percent(share)} %"
+    return console.NO_VALUE if share is None else f"{formatting.format_percent(share)} %"
 
 
 def print_summaries(

@@ -9,56 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
-from typing import Protocol
 
-from fer_batch import files
 from fer_batch.settings import Settings
-from fer_batch.storage.object_folder import ObjectFolder
-from fer_batch.testing.failpoints import failpoint
+from fer_batch.storage.folder import DELETED_FILES, Folder, LocalFolder, delete_many
+from fer_batch.storage.object_folder import open_report_folder
 
 INDEX_NAME = "index.html"
 FILE_NAME = re.compile(r"index\.html|[0-9]{4}-[0-9]{2}-[0-9]{2}(\.[a-z0-9-]+)?\.html")
 """The names of all files that are ever published."""
-THREADS = 16
-"""Files that are deleted at once: with S3, the time is spent waiting."""
-DELETED_FILES = 2000
-"""Retention deletes so many files while it keeps runs waiting."""
 Index = Callable[[Sequence[date]], str]
 """Renders the index of the days that have a report, newest first."""
-
-
-class Folder(Protocol):
-    """Where files can be written, listed and deleted by name."""
-
-    def write(self, name: str, html: str) -> None: ...
-
-    def list(self, beginning: str = "") -> list[str]: ...
-
-    def delete(self, name: str) -> None: ...
-
-
-class LocalFolder:
-    """A directory. The methods raise OSError with the file name."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, name: str, html: str) -> None:
-        """Write a file atomically."""
-        write_file(self.path / name, html)
-
-    def list(self, beginning: str = "") -> list[str]:
-        """The names of the files that begin so, sorted; those of symbolic links are left out."""
-        found = files.walk(self.path, recursive=False)
-        return sorted(each.name for each in found if each.name.startswith(beginning))
-
-    def delete(self, name: str) -> None:
-        """Delete a file; one that does not exist is no error."""
-        (self.path / name).unlink(missing_ok=True)
 
 
 def make_day_name(day: date) -> str:
@@ -96,7 +59,7 @@ def publish(
     local = LocalFolder(settings.report_dir)
     _publish(local, day, files, render_index)
     if settings.report_url is not None:
-        _publish(ObjectFolder(settings, settings.report_url), day, files, render_index)
+        _publish(open_report_folder(settings, settings.report_url), day, files, render_index)
     return local.path / make_day_name(day)
 
 
@@ -136,20 +99,10 @@ def delete_expired(
             with locked():
                 # Again for each block: a run may have written the index meanwhile.
                 _write_index(folder, sorted({*folder.list()}.difference(expired)), render_index)
-                with ThreadPoolExecutor(THREADS, thread_name_prefix="delete") as pool:
-                    for _ in pool.map(folder.delete, names[start : start + DELETED_FILES]):
-                        pass
+                delete_many(folder, names[start : start + DELETED_FILES])
     return len(expired)
 
 
 def _write_index(folder: Folder, names: Sequence[str], render_index: Index) -> None:
     days = {day for name in names if (day := find_day(name)) and name == make_day_name(day)}
     folder.write(INDEX_NAME, render_index(sorted(days, reverse=True)))
-
-
-def write_file(path: Path, html: str) -> None:
-    """Write a file atomically. Raises OSError with the file name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-        failpoint("report.during")

@@ -1,23 +1,26 @@
 """The words for a summary: what its rates say, in whole percents.
 
 Report and console use the same sentences. They never claim more than that a happy expression was
-seen. Computing the figures is left to the package `satisfaction`.
+seen. Computing the figures is left to the package `satisfaction`, writing numbers and days to
+formatting.py.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import date
 from typing import Any, Literal
 
 from fer_batch.console import NO_VALUE
 from fer_batch.findings.history import StoredFinding
-
-WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-MONTHS = (
-    *("January", "February", "March", "April", "May", "June"),
-    *("July", "August", "September", "October", "November", "December"),
+from fer_batch.phrases import format_count
+from fer_batch.reporting.formatting import (
+    WEEKDAYS,
+    format_day,
+    format_days,
+    format_interval,
+    format_percent,
+    round_up,
 )
 
 COVERED = (
@@ -31,28 +34,14 @@ NOT_COVERED = (
 )
 AUDIT_COMMAND = "fer-batch audit sample"
 """The command that begins an audit."""
-_CONCLUSIVE = ("satisfied", "not satisfied")
+CONCLUSIVE = ("satisfied", "not satisfied")
+"""The verdicts that tell whether the target was met."""
 NOT_CLEAR, NO_RATE = "not clear", "no rate"
 _VERDICTS = {
     "satisfied": "above target",
     "not satisfied": "below target",
     "inconclusive": NOT_CLEAR,
 }
-
-
-def format_rate(summary: Mapping[str, Any], name: str) -> str:
-    """A rate of a summary with its interval, such as `26 % (13 to 41)`; a dash if suppressed."""
-    if summary[name] is None:
-        return NO_VALUE
-    rate, low, high = (
-        format_percent(summary[key]) for key in (name, f"{name}_low", f"{name}_high")
-    )
-    return f"{rate} % ({low} to {high})"
-
-
-def format_percent(share: float) -> str:
-    """A share from 0 to 1 in whole percents, without the sign."""
-    return f"{100 * share:.0f}"
 
 
 def name_verdict(summary: Mapping[str, Any]) -> str:
@@ -103,13 +92,13 @@ def describe_verdict(periods: Sequence[Mapping[str, Any]]) -> str:
         row
         for row in periods
         # A verdict of the method wilson is about another target.
-        if row["verdict"] in (*_CONCLUSIVE, "inconclusive") and row["method"] != "wilson"
+        if row["verdict"] in (*CONCLUSIVE, "inconclusive") and row["method"] != "wilson"
     ]
     if not judged:
         return ""
     target = f"the target of {format_percent(judged[0]['target_rate'])} %"
     for row in judged:
-        if row["verdict"] in _CONCLUSIVE:
+        if row["verdict"] in CONCLUSIVE:
             side = "above" if row["verdict"] == "satisfied" else "below"
             return f"{name_period(row)} the happy rate was very likely {side} {target}."
     longest = judged[-1]
@@ -136,44 +125,6 @@ def name_period(summary: Mapping[str, Any]) -> str:
         "week": f"In the week from {days}",
         "four weeks": f"In the four weeks from {days}",
     }[summary["period"]]
-
-
-def round_up(number: int) -> int:
-    """Rounded up to two digits, because more would claim too much."""
-    step: int = 10 ** max(0, len(str(number)) - 2)
-    return -(-number // step) * step
-
-
-def format_day(day: date) -> str:
-    """A day with its weekday, such as `Sat 28 Nov`."""
-    return f"{WEEKDAYS[day.weekday()][:3]} {day.day} {MONTHS[day.month - 1][:3]}"
-
-
-def format_long_day(day: date) -> str:
-    """A day in full, such as `Saturday, 28 November 2026`."""
-    return f"{WEEKDAYS[day.weekday()]}, {day.day} {MONTHS[day.month - 1]} {day.year}"
-
-
-def format_days(first_day: date, last_day: date) -> str:
-    """The days of a period, such as `Mon 23 to Sun 29 Nov`."""
-    is_one_month = (first_day.year, first_day.month) == (last_day.year, last_day.month)
-    first = format_day(first_day)
-    return f"{first.rpartition(' ')[0] if is_one_month else first} to {format_day(last_day)}"
-
-
-def format_interval(summary: Mapping[str, Any], name: str = "happy_rate") -> str:
-    """A rate with its interval, such as `26 % (13 to 41 %)`; a dash if it is suppressed."""
-    if summary[name] is None:
-        return NO_VALUE
-    rate, low, high = (
-        format_percent(summary[key]) for key in (name, f"{name}_low", f"{name}_high")
-    )
-    return f"{rate}\u00a0% ({low}\u00a0to\u00a0{high})"
-
-
-def format_count(number: int, noun: str) -> str:
-    """A number with a noun, in the plural unless it is one."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 _OUTCOMES = {
@@ -246,14 +197,9 @@ def describe_change(change: float, lowest: float, highest: float, since: str) ->
     points, low, high = (abs(round(100 * value)) for value in (change, lowest, highest))
     verb = "rose" if change > 0 else "fell"
     return (
-        f"{verb} by about {format_points(points)} against {since} "
+        f"{verb} by about {format_count(points, 'point')} against {since} "
         f"(very likely {min(low, high)} to {max(low, high)})"
     )
-
-
-def format_points(points: int) -> str:
-    """A number of percentage points."""
-    return f"{points} point" if points == 1 else f"{points} points"
 
 
 def describe_batch(batch: Mapping[str, Any]) -> str:
@@ -319,7 +265,7 @@ def describe_no_rate(
     """
     day = format_day(summary["capture_day"])
     images = format_count(summary["images"], "image")
-    week = "no week has enough faces yet" if is_without_week else "single days have no rate"
+    week = "no week has a rate yet" if is_without_week else "single days have no rate"
     sentences: dict[Reason, str] = {
         "other method": "An earlier version of fer-batch counted this day by another method.",
         "not complete": f"{day} is not complete: {_explain_incomplete(summary)}.",

@@ -16,11 +16,12 @@ import numpy as np
 import sqlalchemy as sa
 
 from fer_batch.database.statements import load_statements
+from fer_batch.records import CalledClass
 from fer_batch.satisfaction.intervals import Floats
 
 LOCAL_LABELS = 200
 """From this many labeled faces on, the method of a summary is `local`."""
-_CLASSES = ("happy", "sad", "neither")
+_CLASSES = tuple(CalledClass)
 
 _STATEMENTS = load_statements(__file__)
 

@@ -42,12 +42,12 @@ def write_changes(
     batches: Iterable[Batch],
     facilities: Mapping[str, Facility],
     run_id: str,
-) -> int:
+) -> None:
     """Write the changes of the periods that contain the batches, and of those compared with them.
 
     Call it after `periods.write_period_summaries`. The q values are those over all facilities that
     have a change of the same period, day and comparison. A change whose periods are no longer both
-    published is deleted. Returns how many changes there are.
+    published is deleted.
     """
     connections.lock(connection, "changes")  # q values are over facilities of several runs
     batches = list(batches)
@@ -89,7 +89,6 @@ def write_changes(
         connection.execute(sa.insert(tables.satisfaction_change), rows)
     groups |= {(row["period"], row["capture_day"], row["comparison"]) for row in rows}
     _update_q_values(connection, groups)
-    return len(rows)
 
 
 def _list_ends(period: str, day: date) -> list[date]:

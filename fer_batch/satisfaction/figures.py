@@ -87,8 +87,8 @@ def compute_figures(
         "target_rate": facility.target_rate,
         "confidence": CONFIDENCE,
         "method": "suppressed",
-        # The week, which is what is published, waits for it.
-        "verdict": "pending" if is_part_of_week and not is_due else "suppressed",
+        # The week, which is what is published, waits for its days.
+        "verdict": "pending" if facility.publish_period == "week" and not is_due else "suppressed",
     }
     if not clusterings:
         return figures
@@ -187,6 +187,32 @@ def add_totals(parts: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, di
             first += other
         added[rule] = first.to_json()
     return added
+
+
+def hide_counts(summaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return summaries without what is not published: faces by class, and the sums of them.
+
+    Of a suppressed day, without any count of faces.
+    """
+    left_out = (*_CALLED, "totals", "hours", "cameras", "former_figures")
+    return [
+        {
+            name: None if name in _list_hidden(row) else value
+            for name, value in row.items()
+            if name not in left_out
+        }
+        for row in summaries
+    ]
+
+
+def _list_hidden(summary: Mapping[str, Any]) -> Sequence[str]:
+    """The counts of faces that the view `satisfaction_daily` leaves empty."""
+    if summary["method"] == "suppressed":
+        return (
+            *("images_scored", "faces_scored", "faces", "faces_effective", "faces_needed"),
+            *("sessions", "sessions_effective", "design_effect"),
+        )
+    return () if summary["faces_scored"] == summary["faces"] else ("faces_scored",)
 
 
 def _choose_rule(clusterings: Mapping[str, ClusterTotals], facility: Facility) -> str:

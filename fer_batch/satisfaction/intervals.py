@@ -40,10 +40,8 @@ class ErrorRates:
         return self.sensitivity - self.false_positive
 
 
-def compute_wilson_interval(
-    happy: npt.ArrayLike, n: npt.ArrayLike, confidence: float = CONFIDENCE
-) -> tuple[Floats, Floats]:
-    """Lower and upper end of Wilson's score interval for `happy` of `n`, elementwise, from 0 to 1.
+def compute_wilson_interval(happy: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Lower and upper end of Wilson's 95 % score interval for `happy` of `n`, elementwise, 0 to 1.
 
     Returns two float64 arrays of the broadcast shape, NaN where n is 0. Unlike the textbook
     interval p ± z·sqrt(p(1-p)/n) it stays between 0 and 1 and keeps its coverage near both ends.
@@ -52,7 +50,7 @@ def compute_wilson_interval(
     succession, and statistical inference, JASA 22, 209-212.
     """
     k, trials = np.asarray(happy, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
+    z2 = Z**2
     with np.errstate(invalid="ignore", divide="ignore"):
         p = k / trials
         center = (p + z2 / (2 * trials)) / (1 + z2 / trials)

@@ -25,6 +25,7 @@ from fer_batch.satisfaction.revisions import (
     Confusions,
     explain_request,
     find_audit,
+    find_newest,
     write_revision,
 )
 
@@ -40,15 +41,20 @@ def write_period_summaries(
     facilities: Mapping[str, Facility],
     run_id: str,
     *,
+    due_until: date = date.min,
     asked: tuple[date, date] | None = None,
-) -> list[dict[str, Any]]:
+    keeps_version: bool = False,
+) -> None:
     """Write the summaries of the weeks and four weeks that contain the batches.
 
     Call it after the summaries of all the days are written. A week has a summary once its Sunday is
     over and a summary of that day or a later one exists, four weeks once each of the weeks has one.
+    The week of a facility that publishes by week is pending while one of its days has no summary
+    of the model version of its last day, unless it ends by `due_until`, the last day that no later
+    run looks at again, or is asked for.
     `asked` are the first and the last day that somebody has asked to re-estimate: an audit that
-    came into force later corrects the periods within them too. Returns the newest summary of each
-    period, whether new or unchanged, as `revisions.write_summaries` does.
+    came into force later corrects the periods within them too. A summary has the model version of
+    its last day; with `keeps_version`, as after an erasure, that of its newest revision.
     """
     connections.lock(connection, "period summaries")
     weeks = {(batch.facility_id, find_week_end(batch.capture_day)) for batch in batches}
@@ -59,20 +65,26 @@ def write_period_summaries(
         for later in range(WEEKS)
     }
     confusions, audits = Confusions(connection), Audits(connection)
-    summaries = []
     for period, ends in (("week", weeks), ("four weeks", four_weeks)):
         for (facility_id, end), parts in _load_parts(connection, period, ends).items():
             facility = facilities[facility_id]
+            batch = Batch(facility_id, end)
             version = parts[-1]["model_version"]
+            if keeps_version:
+                version = _find_version(connection, batch, period, parts)
             confusion = confusions.load(version)
             first_day = end - timedelta(days=_count_days(period) - 1)
             is_asked = asked is not None and asked[0] <= first_day and end <= asked[1]
-            batch = Batch(facility_id, end)
             audit = find_audit(connection, audits, batch, period, version, is_asked)
-            row = _summarize_period(facility, period, end, parts, confusion, audit)
+            used = [part for part in parts if _is_used(part, version, facility, period)]
+            is_due = (
+                is_asked or end <= due_until or _is_whole(connection, facility, period, end, used)
+            )
+            row = _summarize_period(
+                facility, period, end, version, parts, used, confusion, audit, is_due=is_due
+            )
             row["reason"] = explain_request(row["audit_id"]) if is_asked else ""
-            summaries.append(write_revision(connection, row, run_id, facility, confusion, audit))
-    return summaries
+            write_revision(connection, row, run_id, facility, confusion, audit)
 
 
 def find_week_end(day: date) -> date:
@@ -103,17 +115,54 @@ def _count_days(period: str) -> int:
     return WEEK_DAYS * (1 if period == "week" else WEEKS)
 
 
+def _find_version(
+    connection: sa.Connection, batch: Batch, period: str, parts: Sequence[Mapping[str, Any]]
+) -> str:
+    """The model version of the period's newest summary if a part has it, else of its last day."""
+    newest = find_newest(connection, batch, period)
+    versions: list[str] = [part["model_version"] for part in parts]
+    kept = None if newest is None else newest["model_version"]
+    return kept if kept in versions else versions[-1]
+
+
+def _is_whole(
+    connection: sa.Connection,
+    facility: Facility,
+    period: str,
+    end: date,
+    used: Sequence[Mapping[str, Any]],
+) -> bool:
+    """Whether a period lacks no day that may still come, or did not wait for it before.
+
+    The few faces of one more day would never change a published week of a facility that publishes
+    by week. Published shorter periods have enough faces to do so.
+    """
+    if period != "week" or facility.publish_period != "week" or len(used) == WEEK_DAYS:
+        return True
+    newest = find_newest(connection, Batch(facility.facility_id, end), period)
+    return (
+        newest is not None
+        and newest["verdict"] != "pending"
+        and all(part["model_version"] == newest["model_version"] for part in used)
+    )
+
+
 def _summarize_period(
     facility: Facility,
     period: str,
     end: date,
+    model_version: str,
     parts: Sequence[Mapping[str, Any]],
+    used: Sequence[Mapping[str, Any]],
     confusion: Floats | None,
     audit: LocalAudit | None,
+    *,
+    is_due: bool,
 ) -> dict[str, Any]:
-    """The columns of the summary of a week or of four weeks that consists of `parts`."""
-    model_version = parts[-1]["model_version"]
-    used = [part for part in parts if _is_used(part, model_version, facility, period)]
+    """The columns of the summary of a week or of four weeks that consists of `parts`.
+
+    `used` are those that its figure is added up from.
+    """
     totals = add_totals([part["totals"] for part in used if part["totals"]])
     not_scored: Counter[str] = Counter()
     for part in parts:
@@ -141,7 +190,7 @@ def _summarize_period(
         "totals": totals,
         "is_complete": len(parts) == expected and all(part["is_complete"] for part in parts),
         "is_below_expected": any(part["is_below_expected"] for part in parts),
-        **compute_figures(totals, period, facility, confusion, not is_waiting, audit),
+        **compute_figures(totals, period, facility, confusion, is_due and not is_waiting, audit),
     }
 
 

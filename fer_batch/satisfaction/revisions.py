@@ -21,7 +21,13 @@ from fer_batch.facilities.registry import Facility
 from fer_batch.log import get_logger
 from fer_batch.records import Batch
 from fer_batch.satisfaction.audits import Audits, LocalAudit
-from fer_batch.satisfaction.figures import PRECISION, RATES, compute_figures, keep_published
+from fer_batch.satisfaction.figures import (
+    PRECISION,
+    RATES,
+    compute_figures,
+    is_published,
+    keep_published,
+)
 from fer_batch.satisfaction.intervals import Floats
 from fer_batch.testing.failpoints import failpoint
 
@@ -230,6 +236,8 @@ def _explain_why_newest_stays(
     A new version cannot score a day whose images can no longer be read. And a run of an older
     version that is cleared in Airflow must not revert the summary of a later run of another.
     """
+    if is_published(newest["method"]) and summary["verdict"] == "pending":
+        return "with this run's model version, images of the period are not counted yet"
     if _count_known_images(summary) < _count_known_images(newest):
         return (
             "this run's model version could read fewer of the day's images, or not all of them yet"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
+from fer_batch.phrases import format_count
+from fer_batch.storage.listing_pages import ARCHIVE_CLASSES
 from fer_batch.storage.s3_errors import BOTO3_ERRORS, describe_cause, get_code, get_status
 
 if TYPE_CHECKING:
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 Rule = Mapping[str, Any]
 """A lifecycle rule as boto3 returns it."""
 
-ARCHIVES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
-"""Storage classes whose objects cannot be read until they are restored."""
 _UNKNOWN_REQUEST = frozenset({400, 404, 405, 501})
 """What servers answer that do not implement a request."""
 
@@ -139,7 +139,7 @@ def _find_early_actions(rule: Rule, beginning: str, needs: ImageNeeds) -> Iterat
     actions += [
         (f"moves to {each['StorageClass']}, where they cannot be read,", each)
         for each in rule.get("Transitions", [])
-        if each.get("StorageClass") in ARCHIVES
+        if each.get("StorageClass") in ARCHIVE_CLASSES
     ]
     name = f"the lifecycle rule {rule['ID']!r}" if rule.get("ID") else "a lifecycle rule"
     which = "images" if _covers(rule, beginning) else "some images"
@@ -148,7 +148,7 @@ def _find_early_actions(rule: Rule, beginning: str, needs: ImageNeeds) -> Iterat
             when = f"from {_read_date(action):%Y-%m-%d} on, new ones too: give it Days, not a Date"
         elif "Days" in action and action["Days"] < needs.scored_days:
             when = (
-                f"after {action['Days']} {'day' if action['Days'] == 1 else 'days'}. They are "
+                f"after {format_count(action['Days'], 'day')}. They are "
                 f"surely scored after {needs.scored_days} days: a lookback of "
                 f"{needs.lookback_days} days, and the night"
             )

@@ -27,6 +27,7 @@ from obstore.exceptions import BaseError
 
 from fer_batch.errors import ConfigurationError
 from fer_batch.settings import Settings
+from fer_batch.storage.credentials import find_credentials
 from fer_batch.storage.listing_pages import cut_out_entries, drop_malformed_time
 from fer_batch.storage.location import BucketLocation
 from fer_batch.storage.s3_errors import TRUNCATED_BODY, translate_errors
@@ -148,7 +149,7 @@ def _fits_in_host_name(location: BucketLocation) -> bool:
 
 
 def _create_session(settings: Settings, location: BucketLocation) -> boto3.Session:
-    keys = settings.get_credentials(location.credentials)
+    keys = find_credentials(settings, location.credentials)
     session = botocore.session.Session() if keys is None else _create_isolated_session()
     session.register_component("data_loader", _load_service_models())
     if keys is None:

@@ -47,7 +47,7 @@ class ListedObject(NamedTuple):
 class ListedLevel(NamedTuple):
     """What lies directly below a prefix; a folder is the beginning of keys that ends with a slash.
 
-    `is_complete` is false if the server has more.
+    `is_complete` is false if the server may have more.
     """
 
     folders: Sequence[str]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import count
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
 
@@ -54,7 +53,7 @@ PAGE_KEYS = 1000
 """Keys in a full page of a listing, if the page has no MaxKeys."""
 
 MAX_EMPTY_PAGES = 1000
-"""Pages without a key in a row. Many deleted versions make some; more are an endless listing."""
+"""Pages without a new key in a row: deleted versions make some; more are an endless listing."""
 
 _ANSWERED = frozenset({None, Outcome.CHANGED, Outcome.ARCHIVED})
 """Results that S3 gives only for objects that may be read; None is an image with its bytes."""
@@ -139,11 +138,12 @@ class BucketReader:
             for page in prefetch(self._request_pages(prefix, start), PREFETCH_PAGES):
                 failpoint("list.page")
                 objects = self._parse_page(prefix, page)
-                if start_after is not None and progress.has_started_over(objects, start_after):
+                keys = [listed.key for listed in objects]
+                if start_after is not None and progress.has_started_over(keys, start_after):
                     return  # the server does not support StartAfter
                 start_after = None
-                start = self._find_next_start(prefix, page, objects)
-                if start is not None and not progress.advance(objects, start):
+                start = self._find_next_start(prefix, page, keys)
+                if start is not None and not progress.advance(keys, start):
                     raise self._make_truncated_error(prefix, "the server repeats its pages")
                 yield from objects
 
@@ -157,27 +157,34 @@ class BucketReader:
         """
         folders: dict[str, None] = {}
         objects: list[ListedObject] = []
-        asked: dict[str, Any] = {"Delimiter": delimiter} if delimiter else {}
-        start: dict[str, Any] = {}
-        for pages in count(1):
-            page = self._request_page(prefix, {**asked, **start})
-            for listed in self._parse_page(prefix, page):
+        asked = {"Delimiter": delimiter} if delimiter else {}
+        start: dict[str, str] | None = {}
+        progress = _ListingProgress(may_repeat_names=True)
+        pages = 0
+        while start is not None and pages != max_pages:
+            page = self._request_page(prefix, asked | start)
+            pages += 1
+            of_page = self._parse_page(prefix, page)
+            folders_of_page = self._parse_folders(prefix, page)
+            names = sorted([*folders_of_page, *(listed.key for listed in of_page)])
+            start_after = start.get("StartAfter")
+            if start_after is not None and progress.has_started_over(names, start_after):
+                return ListedLevel(list(folders), objects, is_complete=True)
+            folders |= dict.fromkeys(folders_of_page)
+            for listed in of_page:
                 name = listed.key[len(prefix) :]
                 if delimiter and delimiter in name:  # the server does not support delimiters
                     folders[f"{prefix}{name.partition(delimiter)[0]}{delimiter}"] = None
                 else:
                     objects.append(listed)
-            for folder in page.get("CommonPrefixes", ()):
-                is_encoded = page.get("EncodingType") == "url"
-                text = folder["Prefix"]
-                folders[self._decode_key(text) if is_encoded else text] = None
-            token = page.get("NextContinuationToken")
-            if not token or pages == max_pages:
-                break
-            if token == start.get("ContinuationToken"):
+            start = self._find_next_start(prefix, page, names)
+            if start is not None and not progress.advance(names, start):
                 raise self._make_truncated_error(prefix, "the server repeats its pages")
-            start = {"ContinuationToken": token}
-        return ListedLevel(list(folders), objects, is_complete=not token)
+        return ListedLevel(list(folders), objects, is_complete=start is None)
+
+    def has_objects(self, prefix: str) -> bool:
+        """Whether an object lies below `prefix`. Raises what `list` raises."""
+        return bool(self.list_level(prefix, delimiter="", max_pages=1).objects)
 
     def _request_pages(
         self, prefix: str, start: dict[str, str]
@@ -230,24 +237,37 @@ class BucketReader:
             ]
         except KeyError as missing:
             raise self._make_truncated_error(prefix, f"an object has no {missing}") from None
-        for listed in objects:
-            if not listed.key.startswith(prefix):
+        self._check_prefix(prefix, (listed.key for listed in objects))
+        return objects
+
+    def _parse_folders(self, prefix: str, page: ListObjectsV2OutputTypeDef) -> Sequence[str]:
+        texts = [folder["Prefix"] for folder in page.get("CommonPrefixes", ())]
+        if page.get("EncodingType") == "url":
+            texts = [self._decode_key(text) for text in texts]
+        self._check_prefix(prefix, texts)
+        return texts
+
+    def _check_prefix(self, prefix: str, names: Iterable[str]) -> None:
+        for name in names:
+            if not name.startswith(prefix):
                 # The reason of a failed listing reaches managers, so only the log has the key.
-                log.error("key without the prefix", key=listed.key, prefix=prefix)
+                log.error("key without the prefix", key=name, prefix=prefix)
                 raise StorageError(
                     f"{self.location} lists another key for the prefix {prefix!r}",
                     "The server changes keys; choose a key_template that it keeps unchanged. The "
                     "log names the key",
                 )
-        return objects
 
     def _find_next_start(
-        self, prefix: str, page: ListObjectsV2OutputTypeDef, objects: Sequence[ListedObject]
+        self, prefix: str, page: ListObjectsV2OutputTypeDef, names: Sequence[str]
     ) -> dict[str, str] | None:
-        """Where the listing continues after a page; None at its end, which is verified."""
-        if page.get("KeyCount", 0) > len(objects):
+        """Where the listing continues after a page; None at its end, which is verified.
+
+        `names` are the keys and folders of the page.
+        """
+        if page.get("KeyCount", 0) > len(names):
             raise self._make_truncated_error(
-                prefix, f"{len(objects)} of {page['KeyCount']} keys arrived"
+                prefix, f"{len(names)} of {page['KeyCount']} keys arrived"
             )
         if "IsTruncated" not in page:
             raise self._make_truncated_error(
@@ -260,8 +280,8 @@ class BucketReader:
                 prefix, "the server reports more keys without a continuation token"
             )
         # A full last page may be one whose continuation the server omitted.
-        is_full = len(objects) >= page.get("MaxKeys", PAGE_KEYS)
-        return {"StartAfter": objects[-1].key} if objects and is_full else None
+        is_full = len(names) >= page.get("MaxKeys", PAGE_KEYS)
+        return {"StartAfter": names[-1]} if names and is_full else None
 
     def _make_truncated_error(self, prefix: str, reason: str) -> StorageError:
         return StorageError(
@@ -322,27 +342,31 @@ class BucketReader:
 
 
 class _ListingProgress:
-    """Whether the pages of a listing get anywhere. A token is opaque: it may be any text."""
+    """Whether the pages of a listing get anywhere. A token is opaque: it may be any text.
 
-    def __init__(self) -> None:
-        self._first_keys: set[str] = set()
-        self._starts_of_empty_pages: list[dict[str, str]] = []
+    `may_repeat_names`: a page may begin with a name that an earlier one has begun with. Some
+    servers list a folder with many objects on several pages.
+    """
 
-    def has_started_over(self, objects: Sequence[ListedObject], start_after: str) -> bool:
-        """Whether the first page after a key has nothing new."""
-        if objects and objects[0].key == start_after:  # the key itself, and those after it
-            return len(objects) == 1
-        return any(listed.key == start_after for listed in objects) or bool(
-            objects and objects[0].key in self._first_keys
-        )
+    def __init__(self, *, may_repeat_names: bool = False) -> None:
+        self._may_repeat_names = may_repeat_names
+        self._first_names: set[str] = set()
+        self._starts_without_news: list[dict[str, str]] = []
 
-    def advance(self, objects: Sequence[ListedObject], next_start: dict[str, str]) -> bool:
+    def has_started_over(self, names: Sequence[str], start_after: str) -> bool:
+        """Whether the first page after a name has nothing new."""
+        if names and names[0] == start_after:  # the name itself, and those after it
+            return len(names) == 1
+        return start_after in names or bool(names and names[0] in self._first_names)
+
+    def advance(self, names: Sequence[str], next_start: dict[str, str]) -> bool:
         """Add a page that is not the last one; False if the server goes in a circle."""
-        if objects:
-            is_new = objects[0].key not in self._first_keys
-            self._first_keys.add(objects[0].key)
-            self._starts_of_empty_pages.clear()
-            return is_new
-        is_new = next_start not in self._starts_of_empty_pages
-        self._starts_of_empty_pages.append(next_start)
-        return is_new and len(self._starts_of_empty_pages) <= MAX_EMPTY_PAGES
+        if names and names[0] not in self._first_names:
+            self._first_names.add(names[0])
+            self._starts_without_news.clear()
+            return True
+        if names and not self._may_repeat_names:
+            return False
+        is_new = next_start not in self._starts_without_news
+        self._starts_without_news.append(next_start)
+        return is_new and len(self._starts_without_news) <= MAX_EMPTY_PAGES

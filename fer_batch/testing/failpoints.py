@@ -56,7 +56,7 @@ NameInRun = Literal[
     "summary.commit.before",
     "summary.commit.after",
     "report.before",
-    "report.during",
+    "file.during",
     "report.after",
 ]
 """The failpoints of a run, in the order in which it reaches them."""

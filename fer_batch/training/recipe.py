@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fer_batch.errors import ConfigurationError
+from fer_batch.phrases import describe_validation_error
 
 MIN_NOISE_SIGMA, MAX_JPEG_QUALITY = 2.0, 80
 """The mildest noise (in gray values) and JPEG compression of the augmentation; the recipe sets the
@@ -223,11 +224,7 @@ def load_recipe(path: Path) -> Recipe:
             f"the recipe {path} cannot be read: {error.strerror}", "Give the path of a JSON file"
         ) from error
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in e['loc']) or 'recipe'}: {e['msg']}"
-            for e in error.errors()
-        )
         raise ConfigurationError(
-            f"the recipe {path} is invalid: {problems}",
+            f"the recipe {path} is invalid: {describe_validation_error(error, 'recipe')}",
             "fer_batch/training/recipe.py describes every field",
         ) from None

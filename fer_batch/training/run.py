@@ -218,7 +218,7 @@ def _check_arguments(name: str, recipe: Recipe, soft_labels: Path | None) -> Non
     if missing:
         raise ConfigurationError(
             f"training needs {', '.join(missing)}",
-            "Install the extra: pip install 'fer-batch[train]'",
+            "Install fer-batch with the extra `train`; see docs/deploy.md",
         )
     if soft_labels is not None and recipe.teacher_weight == 0:
         raise ConfigurationError(

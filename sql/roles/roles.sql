@@ -76,6 +76,7 @@ SELECT * FROM (VALUES
     ('TABLE', 'change_public', 'fer_writer', 'SELECT', ''),
     ('TABLE', 'finding_public', 'fer_writer', 'SELECT', ''),
     ('TABLE', 'audit_public', 'fer_writer', 'SELECT', ''),
+    ('TABLE', 'erased_day', 'fer_writer', 'SELECT', ''),
     ('TABLE', 'schema_revision', 'fer_writer', 'SELECT', ''),
     ('FUNCTION', 'is_final', 'fer_writer', 'EXECUTE', ''),
     ('FUNCTION', 'hits_many', 'fer_writer', 'EXECUTE', ''),
@@ -117,7 +118,7 @@ SELECT * FROM (VALUES
     ('TABLE', 'audit', 'fer_retainer', 'DELETE', ''),
     ('TABLE', 'run', 'fer_retainer', 'SELECT', 'began_at'),
     ('TABLE', 'run', 'fer_retainer', 'DELETE', ''),
-    ('TABLE', 'batch', 'fer_retainer', 'SELECT', 'capture_day'),
+    ('TABLE', 'batch', 'fer_retainer', 'SELECT', 'capture_day images_listed'),
     ('TABLE', 'batch', 'fer_retainer', 'DELETE', ''),
     ('TABLE', 'finished_night', 'fer_retainer', 'SELECT', 'capture_day'),
     ('TABLE', 'finished_night', 'fer_retainer', 'DELETE', ''),
@@ -137,6 +138,7 @@ SELECT * FROM (VALUES
     ('TABLE', 'change_public', 'fer_reader', 'SELECT', ''),
     ('TABLE', 'finding_public', 'fer_reader', 'SELECT', ''),
     ('TABLE', 'audit_public', 'fer_reader', 'SELECT', ''),
+    ('TABLE', 'erased_day', 'fer_reader', 'SELECT', ''),
     ('TABLE', 'schema_revision', 'fer_reader', 'SELECT', ''),
 
     -- Those who look into the rows per image of facilities that were granted to them.

@@ -12,7 +12,7 @@ from fer_airflow_page import store
 from fer_airflow_page.store import FolderStore, StoreUnavailableError, open_store
 from fer_batch.reporting import store as written
 from fer_batch.settings import Settings
-from fer_batch.storage.object_folder import ObjectFolder
+from fer_batch.storage.object_folder import open_report_folder
 from tests.fixtures.servers import S3
 
 DAY = "2026-11-29.html"
@@ -122,7 +122,7 @@ class TestBucket:
     ) -> None:
         for name, value in environ.items():
             monkeypatch.setenv(name, value)
-        folder = ObjectFolder(Settings(_env_file=None), environ["FER_REPORT_URL"])
+        folder = open_report_folder(Settings(_env_file=None), environ["FER_REPORT_URL"])
         folder.write("index.html", "<p>Zürich")
         assert open_store(environ).read("index.html") == "<p>Zürich".encode()
 

@@ -14,12 +14,11 @@ from fer_batch.errors import ConfigurationError
 from fer_batch.facilities.loading import load_registry
 from fer_batch.imaging.faces import crop_square
 from fer_batch.imaging.sandbox.decoders import Decoders
-from fer_batch.local.demo.drawing import draw_frame
 from tests.fixtures.night import DAY, Night, encode_crop, format_facility
 from tests.support import pictures
 from tests.support.labeling import decode_picture
 
-FRAME, BOXES = draw_frame(np.random.default_rng(4), ["smile", "droop"])
+FRAME, BOXES = pictures.draw_frame(np.random.default_rng(4), ["smile", "droop"])
 KEY = f"mall/{DAY}/{{}}.png"
 
 

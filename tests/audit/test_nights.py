@@ -138,7 +138,7 @@ def test_an_audit_corrects_later_days_and_earlier_ones_only_if_asked(
     assert night.settings.database_url is not None
     url = night.settings.database_url.get_secret_value()
     eraser = connections.create_engine(switch_login(url, ERASER))
-    erasure.erase(eraser, erasure.Target("shop", None, key), secret=SECRET)
+    erasure.erase(eraser, erasure.Target("shop", None, key), None, SECRET)
     eraser.dispose()
     assert key not in read_numbers(night)
     for table in ("audit_face", "audit_label", "audit_result"):
@@ -217,7 +217,7 @@ def test_a_promotion_keeps_the_audit_where_the_objects_still_exist(
     assert night.settings.database_url is not None
     url = night.settings.database_url.get_secret_value()
     eraser = connections.create_engine(switch_login(url, ERASER))
-    erasure.erase(eraser, erasure.Target("shop", None, second), secret=SECRET)
+    erasure.erase(eraser, erasure.Target("shop", None, second), None, SECRET)
     eraser.dispose()
     assert [image.key for image in images] == others
     engine.dispose()

@@ -166,7 +166,7 @@ def test_permission_erasure_and_grants_hold_as_for_a_run(
     tables.fill(60, 60, tables.add("outlet"))
     tables.summarize(Batch("outlet", tables.batch.capture_day))
     erased = f"north-mall/{tables.batch.capture_day}/till_100130.jpg"
-    erasure.erase(tables.eraser, erasure.Target("north-mall", None, erased), secret=SECRET)
+    erasure.erase(tables.eraser, erasure.Target("north-mall", None, erased), None, SECRET)
     drawn = sampling.sample(settings, "north-mall", 1000)
     keys = {face.image_key for face in read_faces(tables, drawn.audit.audit_id)}
     assert drawn.audit.faces_drawn == 117

@@ -55,12 +55,16 @@ def test_old_days_are_deleted_and_not_scored_again(
     nightly: Command, retainer: Command, scored: Night
 ) -> None:
     before = scored.query("select * from fer.satisfaction_summary order by 1, 2")
-    shown = retainer("maintain", "--dry-run", "--json")
+    refused = retainer("maintain", "--dry-run", "--json")
+    assert (refused.code, refused.out) == (2, "")
+    assert f"the newest images or the last maintenance are of {OLD}" in refused.err
+    shown = retainer("maintain", "--dry-run", "--after-pause", "--json")
     assert (shown.code, shown.json[-1]["count"]) == (0, 1)
     assert row_counts(scored) == [38, 38, 38]
     # A process that is killed leaves a day whole, or drops it.
     for point, rows in (("drop.before", 38), ("drop.during", 38), ("drop.after", 0)):
-        assert retainer("maintain", "--yes", FER_FAILPOINT=point).code == -signal.SIGKILL
+        ended = retainer("maintain", "--yes", "--after-pause", FER_FAILPOINT=point)
+        assert ended.code == -signal.SIGKILL
         assert row_counts(scored) == [rows] * 3
     assert scored.query("select kind, images from fer.deletion") == [
         {"kind": "retention", "images": 38}
@@ -82,6 +86,7 @@ def test_each_kind_of_data_has_a_period(retainer: Command, listed: Night) -> Non
         shown = retainer(
             "maintain",
             "--dry-run",
+            "--after-pause",
             "--json",
             FER_RETENTION_DAYS=str(days),
             FER_RUN_RETENTION_DAYS=None,
@@ -96,13 +101,19 @@ def test_each_kind_of_data_has_a_period(retainer: Command, listed: Night) -> Non
     refused = retainer("maintain", "--dry-run", FER_SUMMARY_RETENTION_DAYS="399")
     assert refused.code == 2
     assert "must be at least FER_RETENTION_DAYS, which is 400" in refused.err
-    assert "there is no terminal" in retainer("maintain").err
+    assert "there is no terminal" in retainer("maintain", "--after-pause").err
 
 
 def test_a_lookback_skips_deleted_days(nightly: Command, retainer: Command, scored: Night) -> None:
     next_day = OLD + timedelta(1)
     age = (datetime.now(UTC).date() - next_day).days
-    ended = retainer("maintain", "--yes", FER_RETENTION_DAYS=str(age), FER_RUN_RETENTION_DAYS=None)
+    ended = retainer(
+        "maintain",
+        "--yes",
+        "--after-pause",
+        FER_RETENTION_DAYS=str(age),
+        FER_RUN_RETENTION_DAYS=None,
+    )
     assert ended.code == 0
     scored.fill("a", happy=1, sad=0, day=next_day)
     on_next_day = ("--capture-day", str(next_day), "--lookback-days", "1", "--facility", "a")
@@ -147,7 +158,8 @@ def test_a_day_and_a_facility_that_has_left_the_registry(
 
 
 @pytest.mark.parametrize(
-    "command", [("maintain",), ("erase", "--facility", "a"), ("erase", "--facility", "b")]
+    "command",
+    [("maintain", "--after-pause"), ("erase", "--facility", "a"), ("erase", "--facility", "b")],
 )
 def test_a_deletion_requires_confirmation(
     eraser: Command, retainer: Command, listed: Night, command: tuple[str, ...]
@@ -171,13 +183,13 @@ def test_a_deletion_requires_confirmation(
 
 def test_invalid_calls_delete_nothing(eraser: Command, retainer: Command, listed: Night) -> None:
     for command, said in (
-        ("maintain", "no terminal"),
+        ("maintain --after-pause", "no terminal"),
         ("erase --facility a", "no terminal"),
         ("erase --facility a --key a/b.png --yes", "no image with that key"),
         ("erase --facility c --yes", "no image of facility 'c'"),
         ("erase --facility a --key x --day 2025-06-02", "cannot be combined"),
     ):
-        ended = (retainer if command == "maintain" else eraser)(*command.split())
+        ended = (retainer if command.startswith("maintain") else eraser)(*command.split())
         assert (ended.code, ended.out) == (2, "")
         assert said in ended.err
     assert row_counts(listed) == [38, 0, 0]

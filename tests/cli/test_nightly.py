@@ -229,28 +229,43 @@ def test_a_run_does_all_steps_that_a_failed_one_does_not_prevent(
     assert row_counts(night)["facility"] == 1
 
 
-def test_a_report_shows_the_findings_that_it_is_given(nightly: Command, night: Night) -> None:
+def test_the_report_shows_what_the_data_checks_of_its_run_have_stored(
+    nightly: Command, night: Night
+) -> None:
     night.write_registry(format_facility("a"), format_facility("b", permission=""))
     night.fill("a", happy=30, sad=5)
     assert nightly("run", *ON_DAY).code == 0
-    found = nightly("check-data", *ON_DAY, "--json")
+    found = nightly("check-data", *ON_DAY, "--run-id", "night", "--json")
     assert [finding["check"] for finding in found.json] == ["no_permission"]
-    changed = found.out.replace("no permission is recorded", "as check_data found it")
-    (path := nightly.folder / "findings.json").write_text(changed)
-    for place, text in (("-", changed), ("-", "[]"), (str(path), "")):
-        ended = nightly("report", *ON_DAY, "--findings", place, "--json", stdin=text)
+    night.query("update fer.finding_day set details = 'as check_data found it' returning 1")
+    for run_id, is_stored in (("night", True), ("another", False)):  # that one checks first
+        ended = nightly("report", *ON_DAY, "--run-id", run_id, "--json")
         assert ended.code == 0
         assert ended.json["new_findings"] == []  # the run that opened it is another one
         shown = Path(ended.json["report"]).read_text()
-        assert ("as check_data found it" in shown) == (text != "[]")
-    refused = nightly("report", *ON_DAY, "--findings", "-", stdin='[{"check": "x"}]')
-    assert refused.code == 2
-    assert "the list of findings on stdin is invalid: 0.severity" in refused.err
+        assert ("as check_data found it" in shown) == is_stored
+
+
+def test_what_airflow_keeps_of_the_data_checks_names_no_image(
+    nightly: Command, night: Night
+) -> None:
+    template = 'name_template = "{{camera}}/{{captured_at:%H%M%S}}.png"\n'
+    night.write_registry(format_facility("a", more=template))
+    night.fill("a", happy=2, sad=1)
+    assert nightly("list-images", *ON_DAY).code == 0
+    found = nightly("check-data", *ON_DAY, "--json")
+    assert "names_without_time" in [finding["check"] for finding in found.json]
+    key = f"a/{DAY}/0000.png"
+    assert key not in found.out
+    assert key in found.err  # the log of the task
+    assert key in nightly("findings", "list").out
+    assert key not in nightly("report", *ON_DAY, "--json").out
+    assert key not in nightly("run", *ON_DAY, "--json").out
 
 
 def test_a_killed_report_leaves_no_file_for_ever(nightly: Command, night: Night) -> None:
     night.write_registry(format_facility("a"))
-    assert nightly("run", *ON_DAY, FER_FAILPOINT="report.during").code == -9
+    assert nightly("run", *ON_DAY, FER_FAILPOINT="file.during").code == -9
     assert list(night.settings.report_dir.glob(".*")) != []
     assert nightly("report", *ON_DAY).code == 0
     assert list(night.settings.report_dir.glob(".*")) == []

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
+from fer_batch import cli
+from fer_batch.errors import EXIT_RETRYABLE
 from tests.fixtures.command import Command
 from tests.fixtures.night import DAY, Night, format_facility
 
@@ -22,6 +27,21 @@ def closed_port() -> Iterator[int]:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening
         yield taken.getsockname()[1]
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("file", [None, "/reports/index.html"])
+def test_a_full_disk_may_be_retried(monkeypatch: pytest.MonkeyPatch, file: str | None) -> None:
+    def fill_disk(**_: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", file)
+
+    monkeypatch.setattr(cli, "app", SimpleNamespace(meta=fill_disk))
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
+    with capture_logs() as logs, pytest.raises(SystemExit) as exited:
+        cli.main()
+    assert exited.value.code == EXIT_RETRYABLE
+    where = file or "the folder of temporary files"
+    assert logs[-1]["event"].startswith(f"{where}: No space left on device. Free space there")
 
 
 def rows(night: Night, table: str) -> int:

@@ -227,9 +227,10 @@ def test_maintenance_runs_once_a_day_before_the_nights(parsed: dict[str, Any]) -
     assert dag["quiet"] == list(QUIET.values())
     assert dag["runs"] == [1, False]
     assert (dag["retries"], dag["policy"], dag["told"]) == (5, "RetryPolicy", "tell_failed_run")
-    (dry_run,) = dag["params"].values()
-    assert (dry_run["value"], dry_run["schema"]["type"]) == (False, ["null", "boolean"])
-    assert "`dry_run`" in dag["doc"]
+    assert list(dag["params"]) == ["dry_run", "after_pause"]
+    for name, param in dag["params"].items():
+        assert (param["value"], param["schema"]["type"]) == (False, ["null", "boolean"])
+        assert f"`{name}`" in dag["doc"]
 
 
 def test_every_task_shows_the_capture_day(parsed: dict[str, Any]) -> None:

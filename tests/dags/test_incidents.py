@@ -13,6 +13,7 @@ from typing import Any
 from zoneinfo import available_timezones
 
 import pytest
+from airflow.api_fastapi.execution_api.datamodels.taskinstance import DagRun
 from airflow.sdk.execution_time.context import set_current_context
 
 from fer_batch.freshness.airflow import make_dag_id
@@ -28,6 +29,8 @@ NEW = {
     "first_day": "2026-11-28",
     "last_day": "2026-11-28",
 }
+OPENED = {**NEW, "opened_at": "2026-11-29 02:31:00.5+00:00"}
+"""The same as `report` lists it."""
 CHECKED = {
     "check": "listing_failed",
     "severity": "error",
@@ -104,7 +107,7 @@ FAILED = RunTask(
     {
         ("score", 2, "error"): "bucket b: a/a-secret-face.jpg is gone. Correct FER_S3_BUCKET",
         ("check_data", -1, "return_value"): [CHECKED],
-        ("report", -1, "return_value"): {"report": "r", "new_findings": [NEW]},
+        ("report", -1, "return_value"): {"report": "r", "new_findings": [OPENED]},
     },
 )  # fmt: skip
 
@@ -169,7 +172,7 @@ def test_what_cannot_be_told_is_logged_and_hides_nothing(
 
 @pytest.mark.parametrize(
     ("run_type", "findings", "is_told"),
-    [("scheduled", [NEW], True), ("scheduled", [], False), ("backfill", [NEW], False)],
+    [("scheduled", [OPENED], True), ("scheduled", [], False), ("backfill", [OPENED], False)],
 )
 def test_a_successful_run_tells_only_what_it_found(
     dag: Any,
@@ -185,6 +188,24 @@ def test_a_successful_run_tells_only_what_it_found(
     told = importlib.import_module("our_pager").told
     assert [each["kind"] for each in told] == ["new findings"] * is_told
     assert [each["findings"] for each in told] == [[NEW]] * is_told
+
+
+@pytest.mark.parametrize("start", [NIGHT, datetime(2026, 11, 29, 9, tzinfo=UTC)])
+def test_a_run_that_is_cleared_tells_nothing_again(
+    dag: Any, no_command: None, start: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether `report` was cleared too, or its result is still that of the first time."""
+    assert {"start_date", "clear_number"} <= DagRun.model_fields.keys()
+    monkeypatch.setenv("FER_INCIDENT_CALLBACK", "our_pager.page")
+    later = {**OPENED, "check": "thumbnails", "opened_at": "2026-11-29 09:04:00+00:00"}
+    ti = RunTask({}, {("report", -1, "return_value"): {"new_findings": [OPENED, later]}})
+    context = build_context(dag, ti)
+    context["dag_run"].clear_number, context["dag_run"].start_date = 1, start
+    dag.on_success_callback(context)
+    [incident] = importlib.import_module("our_pager").told
+    told = [each["check"] for each in incident["findings"]]
+    assert told == ["rate_fell", "thumbnails"][start > NIGHT :]
+    assert "opened_at" not in str(incident)
 
 
 def test_without_a_report_the_errors_of_the_checks_are_told_without_details(

@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 
 from fer_batch.database import connections, ledger, schema
 from fer_batch.pipeline.capture_times import BackfilledFacility, backfill_times
 from fer_batch.records import Batch, ListedImage
-from tests.fixtures.servers import switch_login
+from tests.fixtures.servers import migrate_to, switch_login
 from tests.fixtures.tables import VERSION, Tables
 
 VIEWS_0011 = Path(__file__).parent / "views_0011.sql"
@@ -62,12 +61,9 @@ def read(engine: sa.Engine, sql: str) -> list[tuple[Any, ...]]:
 def filled(postgres_url: str) -> Iterator[sa.Engine]:
     engine = connections.create_engine(postgres_url)
     with connections.transaction(engine) as connection:
-        connection.execute(sa.text("CREATE SCHEMA fer"))
-        config = schema._build_alembic_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0005")
+        migrate_to(connection, "0005")
         connection.execution_options(no_parameters=True).exec_driver_sql(FILL)
-        command.upgrade(config, "0011")
+        migrate_to(connection, "0011")
         schema.run_script(connection, VIEWS_0011)
     yield engine
     engine.dispose()

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 
 from fer_batch import resources
 from fer_batch.database import connections, ledger, schema, tables
@@ -17,8 +16,9 @@ from fer_batch.pipeline import checks
 from fer_batch.records import Batch, KeyRange
 from fer_batch.satisfaction import revisions
 from fer_batch.satisfaction.figures import PRECISION, RATES
+from fer_batch.settings import Settings
 from tests.database.revision_0003 import DAYS, FILL
-from tests.fixtures.servers import switch_login
+from tests.fixtures.servers import migrate_to, switch_login
 from tests.fixtures.tables import CARD, VERSION, Tables
 from tests.support.audits import insert_audit
 
@@ -49,10 +49,7 @@ def filled(postgres_url: str) -> Iterator[sa.Engine]:
     """A database at revision 0003 with three days, their summaries, and a promoted CNN."""
     engine = connections.create_engine(postgres_url)
     with connections.transaction(engine) as connection:
-        connection.execute(sa.text("CREATE SCHEMA fer"))
-        config = schema._build_alembic_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0003")
+        migrate_to(connection, "0003")
         schema.ensure_partitions(connection, DAYS)
         connection.execution_options(no_parameters=True).exec_driver_sql(FILL)
         schema.run_script(connection, resources.find_sql_dir() / "views" / "2_not_scored_daily.sql")
@@ -110,7 +107,7 @@ def test_work_and_checks_stay_the_same_and_a_summary_is_written_once(
             summaries = revisions.write_summaries(connection, batches, VERSION, facilities, "run-2")
             assert [(s["revision"], s["is_new_revision"]) for s in summaries] == [(2, is_new)] * 2
             assert {(s["method"], s["verdict"]) for s in summaries} == {("suppressed",) * 2}
-    findings = checks.check_data(filled, batches, VERSION, "run-1")
+    findings = checks.check_data(filled, batches, VERSION, "run-1", Settings(_env_file=None))
     assert {f["check"] for f in findings if f["severity"] == "error"} == {"images_without_outcome"}
 
 
@@ -216,7 +213,12 @@ def test_published_figures_are_kept_beside_the_summary(
         (row,) = connection.execute(sa.text(daily)).mappings()
     assert (row["method"], row["verdict"], row["faces"]) == ("wilson", "not satisfied", 60)
     assert {row[name] for name in (*RATES, *PRECISION, "target_rate")} == {None}
-    assert checks.check_data(filled, [Batch("outlet", DAYS[0])], VERSION, "run-1") == []
+    assert (
+        checks.check_data(
+            filled, [Batch("outlet", DAYS[0])], VERSION, "run-1", Settings(_env_file=None)
+        )
+        == []
+    )
     assert read(filled, "SELECT target_rate, publish_period FROM fer.facility") == [
         (None, "day"),
         (None, "day"),
@@ -238,7 +240,7 @@ def test_next_summary_of_a_published_day_is_a_revision_of_a_new_method(
     assert new["called_happy_rate"] == new["called_sad_rate"] == pytest.approx(1 / 3, abs=1e-6)
     assert new["happy_rate_low"] < new["happy_rate"] < new["happy_rate_high"]
     assert again == new | {"is_new_revision": False}
-    assert checks.check_data(filled, [batch], VERSION, "run-1") == []
+    assert checks.check_data(filled, [batch], VERSION, "run-1", Settings(_env_file=None)) == []
     stays = "SELECT former_figures FROM fer.satisfaction_summary WHERE facility_id = 'outlet'"
     assert (FORMER,) in read(filled, stays)
 

@@ -44,7 +44,12 @@ def test_run_does_not_wait_for_a_locked_day_of_others(tables: Any) -> None:
         assert night.write(*scores, run_id="again", rescore_before=again) == 20
         (summary,) = night.summarize()
         assert summary["faces"] == 40
-        assert checks.check_data(night.engine, [night.batch], night.version, "again") == []
+        assert (
+            checks.check_data(
+                night.engine, [night.batch], night.version, "again", Settings(_env_file=None)
+            )
+            == []
+        )
     night.engine.dispose()
 
 

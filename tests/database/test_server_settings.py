@@ -15,6 +15,8 @@ from fer_batch.database import connections, schema
 from fer_batch.errors import DatabaseError, DatabaseUnavailableError
 from fer_batch.local.stack.postgres import ADMIN, OWNER, PostgresServer
 from fer_batch.pipeline import checks
+from fer_batch.settings import Settings
+from tests.fixtures.servers import drop_database
 from tests.fixtures.tables import Tables
 
 ODD_SETTINGS = {
@@ -70,7 +72,9 @@ def read_results(url: str) -> list[Any]:
     ]
     rows += tables.query("SELECT image_key, camera, captured_at_utc FROM fer.image ORDER BY 1")
     rows += tables.query("SELECT p_happy, p_sad FROM fer.face_result")
-    rows += checks.check_data(tables.engine, [tables.batch], tables.version, "run-1")
+    rows += checks.check_data(
+        tables.engine, [tables.batch], tables.version, "run-1", Settings(_env_file=None)
+    )
     tables.dispose()
     return rows
 
@@ -103,7 +107,7 @@ def encoded(postgres_server: PostgresServer) -> Iterator[Callable[[str], str]]:
 
     yield create
     for name in names:
-        postgres_server.drop_database(name)
+        drop_database(postgres_server, name)
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1", "EUC_JP"])

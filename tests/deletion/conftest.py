@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from fer_batch.deletion.erasure_log import LoggedErasure
 from fer_batch.pipeline import checks
 from fer_batch.records import Batch
+from fer_batch.settings import Settings
+from tests.fixtures.servers import SECRET
 
 DAY = date(2026, 3, 1)
 NEXT = DAY + timedelta(1)
@@ -53,8 +56,25 @@ def read_newest(tables: Any, batch: Batch) -> Any:
     )[0]
 
 
+def build_line(**others: Any) -> LoggedErasure:
+    """A line of the erasure log, of an image by default."""
+    values = {
+        "kind": "image",
+        "facility_id": "north-mall",
+        "capture_day": DAY,
+        "key_hmac": SECRET.hash_key("some.jpg"),
+        "secret_check": SECRET.check,
+        "images": 1,
+        "faces": 1,
+        "erased_at": datetime(2026, 4, 1, tzinfo=UTC),
+    }
+    return LoggedErasure(**{**values, **others})
+
+
 def check(tables: Any, *batches: Batch) -> list[dict[str, Any]]:
-    return checks.check_data(tables.engine, batches, tables.version, "run-1")
+    return checks.check_data(
+        tables.engine, batches, tables.version, "run-1", Settings(_env_file=None)
+    )
 
 
 @pytest.fixture

@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from alembic import command
 
-from fer_batch.database import connections, schema
+from fer_batch.database import connections
 from fer_batch.deletion import conversion, erasure_log, replay
 from fer_batch.errors import ErasureSecretError
 from tests.deletion.conftest import DAY
-from tests.fixtures.servers import SECRET, build_settings
+from tests.fixtures.servers import SECRET, build_settings, migrate_to
 from tests.fixtures.tables import Tables
 
 ERASED = "north-mall/2026-03-01/door/erased.jpg"
@@ -57,10 +56,7 @@ def test_records_and_log_are_converted_and_the_images_stay_unread(
     copy.write_bytes(former_log)
     engine = connections.create_engine(postgres_url)
     with connections.transaction(engine) as connection:
-        connection.execute(sa.text("CREATE SCHEMA fer"))
-        config = schema._build_alembic_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0014")
+        migrate_to(connection, "0014")
         connection.execute(sa.text(FACILITY))
         connection.execute(sa.text(FORMER), {"digest": hash_plainly(ERASED)})
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fer_batch.database import deletions, ledger, results
-from fer_batch.deletion import erasure, retention
+from fer_batch.deletion import erasure, replay, retention
 from fer_batch.deletion.erasure import Target
 from fer_batch.errors import ConfigurationError, RetryableError
-from fer_batch.records import Batch
+from fer_batch.records import Batch, ImageScore, Outcome
 from fer_batch.satisfaction import comparisons, periods
 from tests.deletion.conftest import (
     DAY,
     NEXT,
+    build_line,
     check,
     count_rows,
     list_summaries,
@@ -27,7 +29,7 @@ from tests.fixtures.tables import name_etag
 
 
 def erase(tables: Any, *target: Any) -> list[erasure.ErasedDay]:
-    return erasure.erase(tables.eraser, Target(*target), secret=SECRET)
+    return erasure.erase(tables.eraser, Target(*target), None, SECRET)
 
 
 def test_erased_image_loses_all_its_rows(tables: Any, two_days: tuple[Batch, Batch]) -> None:
@@ -107,11 +109,41 @@ def test_summary_of_an_erased_day_counts_the_erased_images(
     assert check(tables, old, new) == []
     with tables.transaction() as connection:
         assert retention.filter_deleted(connection, [new, old], NEXT) == [new]
+        # The days of its lookback are processed even if nothing is left of the capture day.
+        earlier = Batch("north-mall", DAY - timedelta(1))
+        assert retention.filter_deleted(connection, [old, earlier], DAY) == [earlier]
         with pytest.raises(ConfigurationError, match="erased for every facility"):
             retention.filter_deleted(connection, [old], DAY)
     with pytest.raises(RetryableError):
         tables.list(["000000.jpg"], old)
     assert erase(tables, "north-mall", DAY) == []
+
+
+@pytest.mark.parametrize("publish_period", ["day", "week"])
+def test_erasure_does_not_publish_a_day_that_waits_for_images(
+    tables: Any, tmp_path: Path, publish_period: str
+) -> None:
+    batch = tables.add("kiosk", publish_period=publish_period)
+    tables.fill(30, 10, batch)
+    tables.list([*(f"{n:06d}.jpg" for n in range(40)), "late.jpg"], batch)
+    (late,) = tables.list_work(batch)
+    tables.write(ImageScore(late, Outcome.FETCH_FAILED))
+    assert tables.summarize(batch, due_until=DAY - timedelta(1))[0]["verdict"] == "pending"
+    erase(tables, "kiosk", None, "000000.jpg")
+    unlisted = Target("kiosk", None, "000001.jpg")
+    erasure.erase_unlisted(tables.eraser, unlisted, None, SECRET)
+    absent = build_line(facility_id="kiosk", key_hmac=SECRET.hash_key("2.jpg"))
+    replay.replay(tables.eraser, [absent], tmp_path / "log", SECRET)
+    after = read_newest(tables, batch)
+    assert (after.verdict, after.happy_rate, after.images) == ("pending", None, 42)
+    # The last night of its lookback publishes it, and then it stays published.
+    tables.summarize(batch, due_until=DAY)
+    erase(tables, "kiosk", None, "000003.jpg")
+    after = read_newest(tables, batch)
+    expected = (
+        ("suppressed", "suppressed") if publish_period == "week" else ("benchmark", "no target")
+    )
+    assert (after.method, after.verdict) == expected
 
 
 def test_erasing_a_facility_keeps_the_others(tables: Any, two_days: tuple[Batch, Batch]) -> None:
@@ -175,7 +207,7 @@ def test_days_and_images_in_dropped_partitions_count_once(
     erase(tables, "north-mall", DAY)
     assert read_newest(tables, old).not_scored == {"erased": 41}
     before = list_summaries(tables)
-    retention.retain(tables.retainer_url, NEXT)
+    retention.retain(tables.retainer, NEXT)
     assert list_summaries(tables) == before
     assert check(tables, *two_days) == []
 
@@ -242,7 +274,7 @@ def test_a_deleted_day_is_not_empty(tables: Any, two_days: tuple[Batch, Batch]) 
         erase(tables, "north-mall", None, f"{n:06d}.jpg")
     with pytest.raises(ConfigurationError):
         erase(tables, "north-mall", old.capture_day)
-    retention.retain(tables.retainer_url, NEXT)
+    retention.retain(tables.retainer, NEXT)
     with pytest.raises(ConfigurationError):
         erase(tables, "north-mall", old.capture_day)
     assert tables.query("SELECT count(*) FROM fer.batch") == [(2,)]

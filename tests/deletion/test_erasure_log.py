@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -25,22 +25,8 @@ from fer_batch.deletion.erasure import Target
 from fer_batch.deletion.erasure_log import LoggedErasure
 from fer_batch.errors import ConfigurationError, ErasureSecretError
 from fer_batch.records import Batch
-from tests.deletion.conftest import DAY, NEXT, count_rows, read_newest
+from tests.deletion.conftest import DAY, NEXT, build_line, count_rows, read_newest
 from tests.fixtures.servers import SECRET
-
-
-def build_line(**others: Any) -> LoggedErasure:
-    values = {
-        "kind": "image",
-        "facility_id": "north-mall",
-        "capture_day": DAY,
-        "key_hmac": SECRET.hash_key("some.jpg"),
-        "secret_check": SECRET.check,
-        "images": 1,
-        "faces": 1,
-        "erased_at": datetime(2026, 4, 1, tzinfo=UTC),
-    }
-    return LoggedErasure(**{**values, **others})
 
 
 def build_day(**others: Any) -> LoggedErasure:
@@ -125,7 +111,7 @@ def test_nothing_is_erased_that_cannot_be_logged(
     tables: Any, two_days: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"erasure log .* cannot be written"):
-        erasure.erase(tables.eraser, Target("north-mall", DAY), tmp_path)
+        erasure.erase(tables.eraser, Target("north-mall", DAY), tmp_path, SECRET)
     assert count_rows(tables, two_days[0]) == (40, 40, 40)
     assert tables.query("SELECT 1 FROM fer.deletion") == []
 

@@ -44,7 +44,7 @@ def with_an_erased_image(listed: Night) -> Night:
     assert listed.settings.database_url is not None
     url = switch_login(listed.settings.database_url.get_secret_value(), ERASER)
     engine = connections.create_engine(url)
-    erasure.erase(engine, Target("a", DAY, f"a/{DAY}/0000.png"), secret=SECRET)
+    erasure.erase(engine, Target("a", DAY, f"a/{DAY}/0000.png"), None, SECRET)
     engine.dispose()
     for name in ("a", "b"):
         listed.put(f"{name}/{DAY}/new.png", encode_crop(is_happy=True, number=9))

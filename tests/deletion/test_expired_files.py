@@ -18,10 +18,10 @@ from fer_batch.deletion import expired_files
 from fer_batch.deletion.expired import Expired
 from fer_batch.errors import ConfigurationError, EndpointUnreachableError
 from fer_batch.export import publishing
-from fer_batch.export.places import Folder, open_places
+from fer_batch.export.places import open_places
 from fer_batch.reporting import store
-from fer_batch.reporting.store import LocalFolder
 from fer_batch.settings import Settings
+from fer_batch.storage.folder import LocalFolder
 from fer_batch.storage.writer import ensure_bucket
 
 TODAY = date(2026, 11, 30)
@@ -118,7 +118,7 @@ def test_files_are_deleted_under_a_lock_that_is_given_up_now_and_then(
         yield
         is_locked = False
 
-    folder: Any = LocalFolder(tmp_path) if kind == "reports" else Folder(tmp_path)
+    folder = LocalFolder(tmp_path)
     delete = folder.delete
 
     def delete_locked(name: str) -> None:
@@ -167,10 +167,10 @@ def test_what_would_be_deleted_needs_no_database(tmp_path: Path) -> None:
         "reports", "FER_REPORT_RETENTION_DAYS", date(2026, 10, 31), 0, "files"
     )
     for day in (date(2026, 10, 30), date(2026, 10, 31)):
-        store.write_file(loaded.report_dir / store.make_day_name(day), "")
+        LocalFolder(loaded.report_dir).write(store.make_day_name(day), "")
     assert kinds["reports"].find(TODAY).count == 1
     for month in ("2026-09", "2026-10", "2026-13"):
-        Folder(tmp_path / "export").write(name_export(month), b"x")
+        LocalFolder(tmp_path / "export").write(name_export(month), b"x")
     assert kinds["exports"].find(TODAY).count == 1
     assert kinds["exports"].find(TODAY + timedelta(1)).count == 2
 
@@ -190,7 +190,7 @@ def test_temporary_files_of_killed_processes_are_deleted(
     export = tmp_path / "export"
     loaded = Settings(_env_file=None, report_dir=tmp_path / "reports", export_dir=export)
     name = name_export("2026-10")
-    Folder(export).write(name, b"x")
+    LocalFolder(export).write(name, b"x")
     left = [
         loaded.report_dir / ".fer-batch-0123456789abcdef.tmp",
         (export / name).with_name(".fer-batch-0123456789abcdef.tmp"),
@@ -251,7 +251,7 @@ def test_folders_and_s3_are_cleared_and_one_that_fails_does_not_prevent_the_othe
     assert {name: kind.delete(TODAY).count for name, kind in kinds.items()} == counts
     assert {kind.delete(TODAY).count for kind in kinds.values()} == {0}
     for place in places:
-        assert place.list(publishing.FOLDER) == [publishing.MARKER, new]
+        assert place.list(publishing.FOLDER, with_folders=True) == [publishing.MARKER, new]
         marker = json.loads(place.read(publishing.MARKER) or b"")
         assert (marker["is_complete"], marker["files"]) == (True, {new: "2"})
     index = (loaded.report_dir / "index.html").read_text()

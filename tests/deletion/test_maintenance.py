@@ -43,7 +43,8 @@ def ago(days: int) -> date:
 def settings(tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """The settings of a maintenance on `TODAY`, the day after the last generated one."""
     inspect = f"SELECT true AS may_delete, date '{TODAY}' AS today"
-    monkeypatch.setattr(maintenance, "_INSPECT", sa.text(inspect))
+    statements = {**maintenance._STATEMENTS, "inspect": sa.text(inspect)}
+    monkeypatch.setattr(maintenance, "_STATEMENTS", statements)
     return build_settings(tables.retainer_url, report_dir=tmp_path / "reports")
 
 
@@ -131,9 +132,8 @@ def test_what_is_older_than_its_period_is_deleted_once(
     assert tables.query(daily) == [(ago(SUMMARIES), SUMMARIES)]
     weekly = "SELECT min(first_day) FROM fer.satisfaction_period"
     assert tables.query(weekly) == [(date(2023, 12, 4),)]  # the first Monday of these days
-    findings = checks.check_data(
-        tables.engine, [Batch("north-mall", ago(age)) for age in (1, 2, IMAGES)], VERSION, "run-1"
-    )
+    batches = [Batch("north-mall", ago(age)) for age in (1, 2, IMAGES)]
+    findings = checks.check_data(tables.engine, batches, VERSION, "run-1", settings)
     assert [each for each in findings if each["check"].startswith("summary")] == []
 
 
@@ -168,7 +168,7 @@ def test_a_period_with_a_deleted_day_is_never_written_again(
         retention_days=age,
         summary_retention_days=age,
     )
-    assert maintenance.delete(short, TODAY)[1] == []
+    assert maintenance.delete(short, TODAY, after_pause=True)[1] == []
     kept = [("day", days[3].capture_day, "period before")]
     for _ in range(2):
         assert tables.query(ends) == [(days[13].capture_day,)]
@@ -197,6 +197,36 @@ def test_a_wrong_clock_deletes_nothing_for_good(tables: Any, tmp_path: Path) -> 
                 connection.execute(insert, {"kind": kind, "before": before})
     assert tables.query("SELECT * FROM fer.retention") == []
     assert tables.query("SELECT count(*) FROM fer.image") == [(2,)]
+
+
+def set_clocks(monkeypatch: pytest.MonkeyPatch, today: date) -> date:
+    """Set the clock of the database too, as on one host."""
+    inspect = sa.text(f"SELECT true AS may_delete, date '{today}' AS today")
+    statements = {**maintenance._STATEMENTS, "inspect": inspect}
+    monkeypatch.setattr(maintenance, "_STATEMENTS", statements)
+    return today
+
+
+def test_a_clock_that_worker_and_database_share_deletes_nothing_either(
+    tables: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((today,),) = tables.query("SELECT (now() AT TIME ZONE 'UTC')::date")
+    settings = build_settings(tables.retainer_url, report_dir=tmp_path)
+    last, closed = (Batch("north-mall", today - timedelta(days)) for days in (431, 1))
+    tables.fill(1, 1, last)
+    tables.list([], closed)  # nights go on, and find no image
+    for ahead in (0, 1000):
+        day = set_clocks(monkeypatch, today + timedelta(ahead))
+        for run in (maintenance.find, maintenance.delete):
+            with pytest.raises(ConfigurationError, match=f"it is {day} .* {last.capture_day}:"):
+                run(settings, day)
+    assert tables.query("SELECT * FROM fer.retention") == []
+    assert tables.query("SELECT count(*) FROM fer.image") == [(2,)]
+
+    day = set_clocks(monkeypatch, today)
+    assert maintenance.delete(settings, day, after_pause=True)[1] == []
+    assert tables.query("SELECT count(*) FROM fer.image") == [(0,)]
+    assert maintenance.delete(settings, day)[1] == []  # it runs every day, without any image
 
 
 @pytest.mark.parametrize(

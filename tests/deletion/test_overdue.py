@@ -26,7 +26,7 @@ def test_retention_is_overdue_while_days_are_left_that_it_should_have_dropped(ta
     never = describe(DAY + SLACK + timedelta(1))
     assert f"retention has never run: the rows per image of 1 day from {DAY} on" in never
     assert "satisfaction_maintenance" in never
-    retention.retain(tables.retainer_url, NEXT)
+    retention.retain(tables.retainer, NEXT)
     assert describe(DAY + SLACK + timedelta(1)) == ""
     late = describe(NEXT + SLACK + timedelta(9))
     assert f"has not run since {datetime.now(UTC).year}" in late
@@ -35,5 +35,5 @@ def test_retention_is_overdue_while_days_are_left_that_it_should_have_dropped(ta
     retention.set_horizon(tables.admin, "rows", NEXT + timedelta(9))
     assert "other sessions keep it from dropping" in describe(NEXT + SLACK + timedelta(9))
     # After a long pause of the nights there is nothing to delete.
-    retention.retain(tables.retainer_url, NEXT + timedelta(1))
+    retention.retain(tables.retainer, NEXT + timedelta(1))
     assert describe(NEXT + SLACK + timedelta(99)) == ""

@@ -36,16 +36,16 @@ def test_days_before_a_day_are_dropped_and_their_summaries_stay(
 ) -> None:
     before = list_summaries(tables)
     dropped = [retention.DroppedDay(DAY, 40, 40)]
-    assert retention.find_expired(tables.retainer_url, NEXT) == dropped
+    assert retention.find_expired(tables.retainer, NEXT) == dropped
     assert count_rows(tables, two_days[0]) == (40, 40, 40)
-    assert retention.retain(tables.retainer_url, NEXT) == dropped
+    assert retention.retain(tables.retainer, NEXT) == dropped
     assert count_rows(tables, two_days[0]) == (0, 0, 0)
     assert count_rows(tables, two_days[1]) == (50, 50, 50)
     assert list_partitions(tables) == [f"{table}_2026_03_02" for table in sorted(PER_IMAGE)]
     assert list_summaries(tables) == before
     assert check(tables, *two_days) == []
-    assert retention.find_expired(tables.retainer_url, NEXT) == []
-    assert retention.retain(tables.retainer_url, NEXT) == []
+    assert retention.find_expired(tables.retainer, NEXT) == []
+    assert retention.retain(tables.retainer, NEXT) == []
     recorded = "SELECT kind, facility_id, capture_day, images, faces FROM fer.deletion"
     assert tables.query(recorded) == [("retention", None, DAY, 40, 40)]
 
@@ -62,7 +62,7 @@ def test_labels_of_a_dropped_day_lead_to_no_image(
         " FROM (SELECT *, row_number() OVER (ORDER BY capture_day, image_key) AS n FROM fer.image)"
         " AS i WHERE i.n = a.face_number"
     )
-    retention.retain(tables.retainer_url, NEXT)
+    retention.retain(tables.retainer, NEXT)
     kept = (
         "SELECT capture_day, count(image_key), count(*) FROM fer.audit_face GROUP BY 1 ORDER BY 1"
     )
@@ -75,7 +75,7 @@ def test_labels_of_a_dropped_day_lead_to_no_image(
 def test_dropped_day_is_neither_listed_nor_summarized_again(
     tables: Any, two_days: tuple[Batch, Batch]
 ) -> None:
-    retention.retain(tables.retainer_url, NEXT)
+    retention.retain(tables.retainer, NEXT)
     before = list_summaries(tables)
     with pytest.raises(RetryableError, match="deleted during this run"):
         tables.list(["000000.jpg"], two_days[0])
@@ -88,7 +88,7 @@ def test_dropped_day_is_neither_listed_nor_summarized_again(
 def test_run_skips_dropped_days_of_the_lookback_and_rejects_a_dropped_capture_day(
     tables: Any, two_days: tuple[Batch, Batch]
 ) -> None:
-    retention.retain(tables.retainer_url, NEXT)
+    retention.retain(tables.retainer, NEXT)
     old, new = two_days
     with tables.transaction() as connection:
         assert retention.filter_deleted(connection, [new, old], NEXT) == [new]
@@ -98,7 +98,7 @@ def test_run_skips_dropped_days_of_the_lookback_and_rejects_a_dropped_capture_da
 
 def test_the_horizon_only_moves_forward(tables: Any) -> None:
     for before in (NEXT, DAY, NEXT):
-        retention.retain(tables.retainer_url, before)
+        retention.retain(tables.retainer, before)
     with tables.transaction() as connection:
         assert deletions.load_horizon(connection) == NEXT
     with pytest.raises(sa.exc.IntegrityError, match="never changed"):
@@ -112,10 +112,10 @@ def test_an_open_transaction_keeps_a_day_whole_until_the_next_run(
     with tables.connect(INSPECTOR).connect() as reader:
         reader.execute(sa.text("SELECT count(*) FROM fer.image"))
         with pytest.raises(LockTimeoutError, match=f"2026-03-01 .*user {INSPECTOR}, fer-batch"):
-            retention.retain(tables.retainer_url, NEXT)
+            retention.retain(tables.retainer, NEXT)
         assert count_rows(tables, two_days[0]) == (40, 40, 40)
         tables.fill(1, 1, Batch("north-mall", NEXT + timedelta(1)))  # waits for nobody
-    assert retention.retain(tables.retainer_url, NEXT) == [retention.DroppedDay(DAY, 40, 40)]
+    assert retention.retain(tables.retainer, NEXT) == [retention.DroppedDay(DAY, 40, 40)]
     assert [name for name in list_partitions(tables) if name.endswith("03_01")] == []
 
 
@@ -129,7 +129,7 @@ def test_a_day_waits_for_the_findings_before_anybody_waits_for_it(
     with tables.connect(INSPECTOR).connect() as night:
         connections.lock(night, "findings")
         with pytest.raises(LockTimeoutError, match=f"2026-03-01 .*user {INSPECTOR}, fer-batch"):
-            retention.retain(tables.retainer_url, NEXT)
+            retention.retain(tables.retainer, NEXT)
 
 
 def test_no_table_is_scanned_while_others_wait(tables: Any) -> None:
@@ -186,7 +186,7 @@ def test_a_day_that_an_earlier_version_left_half_detached_is_dropped(
             owner.execute(detach.format("image", "CONCURRENTLY").encode())
     assert count_rows(tables, two_days[0]) == (0, 0, 40)  # half there
     assert tables.query("SELECT count(*) FROM pg_inherits WHERE inhdetachpending") == [(1,)]
-    assert retention.retain(tables.retainer_url, NEXT) == [retention.DroppedDay(DAY, 40, 40)]
+    assert retention.retain(tables.retainer, NEXT) == [retention.DroppedDay(DAY, 40, 40)]
     assert list_partitions(tables) == [f"{table}_2026_03_02" for table in sorted(PER_IMAGE)]
 
 
@@ -218,7 +218,7 @@ def test_others_neither_fail_nor_see_a_part_of_a_day(
         others = [pool.submit(read, PER_IMAGE), pool.submit(read, PER_IMAGE[::-1])]
         others.append(pool.submit(write))
         try:
-            both = [pool.submit(retention.retain, tables.retainer_url, NEXT) for _ in range(2)]
+            both = [pool.submit(retention.retain, tables.retainer, NEXT) for _ in range(2)]
             dropped = [day for each in both for day in each.result()]
         finally:
             done.set()
@@ -236,7 +236,7 @@ def test_retention_waits_for_a_listing_that_has_begun(
     with ThreadPoolExecutor() as pool:
         with tables.transaction() as connection:
             ledger.merge_listing(connection, two_days[0], [ListedImage("late.jpg", "1", 5)])
-            retained = pool.submit(retention.retain, tables.retainer_url, NEXT)
+            retained = pool.submit(retention.retain, tables.retainer, NEXT)
             while not tables.is_anyone_waiting():
                 assert not retained.done()
         assert retained.result() == [retention.DroppedDay(DAY, 41, 40)]

@@ -135,6 +135,25 @@ def test_a_digest_waits_for_the_last_time_zone(sender: Sender) -> None:
     assert sender.smtp.read(ANNA)[-1]["Subject"].startswith("North, South, Sun 1 Mar: ")
 
 
+def test_a_run_of_a_day_that_is_not_over_sends_nothing_and_is_not_its_night(
+    sender: Sender,
+) -> None:
+    sender.run(DAY - timedelta(days=1))
+    noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    assert sender.run(now=noon) == (["sent before"] * 2, None)  # those of the day before
+    soon = DAY + timedelta(days=30)
+    assert sender.run(soon, now=noon) == (["not due"] * 2, None)
+    sender.awaited, awaited = [], sender.awaited  # their entries in the registry are invalid
+    assert sender.run(soon, *awaited, now=noon) == (["not due"] * 2, None)
+    sender.awaited = awaited
+    assert len(sender.smtp.mails) == 2
+    night = datetime(2026, 3, 2, 10, tzinfo=UTC)
+    assert sender.run(DAY + timedelta(days=1), now=night) == (["not due"] * 2, None)
+    assert sender.run(now=night) == (["sent"] * 2, None)
+    rows = sender.calendar.tables.query("SELECT DISTINCT capture_day FROM fer.finished_night")
+    assert sorted(day for (day,) in rows) == [DAY - timedelta(days=1), DAY]
+
+
 def test_a_night_that_did_not_happen_is_said_in_the_next_mail(sender: Sender) -> None:
     sender.run(DAY - timedelta(days=3))
     sender.run(DAY, "north-mall")

@@ -260,7 +260,8 @@ class TestDatabases:
         job.dispose()
         password = quote(DATABASE_PASSWORDS["FER_MAINTENANCE_DB_PASSWORD"])
         maintenance = f"postgresql://fer_maintenance:{password}@{address}"
-        assert retention.retain(maintenance, date(2026, 3, 1)) == []
+        with schema.open_engine(maintenance) as engine:
+            assert retention.retain(engine, date(2026, 3, 1)) == []
 
     def test_an_unset_password_stops_the_script(self, server: PostgresServer) -> None:
         passwords = dict(DATABASE_PASSWORDS)

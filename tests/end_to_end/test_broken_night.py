@@ -176,12 +176,6 @@ def test_each_failing_facility_has_its_own_outcome_and_hint(
     assert "Correct FER_S3_CREDENTIALS__STRANGER__ACCESS_KEY_ID" in log
 
 
-def test_the_report_is_given_the_findings_that_made_check_data_fail(
-    airflow: Airflow, nights: Nights
-) -> None:
-    assert "--findings=-" in airflow.read_log(nights.broken, "report")
-
-
 def test_a_failed_run_sends_one_mail_with_its_errors_and_a_link(
     airflow: Airflow, nights: Nights
 ) -> None:

@@ -83,7 +83,7 @@ def test_erased_images_are_not_read(
     assert night.settings.database_url is not None
     url = switch_login(night.settings.database_url.get_secret_value(), ERASER)
     eraser = connections.create_engine(url)
-    erasure.erase(eraser, erasure.Target("a", DAY, f"a/{DAY}/0000.png"), secret=SECRET)
+    erasure.erase(eraser, erasure.Target("a", DAY, f"a/{DAY}/0000.png"), None, SECRET)
     comparison = compare(night, *pair)
     assert (comparison["images"], comparison["faces"]) == (2, 2)
     with pytest.raises(ErasureSecretError, match="images of a were erased"):
@@ -94,14 +94,14 @@ def test_erased_images_are_not_read(
     def load_and_erase(*of_day: Any) -> Any:
         calls.append(load(*of_day))
         if len(calls) == 2:  # the first one is at the beginning
-            erasure.erase(eraser, erasure.Target("a", DAY, f"a/{DAY}/0001.png"), secret=SECRET)
+            erasure.erase(eraser, erasure.Target("a", DAY, f"a/{DAY}/0001.png"), None, SECRET)
         return calls[-1]
 
     with monkeypatch.context() as patches:
         patches.setattr(comparison_module, "_load_erased", load_and_erase)
         patches.setattr(comparison_module, "_CHUNK_IMAGES", 1)
         assert compare(night, *pair)["images"] == 1
-    erasure.erase(eraser, erasure.Target("a", DAY))
+    erasure.erase(eraser, erasure.Target("a", DAY), None, SECRET)
     with pytest.raises(ConfigurationError, match=f"{DAY} was erased"):
         compare(night, *pair)
 

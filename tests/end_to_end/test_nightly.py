@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from botocore.credentials import Credentials
 
+from fer_batch.database import connections
+from fer_batch.deletion import erasure
 from fer_batch.errors import ConfigurationError, ModelError, PermanentError, RetryableError
-from fer_batch.pipeline import nightly
-from fer_batch.pipeline.whole_run import run_night, score_shards
+from fer_batch.pipeline import nightly, summarizing
+from fer_batch.pipeline.whole_run import score_shards
 from fer_batch.records import Batch, KeyRange, Shard
 from fer_batch.satisfaction.figures import RATES
-from tests.fixtures.night import DAY, PERMISSION, Night, encode_crop, format_facility
+from tests.fixtures.night import DAY, PERMISSION, Night, encode_crop, format_facility, run_night
+from tests.fixtures.servers import ERASER, SECRET, switch_login
 from tests.support import pictures
 from tests.support.faulty_s3 import Fault, running_proxy
 
@@ -265,8 +268,30 @@ def test_only_the_facility_removed_from_the_registry_during_a_run_fails(night: N
     assert (night.count_outcomes("a"), night.count_outcomes("b")) == ({}, {"scored": 1})
 
 
+def test_a_night_goes_on_with_its_lookback_if_the_capture_day_was_erased(night: Night) -> None:
+    """And it publishes the week of a weekly facility, although days of it never had a summary."""
+    night.write_registry(format_facility("a", more='publish_period = "week"\n'))
+    sunday, wednesday = DAY + timedelta(2), DAY + timedelta(5)
+    night.fill("a", happy=20, sad=20, day=sunday)
+    night.fill("a", happy=1, sad=0, day=wednesday)
+    night.run("sunday", capture_day=sunday)
+    weeks = "select verdict, faces from fer.satisfaction_period where period = 'week'"
+    night.put(f"a/{sunday}/late.png", encode_crop(is_happy=True, number=99))
+    assert night.settings.database_url is not None
+    eraser = connections.create_engine(
+        switch_login(night.settings.database_url.get_secret_value(), ERASER)
+    )
+    erasure.erase_unlisted(eraser, erasure.Target("a", wednesday), None, SECRET)
+    eraser.dispose()
+    assert [row["verdict"] for row in night.query(weeks)] == ["pending"]
+    night.run("wednesday", capture_day=wednesday, lookback_days=3)
+    assert night.query(weeks) == [{"verdict": "inconclusive", "faces": 41}]
+    listed = night.query("select distinct capture_day from fer.image")
+    assert [row["capture_day"] for row in listed] == [sunday]
+
+
 def test_summaries_are_written_in_batches(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nightly, "SUMMARY_BATCH", 2)
+    monkeypatch.setattr(summarizing, "SUMMARY_BATCH", 2)
     names = ["a", "b", "c"]
     night.write_registry(*map(format_facility, names))
     for name in names:

@@ -11,7 +11,7 @@ import pytest
 
 from fer_batch.pipeline import supervisor
 from fer_batch.pipeline.jobs import Job
-from fer_batch.settings import to_environment
+from fer_batch.settings_sources import to_environment
 from tests.fixtures.night import Night, format_facility
 
 SCORING_PROCESS = """
@@ -65,7 +65,7 @@ def count_and_write(*args):  # at this moment all threads exist
 
 results.write_chunk = count_and_write
 register = Path(sys.argv[sys.argv.index("--in-flight") + 1])
-sys.exit(scoring.run_job(settings_sources.load_settings(), sys.stdin.read(), register))
+scoring.run_job(settings_sources.load_settings(), sys.stdin.read(), register)
 """
 
 

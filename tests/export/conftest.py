@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fer_batch.export import publishing
-from fer_batch.export.places import Folder
+from fer_batch.storage.folder import LocalFolder
 from tests.satisfaction.conftest import Calendar, draw_clusters, list_days
 
 DAYS = list_days(28, date(2026, 2, 2))
@@ -60,7 +60,7 @@ def export_to(tables: Any) -> Any:
 
     def export(folder: Path, **selection: Any) -> publishing.Exported:
         chosen = publishing.Selection(**selection)
-        (exported,) = publishing.export(tables.engine, [Folder(folder)], chosen)
+        (exported,) = publishing.export(tables.engine, [LocalFolder(folder)], chosen)
         return exported
 
     return export

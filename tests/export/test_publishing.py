@@ -20,9 +20,11 @@ from fer_batch.deletion import erasure
 from fer_batch.errors import ConfigurationError, EndpointUnreachableError, StorageError
 from fer_batch.export import places, publishing
 from fer_batch.export.columns import COLUMNS, KINDS, NOT_SCORED
-from fer_batch.export.places import Bucket, Folder
 from fer_batch.settings import Settings
+from fer_batch.storage.folder import LocalFolder
+from fer_batch.storage.object_folder import open_export_folder
 from tests.export.conftest import DAYS, TOO_FEW, read_views
+from tests.fixtures.servers import SECRET
 from tests.satisfaction.conftest import draw_clusters
 
 FILES = 2 * (2 + 2 + 1)
@@ -203,7 +205,9 @@ def test_an_erased_day_of_long_ago_loses_its_rate_with_the_next_export(
     tables.summarize()
     export_to(tmp_path)
     assert read_rows(tmp_path)[0]["happy_rate"] is not None
-    erasure.erase(tables.eraser, erasure.Target("north-mall", tables.batch.capture_day))
+    erasure.erase(
+        tables.eraser, erasure.Target("north-mall", tables.batch.capture_day), None, SECRET
+    )
     export_to(tmp_path)
     (row,) = (row for row in read_rows(tmp_path) if row["period"] == "day")
     assert (row["verdict"], row["happy_rate"], row["not_scored_erased"]) == (
@@ -237,14 +241,14 @@ def test_a_range_is_written_anew_and_the_rest_is_left_alone(
         export_to(tmp_path, facility_ids=["oo7"])
 
 
-class Breaking(Folder):
+class Breaking(LocalFolder):
     """A folder that fails after some files, and asserts what a reader may see at any time."""
 
     def __init__(self, path: Path, after: int) -> None:
         super().__init__(path)
         self.left = after
 
-    def write(self, name: str, content: bytes) -> None:
+    def write(self, name: str, content: str | bytes) -> None:
         if name.endswith(".parquet"):
             assert not read_marker(self.path)["is_complete"]
             self.left -= 1
@@ -348,7 +352,7 @@ def test_the_errors_of_a_bucket_name_the_settings_of_the_export(
     bucket_settings: Settings,
 ) -> None:
     with pytest.raises(ConfigurationError, match="FER_EXPORT_URL is"):
-        Bucket(bucket_settings, "https://bucket/prefix")
+        open_export_folder(bucket_settings, "https://bucket/prefix")
     without = bucket_settings.model_copy(update={"s3_credentials": {}})
     with pytest.raises(ConfigurationError, match="FER_S3_CREDENTIALS__EXPORT__ACCESS_KEY_ID"):
         places.open_places(without)
@@ -356,9 +360,9 @@ def test_the_errors_of_a_bucket_name_the_settings_of_the_export(
         update={"export_endpoint": "http://127.0.0.1:9", "s3_timeout_s": 1.0}
     )
     with pytest.raises(EndpointUnreachableError, match="FER_EXPORT_ENDPOINT"):
-        Bucket(nowhere, "s3://b/fer").list("")
+        open_export_folder(nowhere, "s3://b/fer").list("")
     with pytest.raises(StorageError, match="FER_EXPORT_URL"):
-        Bucket(bucket_settings, "s3://no-such-bucket-of-ours/fer").list("")
+        open_export_folder(bucket_settings, "s3://no-such-bucket-of-ours/fer").list("")
 
 
 def test_two_exports_at_once_take_turns(
@@ -386,7 +390,7 @@ def test_expired_months_are_not_written_again(
     export_to(tmp_path)
     tables.execute("DELETE FROM fer.satisfaction_change")
     tables.execute("DELETE FROM fer.satisfaction_summary WHERE first_day < :day", day=before)
-    place = Folder(tmp_path)
+    place = LocalFolder(tmp_path)
     assert len(publishing.find_expired(place, before)) == deleted
     assert publishing.delete_expired(place, before, nullcontext) == deleted
     assert publishing.delete_expired(place, before, nullcontext) == 0

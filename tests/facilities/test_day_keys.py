@@ -71,7 +71,7 @@ def test_an_image_belongs_to_its_local_day_only(captured_at, zone, layout):
         keys = facility.build_day_keys(local.date() + timedelta(days=n))
         listed = [p for p in keys.prefixes if key.startswith(p.build("cam"))]
         assert len(listed) <= 1
-        if listed and keys.is_image(key):
+        if listed and keys.is_of_day(key):
             found.append((n, keys.parse(key)))
 
     ((n, info),) = found
@@ -133,14 +133,14 @@ def test_keys_by_epoch_are_listed_by_their_first_digits():
 def test_patterns(pattern, key, is_match):
     day = date(2026, 11, 28)
     key = f"mall/2026-11-28/{key}"
-    assert build(include=pattern).build_day_keys(day).is_image(key) == is_match
-    assert build(exclude=[pattern, "*.txt"]).build_day_keys(day).is_image(key) != is_match
+    assert build(include=pattern).build_day_keys(day).is_selected(key) == is_match
+    assert build(exclude=[pattern, "*.txt"]).build_day_keys(day).is_selected(key) != is_match
 
 
 def test_exclude_wins_over_include():
     keys = build(include=["*.jpg", "*.png"], exclude="*_thumb.*").build_day_keys(date(2026, 11, 28))
     names = ("a.jpg", "b.png", "c.json", "a_thumb.jpg")
-    assert [keys.is_image(f"mall/2026-11-28/{name}") for name in names] == [
+    assert [keys.is_selected(f"mall/2026-11-28/{name}") for name in names] == [
         True,
         True,
         False,

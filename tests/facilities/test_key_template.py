@@ -6,14 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fer_batch.facilities.key_overlaps import find_overlaps, find_own_overlap
 from fer_batch.facilities.key_template import (
     DEFAULT_TEMPLATE,
     KeyPrefix,
     check_template,
     check_templates,
     expand_template,
-    find_overlaps,
-    find_own_overlap,
 )
 
 DAYS = st.dates()

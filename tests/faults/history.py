@@ -25,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from psycopg import sql
 from psycopg.rows import namedtuple_row
 
-from fer_batch.database import connections
+from fer_batch.database import connections, schema
 from fer_batch.deletion import erasure, retention
 from fer_batch.errors import ConfigurationError
 from fer_batch.imaging.sandbox.decoders import Decoders
@@ -36,7 +36,8 @@ from fer_batch.pipeline.in_flight import InFlightRegister
 from fer_batch.pipeline.nightly import Run
 from fer_batch.pipeline.scoring import ShardScorer
 from fer_batch.pipeline.selection import Selection
-from fer_batch.settings import Settings, to_environment
+from fer_batch.settings import Settings
+from fer_batch.settings_sources import to_environment
 from fer_batch.testing import failpoints
 from tests.faults import truth
 from tests.faults.death import Death, DiedError
@@ -313,7 +314,8 @@ class Machine(RuleBasedStateMachine):
     def apply_retention(self, before: date) -> None:
         if self._has_few_summaries():
             return
-        retention.retain(switch_login(self.url, RETAINER), before)
+        with schema.open_engine(switch_login(self.url, RETAINER)) as engine:
+            retention.retain(engine, before)
         self.retained_from = max(self.retained_from, before)
         self.environment.event_counts["retentions"] += 1
 
@@ -354,7 +356,7 @@ class Machine(RuleBasedStateMachine):
     def _erase(self, gone: Iterable[Day], target: erasure.Target) -> None:
         engine = connections.create_engine(switch_login(self.url, ERASER))
         try:
-            erased = erasure.erase(engine, target, secret=SECRET)
+            erased = erasure.erase(engine, target, None, SECRET)
         finally:
             engine.dispose()
         assert {(day.facility_id, day.capture_day) for day in erased} == set(gone)

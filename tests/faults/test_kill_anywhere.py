@@ -35,7 +35,7 @@ EVERY_SEED = {
     "commit.after",
     "summary.during",
     "summary.commit.before",
-    "report.during",
+    "file.during",
 }
 PASSES = {
     **dict.fromkeys(("list.before", "list.page", "list.commit.before", "list.commit.after"), 3),

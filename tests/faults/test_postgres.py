@@ -26,7 +26,7 @@ from fer_batch.local.stack import postgres
 from fer_batch.local.stack.files import TRAVERSABLE, ensure_private_directory
 from fer_batch.local.stack.postgres import ADMIN, WRITER, PostgresServer
 from tests.faults.conftest import DAY, Job, Process, Tables, job_on_database
-from tests.fixtures.servers import TEMPLATE, build_settings, migrate
+from tests.fixtures.servers import TEMPLATE, build_settings, drop_database, migrate
 from tests.support.fork_server import ForkServer
 
 # A commit waits for a standby that does not exist, once `synchronous_commit` is switched on.
@@ -69,7 +69,7 @@ def name(own_server: PostgresServer) -> Iterator[str]:
     own_server.ensure_database(database, template=TEMPLATE)
     yield database
     own_server.start()
-    own_server.drop_database(database)
+    drop_database(own_server, database)
 
 
 @pytest.fixture

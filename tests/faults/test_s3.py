@@ -53,6 +53,7 @@ def night(
     proxy: FaultyS3,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    forked_scoring: None,
 ) -> Night:
     """A day whose runs reach the bucket through the proxy, and do not retry its listing."""
     monkeypatch.setattr(listing, "RETRY_DELAYS_S", ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from typing import Any
@@ -17,7 +17,7 @@ from fer_batch.findings import history, storing
 from fer_batch.findings.history import StoredFinding
 from fer_batch.records import Batch
 from fer_batch.settings import Settings
-from tests.fixtures.servers import SECRET
+from tests.fixtures.servers import SECRET, migrate_to
 from tests.fixtures.tables import Tables
 from tests.satisfaction.conftest import Calendar
 
@@ -70,8 +70,8 @@ def test_a_finding_lasts_while_nights_show_it_and_is_closed_afterwards(calendar:
     assert (finding.first_day, finding.last_day, finding.days) == (day(0), day(1), 2)
     assert finding.details == "first 1.jpg"
     with tables.transaction() as connection:
-        (until,) = history.list_open_findings(connection, ["north-mall"], until=day(0))
-        assert history.list_open_findings(connection, ["outlet"]) == []
+        (until,) = history.list_findings(connection, ["north-mall"], until=day(0))
+        assert history.list_findings(connection, ["outlet"]) == []
     assert (until.last_day, until.days, until.details) == (day(0), 1, "first 0.jpg")
     write_images(calendar, 2, "door")  # nothing of the camera
     store(tables, [1, 2], find(1))
@@ -246,7 +246,7 @@ def test_an_erased_image_is_not_named_by_a_finding(tables: Tables) -> None:
     change(tables, history.acknowledge, till.finding_id, comment="000000.jpg is the poster")
     change(tables, history.close, door.finding_id, comment="not 000001.jpg")
     key = "000000.jpg"
-    erasure.erase(tables.eraser, erasure.Target("north-mall", DAY, key), secret=SECRET)
+    erasure.erase(tables.eraser, erasure.Target("north-mall", DAY, key), None, SECRET)
     till, door = read(tables)  # the closed one comes last
     assert (till.details, till.acknowledged_comment) == ("", "(erased)")
     assert (door.details, door.closed_comment) == ("", "not 000001.jpg")
@@ -262,7 +262,7 @@ def test_an_erased_day_has_no_findings(tables: Tables) -> None:
     tables.fill(1, 1)
     tables.summarize()
     store(tables, [0, 1], find(0), find(0, subject="door"), find(1))
-    erasure.erase(tables.eraser, erasure.Target("north-mall", DAY))
+    erasure.erase(tables.eraser, erasure.Target("north-mall", DAY), None, SECRET)
     assert [(f.subject, f.state, f.details) for f in read(tables)] == [
         ("till", "open", "first 1.jpg"),
         ("door", "closed", ""),
@@ -273,7 +273,7 @@ def test_a_withdrawn_day_leaves_no_open_finding(tables: Tables) -> None:
     tables.list([])
     tables.summarize()
     store(tables, [0], find(0, "day_without_images", subject="", closing_rule="later images"))
-    erasure.erase(tables.eraser, erasure.Target("north-mall", DAY))
+    erasure.erase(tables.eraser, erasure.Target("north-mall", DAY), None, SECRET)
     assert [(f.state, f.closed_comment) for f in read(tables)] == [
         ("closed", "the rows of its days were deleted")
     ]
@@ -284,7 +284,7 @@ def test_retention_deletes_what_its_days_showed(tables: Tables) -> None:
     for number in range(2):
         tables.fill(1, 0, Batch("north-mall", day(number)))
     store(tables, [0, 1], find(0), find(1))
-    retention.retain(tables.retainer_url, day(1))
+    retention.retain(tables.retainer, day(1))
     assert tables.query("SELECT capture_day, details FROM fer.finding_day") == [
         (day(1), "first 1.jpg")
     ]
@@ -292,16 +292,11 @@ def test_retention_deletes_what_its_days_showed(tables: Tables) -> None:
 
 def test_findings_of_the_version_before_become_open_findings(postgres_url: str) -> None:
     """Each problem is one finding, and the days that were shown stay known."""
-    from alembic import command
-
     from fer_batch.database import schema
 
     engine = connections.create_engine(postgres_url)
     with connections.transaction(engine) as connection:
-        connection.exec_driver_sql("CREATE SCHEMA fer")
-        config = schema._build_alembic_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0009")
+        migrate_to(connection, "0009")
         connection.execution_options(no_parameters=True).exec_driver_sql(
             "INSERT INTO fer.finding (facility_id, capture_day, check_name, severity, meaning,"
             " finding, run_id) SELECT 'north-mall', day, name, 'warning', 'm', text, 'run-1'"
@@ -312,7 +307,7 @@ def test_findings_of_the_version_before_become_open_findings(postgres_url: str) 
         )
     schema.upgrade(postgres_url)
     with connections.transaction(engine) as connection:
-        found = history.list_open_findings(connection)
+        found = history.list_findings(connection)
     assert [(f.check, f.subject, f.first_day, f.days, f.details) for f in found] == [
         ("frozen_camera", "till", DAY, 2, "camera till: a; camera till: b"),
         ("summary_missing", "", day(1), 1, "9 images listed"),
@@ -325,14 +320,17 @@ def test_a_finding_is_new_to_the_run_that_opened_it_only_and_has_no_details(
 ) -> None:
     tables = calendar.tables
 
-    def begin_and_store(run_id: str, *found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def begin_and_store(
+        run_id: str, *found: Mapping[str, Any], days: Sequence[int] = (0, 1)
+    ) -> list[dict[str, Any]]:
         with tables.transaction() as connection:
             ledger.begin_run(connection, run_id, tables.version)
-        store(tables, [0, 1], *found, run_id=run_id)
+        store(tables, [*days], *found, run_id=run_id)
         with tables.transaction() as connection:
             return history.list_new_findings(connection, ["north-mall"], run_id)
 
     (new,) = begin_and_store("night-1", find(0))
+    assert new.pop("opened_at") == read(tables)[0].opened_at
     assert new == {
         "facility_id": "north-mall",
         "check": "frozen_camera",
@@ -347,14 +345,15 @@ def test_a_finding_is_new_to_the_run_that_opened_it_only_and_has_no_details(
     assert [each["check"] for each in begin_and_store("night-3", find(1), error)] == [
         "listing_failed"
     ]
+    # The run of an earlier night is cleared; its days do not show what later ones opened.
+    again = begin_and_store("night-1", find(0), days=[0])
+    assert [each["check"] for each in again] == ["frozen_camera"]
     with tables.transaction() as connection:
         assert history.list_new_findings(connection, ["outlet"], "night-3") == []
         assert history.list_new_findings(connection, ["north-mall"], "never began") == []
         # The message of an earlier run may be late: it names what is still open.
         [finding] = [
-            each
-            for each in history.list_open_findings(connection)
-            if each.check == "listing_failed"
+            each for each in history.list_findings(connection) if each.check == "listing_failed"
         ]
         history.close(connection, [finding.finding_id], "Ada", "repaired")
         assert history.list_new_findings(connection, ["north-mall"], "night-3") == []

@@ -98,6 +98,16 @@ def test_without_permission_nothing_is_expected(
     assert judge(facility, at(MONDAY, 7), SIX).state == state
 
 
+def test_no_summary_of_an_erased_day_is_expected() -> None:
+    facility = replace(BERLIN, erased_days=(SUNDAY,))
+    monday = judge(facility, at(MONDAY, 7), SIX)
+    assert (monday.state, monday.detail) == (
+        "not expected",
+        "2026-11-29 was erased: it is not read",
+    )
+    assert judge(facility, at(MONDAY + NEXT, 7), SIX).state == "missing"
+
+
 def test_a_facility_that_publishes_by_week_has_a_summary_each_day_and_after_each_week() -> None:
     week = [SUNDAY - timedelta(days=number) for number in range(7)]
     facility = replace(BERLIN, publish_period="week", summaries=write_summaries(*week))

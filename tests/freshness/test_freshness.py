@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from fer_batch.cli import freshness as command
+from fer_batch.deletion import erasure
 from fer_batch.errors import ConfigurationError, DatabaseUnavailableError
 from fer_batch.freshness.checking import check_freshness
 from fer_batch.settings import Settings
-from tests.fixtures.servers import READER, switch_login
+from tests.fixtures.servers import READER, SECRET, switch_login
 from tests.fixtures.tables import Tables
 
 pytestmark = pytest.mark.usefixtures("in_process")
@@ -35,6 +36,9 @@ def test_a_reader_of_views_finds_the_facilities_whose_night_did_not_happen(table
     tables.add("ended")
     tables.add("denied")
     tables.add("gone")
+    erasure.erase_unlisted(
+        tables.eraser, erasure.Target("erased", tables.add("erased").capture_day), None, SECRET
+    )
     tables.execute(
         "UPDATE fer.facility SET permission_valid_until = CASE facility_id"
         " WHEN 'ended' THEN CAST(:day AS date) ELSE DATE '2099-01-01' END",
@@ -59,6 +63,7 @@ def test_a_reader_of_views_finds_the_facilities_whose_night_did_not_happen(table
         "closed": ("missing", day - timedelta(1)),
         "ended": ("not expected", None),
         "denied": ("not expected", None),
+        "erased": ("not expected", None),
     }
     assert [each.newest_day for each in report.facilities if each.facility_id == "missing"] == [
         day - timedelta(1)

@@ -2,12 +2,12 @@
 
     python -m tests.hostile.fuzz COUNTS SEED_FOLDER [option of libFuzzer ...]
 
-Atheris (libFuzzer) keeps an input that reaches a new line of headers.py or decoding.py and mutates
-it further. It measures the coverage of Python only: libjpeg, libpng and libwebp guide it no further
-than their outcomes do. Half of the mutations are libFuzzer's, which learns the numbers that the
-code compares with; the other half are `Mutator`'s, which knows the formats. The statistics are
-written to COUNTS as JSON at regular intervals, because libFuzzer ends the process without
-returning to Python.
+Atheris (libFuzzer) keeps an input that reaches a new line of headers.py, other_formats.py or
+decoding.py and mutates it further. It measures the coverage of Python only: libjpeg, libpng and
+libwebp guide it no further than their outcomes do. Half of the mutations are libFuzzer's, which
+learns the numbers that the code compares with; the other half are `Mutator`'s, which knows the
+formats. The statistics are written to COUNTS as JSON at regular intervals, because libFuzzer ends
+the process without returning to Python.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(
-    include=["fer_batch.imaging.headers", "fer_batch.imaging.decoding"]
+    include=[
+        "fer_batch.imaging.headers",
+        "fer_batch.imaging.other_formats",
+        "fer_batch.imaging.decoding",
+    ]
 ):
     import fer_batch.imaging.decoding  # noqa: F401
 

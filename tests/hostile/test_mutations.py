@@ -19,10 +19,10 @@ import pytest
 
 from fer_batch.imaging.decoding import (
     ImageLimits,
-    UndecodableImageError,
     decode_image,
     silence_decoders,
 )
+from fer_batch.imaging.headers import UndecodableImageError
 from fer_batch.imaging.sandbox.handles import IMAGE_DEADLINE_S
 from fer_batch.records import Outcome
 from tests.hostile.conftest import GROWTH_MB, measure_resident_mb

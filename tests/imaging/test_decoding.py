@@ -17,11 +17,10 @@ from PIL import ImageOps
 
 from fer_batch.imaging.decoding import (
     ImageLimits,
-    UndecodableImageError,
     decode_image,
     silence_decoders,
 )
-from fer_batch.imaging.headers import MAX_SCANS, read_header
+from fer_batch.imaging.headers import MAX_SCANS, UndecodableImageError, read_header
 from fer_batch.records import Outcome
 from fer_batch.settings import Settings
 from tests.support import pictures

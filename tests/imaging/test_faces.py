@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fer_batch.errors import ModelError
 from fer_batch.imaging import faces
-from fer_batch.imaging.decoding import ImageLimits, Pixels, UndecodableImageError
+from fer_batch.imaging.decoding import ImageLimits, Pixels
 from fer_batch.imaging.faces import (
     YUNET_SHA256,
     DecodedImage,
@@ -28,6 +28,7 @@ from fer_batch.imaging.faces import (
     find_shipped_detector,
     read_detector,
 )
+from fer_batch.imaging.headers import UndecodableImageError
 from fer_batch.records import Box, Outcome
 from fer_batch.settings import Settings
 from tests.support import pictures

@@ -178,7 +178,7 @@ keys = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1
 
 
 @settings(
-    max_examples=30,
+    max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

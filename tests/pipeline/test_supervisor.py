@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,15 +10,19 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import cast
 
 import pytest
 from structlog.testing import capture_logs
 
-from fer_batch.errors import PermanentError, ScoringProcessError
-from fer_batch.pipeline import supervisor
-from fer_batch.pipeline.jobs import Job
+from fer_batch.errors import PermanentError, RetryableError, ScoringProcessError
+from fer_batch.pipeline import in_flight, supervisor
+from fer_batch.pipeline.jobs import Job, ShardResult
+from fer_batch.pipeline.nightly import Run
+from fer_batch.pipeline.whole_run import score_shards
 from fer_batch.records import Batch, KeyRange, Shard
 
 BATCH = Batch("north-mall", date(2026, 11, 21))
@@ -76,6 +81,32 @@ def test_the_result_of_the_child_is_returned(tmp_path: Path) -> None:
     result = supervisor.score_shard(job(), LIMITS, {}, child(tmp_path, "done(scored=2, no_face=1)"))
     assert result.outcomes == {"scored": 2, "no_face": 1}
     assert result.image_count == 3
+
+
+def test_a_full_disk_is_retried_and_does_not_stop_the_next_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_register = in_flight.create_register
+    tries = iter([OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))])
+
+    def create(path: Path, slots: int) -> None:
+        if error := next(tries, None):
+            raise error
+        create_register(path, slots)
+
+    monkeypatch.setattr(in_flight, "create_register", create)
+    command = child(tmp_path, "done(scored=3)")
+
+    class FakeRun:
+        def score_shard(self, shard: Shard) -> ShardResult:
+            return supervisor.score_shard(replace(job(), shard=shard), LIMITS, {}, command)
+
+    full, next_one = shard(), replace(shard(), name="next")
+    done, error = score_shards(cast("Run", FakeRun()), [full, next_one])
+    assert [each.name for each, _ in done] == ["next"]
+    assert isinstance(error, RetryableError)
+    assert "'north-mall · 3 images': No space left on device" in str(error)
+    assert "Free space in the folder of temporary files" in str(error)
 
 
 def test_an_image_that_crashes_is_scored_alone_then_quarantined(tmp_path: Path) -> None:
@@ -146,7 +177,7 @@ def test_the_deadline_holds_for_a_child_that_does_not_read_its_job(tmp_path: Pat
     large = job(*(f"facility-{n:04}" for n in range(1500)))  # more than a pipe holds
     limits = supervisor.ProcessLimits(deadline_s=0.5, memory_mb=600, threads=1)
     sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
-    with pytest.raises(ScoringProcessError, match="and 1495 more passed its deadline"):
+    with pytest.raises(ScoringProcessError, match="and 1,495 more passed its deadline"):
         supervisor.score_shard(large, limits, {}, sleeping)
 
 

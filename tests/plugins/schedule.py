@@ -56,9 +56,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """As many as cores, up to four, and more, because tests of timeouts wait.
 
-    The tests of Airflow wait most: with them there is one worker more.
+    Those that use servers wait most: with them there is one worker more.
     """
-    return min(len(os.sched_getaffinity(0)), 4) + (1 if config.getoption("markexpr") else 2)
+    has_servers = config.getoption("markexpr") != "unit"
+    return min(len(os.sched_getaffinity(0)), 4) + (2 if has_servers else 1)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:

@@ -112,7 +112,7 @@ def test_what_was_erased_is_not_opened(night: Night, bucket: str) -> None:
     assert night.settings.database_url is not None
     url = switch_login(night.settings.database_url.get_secret_value(), ERASER)
     eraser = connections.create_engine(url)
-    erasure.erase(eraser, erasure.Target("a", DAY, f"a/{DAY}/1.png"), secret=SECRET)
+    erasure.erase(eraser, erasure.Target("a", DAY, f"a/{DAY}/1.png"), None, SECRET)
     assert read(f"{bucket}/a/", night.settings) == [f"a/{DAY}/2.png", f"a/{NEXT}/1.png"]
     without = night.settings.model_copy(update={"erasure_secret": None})
     with pytest.raises(ErasureSecretError, match="images of a were erased"):
@@ -122,7 +122,7 @@ def test_what_was_erased_is_not_opened(night: Night, bucket: str) -> None:
     assert read(f"{bucket}/b/", without) == [f"b/{DAY}/1.png"]
     with pytest.raises(ErasureSecretError):  # of which nobody knows where it was erased
         read(f"{bucket}/mine/1.png", without)
-    erasure.erase(eraser, erasure.Target("a", NEXT))
+    erasure.erase(eraser, erasure.Target("a", NEXT), None, SECRET)
     assert read(f"{bucket}/a/", night.settings) == [f"a/{DAY}/2.png"]
     erased = [f"{bucket}/a/{DAY}/1.png", f"{bucket}/a/{NEXT}/", f"{bucket}/a/{NEXT}/1.png"]
     erased.append(f"{night.settings.s3_endpoint}/{night.s3.bucket}/a/{DAY}/1.png")

@@ -152,23 +152,6 @@ def test_a_folder_without_a_file_is_an_error(tmp_path: Path, settings: Settings)
         list(read_images(str(tmp_path), settings))
 
 
-@pytest.mark.parametrize("source", ["no/such/file.jpg", "ftp://host/a.jpg", "s3://", "s3:///key"])
-def test_an_invalid_source_is_an_error_with_a_hint(settings: Settings, source: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        list(read_images(source, settings))
-    assert caught.value.hint
-
-
-def test_a_private_address_is_refused_by_default(settings: Settings) -> None:
-    (score,) = read_images("http://127.0.0.1:9/a.jpg", settings)
-    assert isinstance(score, ImageScore)
-    assert score.outcome is Outcome.FETCH_FAILED
-    assert "private" in score.reason
-    (score,) = read_images("HTTP://127.0.0.1:9/a.jpg", settings, is_private_allowed=True)
-    assert isinstance(score, ImageScore)
-    assert "connection was refused" in score.reason
-
-
 def test_objects_in_s3(s3: S3, settings: Settings) -> None:
     with_s3 = settings.model_copy(
         update={
@@ -211,16 +194,6 @@ def test_each_face_of_a_frame_is_predicted(photos: Path, settings: Settings) -> 
     assert all(face.detector_score for face in prediction.score.faces)
     means = np.mean([(f.p_happy, f.p_sad, f.p_neither) for f in prediction.score.faces], axis=0)
     assert prediction.probabilities == pytest.approx(means)
-
-
-@pytest.mark.parametrize("name", ["monalisa_518x799.jpg", "monalisa_197x197.jpg"])
-@pytest.mark.parametrize("is_shipped", [False, True])
-def test_the_mona_lisa(photos: Path, settings: Settings, name: str, is_shipped: bool) -> None:
-    used = Settings(_env_file=None, threads=1) if is_shipped else settings
-    (prediction,) = predict(photos / name, used)
-    (face,) = prediction.score.faces
-    assert face.p_happy + face.p_sad + face.p_neither == pytest.approx(1, abs=1e-4)
-    assert f"Image Emotion is: {face.emotion}" in format_text(prediction)
 
 
 @pytest.mark.parametrize(

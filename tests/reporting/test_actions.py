@@ -64,22 +64,28 @@ def test_dead_cameras(delivered: dict[int, str], dead: dict[str, date]) -> None:
         (build_open_finding("face_that_never_moves", "unknown camera: near (1, 2)"),
          "A face never moves, such as on a poster. Cover it, or turn the camera."),
         (build_open_finding("facility_without_images", "no image begins with x/"),
-         "No image arrived. Check the cameras, their upload and the prefix of the keys."),
+         "No image arrived. Check that the cameras run and upload; if they do, tell the "
+         "operator of fer-batch."),
         (build_open_finding("a_new_check", severity="error"),
-         "The data are not in order. Ask the operator of fer-batch to look at the findings."),
+         "Figures may be wrong or missing. Ask the operator of fer-batch to work through the "
+         "findings."),
         (build_open_finding("a_new_check"),
-         "The data checks found something. Look at the findings below."),
+         "The data checks found something. Look at the findings below, and ask the operator of "
+         "fer-batch if one is not clear."),
         (build_open_finding("many_images_not_scored", "50 % of 8 images were not scored"),
-         "Many images were not scored. Check what the cameras see; the reasons are below."),
+         "Many images were not scored. Look at the reasons below, and check the cameras: light, "
+         "dirt, position."),
         (build_open_finding("rate_fell", subject="week"),
-         "The happy rate fell clearly since last week. Find out what changed."),
+         "The happy rate fell clearly since last week. Find out what changed in the facility or at "
+         "its cameras."),
         (build_open_finding("frozen_camera", last_day=DAY - timedelta(1), subject="till"),
          "Camera till repeats the same picture. Restart it."),  # not closed yet
         (build_open_finding("no_permission", "pupils may not be read in DE: Article 5(1)(f)"),
          "Images were not read: pupils may not be read in DE: Article 5(1)(f). Correct the entry "
          "in the facility registry, or stop the cameras."),
         (build_open_finding("incomplete_in_registry"),
-         "The entry in the facility registry is not complete. Add what the finding names."),
+         "The entry in the facility registry is not complete. Give the operator of fer-batch what "
+         "the finding below names."),
         (build_acknowledged_finding("frozen_camera"), None),
     ],
 )  # fmt: skip
@@ -135,7 +141,7 @@ def test_every_check_has_an_action() -> None:
 def test_cameras_are_not_blamed_before_the_day_is_over() -> None:
     today = build_summary(images=0, faces=0, is_complete=False, **NO_RATE)
     found = list_sentences(today, open_findings=[build_open_finding("facility_without_images")])
-    assert found == ["The data checks found something. Look at the findings below."]
+    assert found == [f"{actions.GENERAL['findings']}."]
 
 
 def test_unreadable_images() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from fer_batch.cli import nightly
 from fer_batch.digests import content, rendering
-from fer_batch.findings import history
+from fer_batch.findings import history, storing
 from fer_batch.pipeline import checks
 from fer_batch.records import ImageScore, Outcome
 from fer_batch.reporting import loading, pages, report
+from fer_batch.satisfaction import figures
 from fer_batch.settings import Settings
 from tests.fixtures.tables import Tables
 
@@ -68,10 +69,12 @@ def test_keys_and_suppressed_counts_are_told_to_no_manager(
     }
     assert all(name in str(findings) for name in NAMES)  # an engineer sees them
     day = tables.batch.capture_day
-    report.write_report(tables.engine, settings, [tables.batch], findings, day, "run-3")
+    with tables.transaction() as connection:
+        storing.store_findings(connection, [tables.batch], findings, "run-3", settings)
+    report.write_report(tables.engine, settings, day)
     with tables.transaction() as connection:
         rows = loading.load_rows(connection, day)
-        stored = history.list_open_findings(connection)
+        stored = history.list_findings(connection)
     digest = content.build_digest(pages.build_report(rows), rows, "day")
     report.print_summaries(summaries, facilities=tables.facilities)
     managers = {
@@ -80,8 +83,9 @@ def test_keys_and_suppressed_counts_are_told_to_no_manager(
         "html": rendering.render_html(digest, "test"),
         "chat": rendering.render_chat(digest),
         "console": capsys.readouterr().out,
-        "task": json.dumps(nightly._hide_counts(summaries), default=str),
+        "task": json.dumps(figures.hide_counts(summaries), default=str),
         "findings": str([each["finding"] for each in findings]),
+        "task of the checks": json.dumps(nightly._hide_examples(findings), default=str),
     }
     assert "camera door" in managers["report"]
     for place, text in managers.items():

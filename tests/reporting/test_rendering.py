@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fer_batch.reporting import pages, rendering, store, wording
+from fer_batch.reporting import formatting, pages, rendering, store, wording
 from tests.reporting.builders import (
     DAY,
     NO_RATE,
@@ -89,7 +89,7 @@ def test_a_section_has_the_figures_of_each_day() -> None:
     assert "North Mall: above target On Sun 29 Nov: About" in text
     assert html.count("<svg") == 3
     row = build_month().days[DAY]
-    low, high = (wording.format_percent(row[f"happy_rate_{end}"]) for end in ("low", "high"))
+    low, high = (formatting.format_percent(row[f"happy_rate_{end}"]) for end in ("low", "high"))
     assert f"({low} to {high})300 Sat 28 Nov" in text
     assert "Weekday and hour" in text
     assert "10:00 few" not in text.replace("10:00few", "10:00 few") or "few" in text

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fer_batch.database import schema
+from fer_batch.findings import storing
 from fer_batch.records import Batch
 from fer_batch.reporting import report
 from fer_batch.settings import Settings
@@ -69,14 +70,11 @@ def write(
     **others: Any,
 ) -> str:
     """Write the report of a day, as a run of some facilities does; returns its text."""
-    path = report.write_report(
-        calendar.tables.engine,
-        Settings(_env_file=None, report_dir=folder),
-        [Batch(each["facility_id"], DAY) for each in findings] + others.get("batches", []),
-        findings,
-        day,
-        "run-1",
-    )
+    settings = Settings(_env_file=None, report_dir=folder)
+    batches = [Batch(each["facility_id"], DAY) for each in findings] + others.get("batches", [])
+    with calendar.tables.transaction() as connection:
+        storing.store_findings(connection, batches, findings, "run-1", settings)
+    path = report.write_report(calendar.tables.engine, settings, day)
     assert path == folder / f"{day}.html"
     return get_text(path.read_text())
 
@@ -206,14 +204,8 @@ def test_the_tables_give_hours_and_cameras_of_each_day(tables: Tables, tmp_path:
     )[0]
     assert row.hours == {"9": [30, 0, 0, 30], "10": [30, 0, 0, 30], "20": [1, 0, 0, 1]}
     assert row.cameras == {"door": 40, "till": 21}
-    path = report.write_report(
-        tables.engine,
-        Settings(_env_file=None, report_dir=tmp_path),
-        [],
-        [],
-        sundays[-1],
-        "run",
-    )
+    settings = Settings(_env_file=None, report_dir=tmp_path)
+    path = report.write_report(tables.engine, settings, sundays[-1])
     html = path.read_text()
     cells = dict(re.findall(r'<th scope="row">(\d+:00)((?:<td[^>]*>[^<]*)+)', html))
     assert re.findall(r">([^<]+)", cells["10:00"]) == ["100"]

@@ -12,7 +12,8 @@ import pytest
 from fer_batch.errors import ConfigurationError, EndpointUnreachableError
 from fer_batch.reporting import store
 from fer_batch.settings import Settings
-from fer_batch.storage.object_folder import ObjectFolder
+from fer_batch.storage.folder import LocalFolder
+from fer_batch.storage.object_folder import ObjectFolder, open_report_folder
 from fer_batch.storage.writer import ensure_bucket
 
 DAY = date(2026, 11, 29)
@@ -58,10 +59,10 @@ def test_other_names_are_no_report_files(name: str) -> None:
 
 
 def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
-    path = tmp_path / "reports" / "day.html"
-    store.write_file(path, "first")
-    store.write_file(path, "second")
-    assert read(path.parent) == {"day.html": "second"}
+    folder = LocalFolder(tmp_path / "reports")
+    folder.write("day.html", "first")
+    folder.write("day.html", "second")
+    assert read(folder.path) == {"day.html": "second"}
 
 
 def test_a_full_disk_leaves_the_earlier_file(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_a_full_disk_leaves_the_earlier_file(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
         with pytest.raises(OSError, match="File too large") as full:
-            store.write_file(tmp_path / "day.html", "x" * 100_000)
+            LocalFolder(tmp_path).write("day.html", "x" * 100_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert full.value.filename == str(tmp_path / "day.html")
@@ -82,13 +83,13 @@ def test_the_keys_that_read_images_do_not_publish(tmp_path: Path) -> None:
         _env_file=None, report_dir=tmp_path, s3_access_key_id="a", s3_secret_access_key="b"
     )
     with pytest.raises(ConfigurationError, match="'report' are not set"):
-        ObjectFolder(settings, "s3://reports/fer")
+        open_report_folder(settings, "s3://reports/fer")
 
 
 @pytest.mark.parametrize("url", ["reports", "https://reports/fer", "s3://", "s3://a/b?c"])
 def test_other_urls_are_rejected(url: str) -> None:
     with pytest.raises(ConfigurationError, match="FER_REPORT_URL"):
-        ObjectFolder(Settings(_env_file=None), url)
+        open_report_folder(Settings(_env_file=None), url)
 
 
 def read_objects(folder: ObjectFolder) -> dict[str, str]:
@@ -123,7 +124,7 @@ def test_the_files_are_published_to_s3_with_keys_of_their_own(
     ensure_bucket(s3_settings, s3_settings.s3_bucket)
     store.publish(settings, DAY, {"2026-11-29.html": "ä", "2026-11-29.a.html": ""}, render_index)
     store.publish(settings, DAY, {"2026-11-29.html": "ö"}, render_index)
-    folder = ObjectFolder(settings, f"s3://{s3_settings.s3_bucket}/reports/fer")
+    folder = open_report_folder(settings, f"s3://{s3_settings.s3_bucket}/reports/fer")
     assert read_objects(folder) == {"2026-11-29.html": "ö", "index.html": "2026-11-29"}
     assert read_objects(folder) == read(tmp_path)
     head = folder._boto.head_object(Bucket=s3_settings.s3_bucket, Key="reports/fer/2026-11-29.html")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_batch.reporting import wording
+from fer_batch.reporting import formatting, wording
 
 RATED = {"happy_rate": 0.264, "happy_rate_low": 0.131, "happy_rate_high": 0.406}
 UNRATED = dict.fromkeys(RATED)
@@ -108,15 +108,15 @@ def test_a_rate_in_a_sentence(changes: dict[str, Any], sentence: str) -> None:
 
 
 def test_a_rate_in_a_cell() -> None:
-    assert wording.format_rate(build(), "happy_rate") == "26 % (13 to 41)"
-    assert wording.format_rate(build(**UNRATED), "happy_rate") == "–"
+    assert formatting.format_rate(build(), "happy_rate") == "26 % (13 to 41)"
+    assert formatting.format_rate(build(**UNRATED), "happy_rate") == "–"
 
 
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3))
 def test_rates_are_shown_in_whole_percents_only(ends: list[float]) -> None:
     low, rate, high = sorted(ends)
     row = build(happy_rate=rate, happy_rate_low=low, happy_rate_high=high)
-    for text in (wording.describe_rate(row), wording.format_rate(row, "happy_rate")):
+    for text in (wording.describe_rate(row), formatting.format_rate(row, "happy_rate")):
         numbers = [int(number) for number in re.findall(r"\d+", text.replace("of 100", ""))]
         assert numbers == [round(100 * each) for each in (rate, low, high)]
         assert "." not in text.rstrip(".")
@@ -231,8 +231,8 @@ def test_a_change_against_last_week(changes: dict[str, Any], sentence: str) -> N
     ],
 )
 def test_days_have_weekday_names(days: tuple[date, date], text: str) -> None:
-    assert wording.format_days(*days) == text
-    assert wording.format_long_day(days[0]).startswith("Monday, ")
+    assert formatting.format_days(*days) == text
+    assert formatting.format_long_day(days[0]).startswith("Monday, ")
 
 
 # Findings

@@ -8,12 +8,17 @@ from datetime import date, timedelta
 
 import psycopg
 import pytest
-import sqlalchemy as sa
-from alembic import command
 
 from fer_batch.database import connections, roles, schema
 from fer_batch.local.stack.postgres import PostgresServer
-from tests.fixtures.servers import INSPECTOR, LOGINS, fresh_database, migrate, switch_login
+from tests.fixtures.servers import (
+    INSPECTOR,
+    LOGINS,
+    fresh_database,
+    migrate,
+    migrate_to,
+    switch_login,
+)
 from tests.fixtures.tables import Tables
 
 OLD_DAY = date(2026, 2, 1)
@@ -65,10 +70,7 @@ def migrate_from_0009(server: PostgresServer, url: str) -> None:
     owner_url = switch_login(url)
     engine = connections.create_engine(owner_url)
     with connections.transaction(engine) as connection:
-        connection.execute(sa.text("CREATE SCHEMA fer"))
-        config = schema._build_alembic_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0009")
+        migrate_to(connection, "0009")
         schema.ensure_partitions(connection, [OLD_DAY])
         plain = connection.execution_options(no_parameters=True)
         plain.exec_driver_sql(FILL)

@@ -64,14 +64,28 @@ class Calendar:
             }
             return revisions.write_revision(connection, row | others, "run-1", facility, confusion)
 
-    def summarize(self, *days: date | tuple[str, date]) -> list[dict[str, Any]]:
-        """Write the summaries of the longer periods, and the changes."""
+    def summarize(self, *days: date | tuple[str, date], **params: Any) -> list[dict[str, Any]]:
+        """Write the summaries of the longer periods, and the changes.
+
+        `params` are those of `periods.write_period_summaries`. Returns the newest summaries of the
+        periods that contain the days: weeks, then four weeks.
+        """
         batches = to_batches(days)
         facilities = self.tables.facilities
         with self.tables.transaction() as connection:
-            written = periods.write_period_summaries(connection, batches, facilities, "run-1")
+            periods.write_period_summaries(connection, batches, facilities, "run-1", **params)
             comparisons.write_changes(connection, batches, facilities, "run-1")
-        return written
+        rows = self.tables.query(
+            "SELECT DISTINCT ON (s.period, s.facility_id, s.capture_day) s.*"
+            " FROM fer.satisfaction_summary AS s"
+            " JOIN unnest(CAST(:ids AS text[]), CAST(:days AS date[])) AS asked (id, day)"
+            " ON s.facility_id = asked.id AND asked.day BETWEEN s.first_day AND s.capture_day"
+            " WHERE s.period <> 'day'"
+            " ORDER BY s.period DESC, s.facility_id, s.capture_day, s.revision DESC",
+            ids=[batch.facility_id for batch in batches],
+            days=[batch.capture_day for batch in batches],
+        )
+        return [dict(row._mapping) for row in rows]
 
     def read(self, view: str, facility_id: str = "north-mall") -> list[dict[str, Any]]:
         """The rows of a view of a facility, in order of time."""

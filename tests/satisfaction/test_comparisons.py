@@ -210,9 +210,11 @@ def test_the_changes_of_a_day_and_of_the_day_a_week_later_are_written(calendar: 
         write(calendar, day)
     calendar.summarize(*list_days(9))
     with calendar.tables.transaction() as connection:
-        written = comparisons.write_changes(
+        comparisons.write_changes(
             connection, [Batch("north-mall", TUESDAY)], calendar.tables.facilities, "run-2"
         )
+    changes = "SELECT capture_day FROM fer.satisfaction_change WHERE run_id = 'run-2' ORDER BY 1"
     # Tuesday, and the day a week later that is compared with it.
-    assert written == 2
+    days = [day for (day,) in calendar.tables.query(changes)]
+    assert days == [TUESDAY, NEXT_MONDAY + timedelta(1)]
     assert {row["model_version"] for row in calendar.read("satisfaction_daily")} == {VERSION}

@@ -274,7 +274,11 @@ def test_a_week_has_the_totals_of_its_days(tables: Any) -> None:
     days = [write_day(tables, draw_shots(n, timed=True), b) for n, b in enumerate(batches)]
     assert {day["method"] for day in days} == {"benchmark"}
     with tables.transaction() as connection:
-        (week,) = periods.write_period_summaries(connection, batches, tables.facilities, "run-1")
+        periods.write_period_summaries(connection, batches, tables.facilities, "run-1")
+    (week,) = (
+        row._mapping
+        for row in tables.query("SELECT * FROM fer.satisfaction_summary WHERE period = 'week'")
+    )
     assert week["totals"] == {
         rule: add(*(day["totals"][rule] for day in days)) for rule in ("gap", "blocks")
     }

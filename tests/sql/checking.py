@@ -6,11 +6,15 @@ from typing import Any
 
 from fer_batch.pipeline import checks
 from fer_batch.records import Batch
+from fer_batch.settings import Settings
 
 
 def run(tables: Any, *batches: Batch, run_id: str = "run-1") -> list[dict[str, Any]]:
     """The findings of batches, by default of the day of `tables`."""
-    return checks.check_data(tables.engine, batches or [tables.batch], tables.version, run_id)
+    settings = Settings(_env_file=None)
+    return checks.check_data(
+        tables.engine, batches or [tables.batch], tables.version, run_id, settings
+    )
 
 
 def find(tables: Any, *batches: Batch, run_id: str = "run-1") -> dict[str, str]:

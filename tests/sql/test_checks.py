@@ -13,6 +13,7 @@ from fer_batch.database import ledger
 from fer_batch.errors import DatabaseError
 from fer_batch.pipeline import checks
 from fer_batch.records import Batch, ImageScore, Outcome
+from fer_batch.settings import Settings
 from tests.fixtures.tables import name_etag
 from tests.sql.checking import find, run, write_healthy_day
 
@@ -363,7 +364,7 @@ def test_no_plan_of_a_check_has_the_partitions_of_other_days(tables: Any) -> Non
         "run_id": "run-1",
         "figure_days": checks.list_figure_days([tables.batch.capture_day]),
         "max_q_value": 0.05,
-        **checks.read_thresholds(None),
+        **checks.read_thresholds(Settings(_env_file=None)),
     }
     for check in checks.load_checks():
         plan = tables.query(f"EXPLAIN {check.statement.text}", **params)

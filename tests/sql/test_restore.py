@@ -1,4 +1,4 @@
-"""The restore procedure of the operations manual works."""
+"""The restore procedure of docs/deploy.md works."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ from tests.fixtures.tables import Tables, name_etag
 
 @pytest.fixture
 def commands(repo_root: Path) -> str:
-    """The commands of the manual's section on restoring."""
-    page = (repo_root / "docs" / "operate.md").read_text(encoding="utf-8")
-    part = page.partition("## Restore from a backup")[2]
-    block = re.search(r"```console\n(.*?)```", part, re.DOTALL)
-    assert block is not None
-    return "".join(f"{line.removeprefix('$ ')}\n" for line in block[1].splitlines())
+    """The commands outside the stack: the backup, and step 3 of its section on restoring."""
+    page = (repo_root / "docs" / "deploy.md").read_text(encoding="utf-8")
+    backup = re.findall(r"^    (pg_dump .*)$", page, re.MULTILINE)
+    step = page.partition("### Restore\n")[2].partition("\n3. ")[2].partition("\n4. ")[0]
+    blocks = re.findall(r"```console\n(.*?)```", step, re.DOTALL)
+    assert (len(backup), len(blocks)) == (1, 2)
+    lines = [*backup, *"".join(blocks).splitlines()]
+    return "".join(f"{line.strip().removeprefix('$ ')}\n" for line in lines)
 
 
 def read_rows(tables: Tables, table: str) -> Sequence[Any]:
@@ -49,19 +51,27 @@ def test_restored_database_is_complete_and_keeps_erased_images_out(
     assert package is not None
     assert package.origin is not None
     binaries = Path(package.origin).parent / "pginstall" / "bin"
+    admin_url = postgres_server.build_url("postgres", ADMIN)
     with fresh_database(postgres_server, migrated_template) as url:
         filled = Tables(url)
         filled.fill(happy=30, sad=10)
         filled.summarize()
         key = "000003.jpg"
         day = filled.batch.capture_day
-        erasure.erase(filled.eraser, erasure.Target("north-mall", day, key), secret=SECRET)
+        erasure.erase(filled.eraser, erasure.Target("north-mall", day, key), None, SECRET)
         filled.dispose()
         path = f"{binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        for on_page, here in {
+            "postgresql://fer@db.example:5432/fer": switch_login(url),
+            "postgresql://postgres@db.example:5432/postgres": admin_url,
+            "postgresql://fer:…@db.example:5432/": switch_login(url).rpartition("/")[0] + "/",
+        }.items():
+            assert on_page in commands
+            commands = commands.replace(on_page, here)
         try:
             subprocess.run(
                 ["sh", "-e", "-c", commands],
-                env={**os.environ, "PATH": path, "FER_DATABASE_URL": switch_login(url)},
+                env={**os.environ, "PATH": path},
                 cwd=tmp_path,
                 check=True,
             )
@@ -95,7 +105,5 @@ def test_restored_database_is_complete_and_keeps_erased_images_out(
             former.dispose()
             again.dispose()
         finally:
-            with psycopg.connect(
-                postgres_server.build_url("postgres", ADMIN), autocommit=True
-            ) as admin:
+            with psycopg.connect(admin_url, autocommit=True) as admin:
                 admin.execute("drop database if exists fer_restored with (force)")

@@ -1,8 +1,6 @@
-"""Reading from S3: hostile keys, listings, objects that change or cannot be fetched, uploads."""
+"""Reading from S3: hostile keys, objects that change or cannot be fetched, uploads."""
 
-import hashlib
 from collections import Counter
-from datetime import UTC, datetime, timedelta
 
 import boto3
 import pytest
@@ -13,7 +11,6 @@ from hypothesis import strategies as st
 
 from fer_batch.errors import StorageError
 from fer_batch.records import FetchedImage, Image, ImageScore, Outcome
-from fer_batch.storage.listing_pages import ListedObject
 from fer_batch.storage.reader import BucketReader
 from fer_batch.storage.writer import ensure_bucket, upload_many
 
@@ -60,12 +57,6 @@ MOTO_KEYS = [  # SeaweedFS rejects or changes these
     "x" * 1024,
 ]
 SEAWEED_KEYS = ["line\nbreak.jpg"]  # moto rejects this one
-
-
-@pytest.fixture
-def reader(scripted):
-    with BucketReader(scripted.build_settings()) as reader:
-        yield reader
 
 
 @pytest.fixture
@@ -164,134 +155,7 @@ def test_obstore_fetches_every_key_that_it_supports(scripted, reader, image, key
     )
 
 
-# Listing
-
-
-def test_a_listing_spans_pages_and_is_limited_to_its_prefix(s3_settings):
-    items = [(f"mall/2026-03-09/{n:05}.jpg", b"x" * (n % 7 + 1)) for n in range(1100)]
-    others = [("mall/2026-03-08/a.jpg", b"x"), ("mall/x", b"x")]
-    before = datetime.now(UTC) - timedelta(seconds=2)
-    assert upload_many(s3_settings, s3_settings.s3_bucket, items + others) == 1102
-
-    with BucketReader(s3_settings) as reader:
-        objects = list(reader.list("mall/2026-03-09/"))
-
-    assert sorted((o.key, o.size_bytes) for o in objects) == [(k, len(d)) for k, d in items]
-    assert all(
-        o.last_modified_utc and before <= o.last_modified_utc <= datetime.now(UTC) for o in objects
-    )
-    assert {o.etag for o in objects if o.size_bytes == 1} == {hashlib.md5(b"x").hexdigest()}  # noqa: S324
-
-
-def test_a_folder_marker_is_distinguished_from_an_image(s3_settings, s3):
-    for key in ("mall/folder/", "mall/empty.jpg"):
-        s3.client.put_object(Bucket=s3.bucket, Key=key, Body=b"")
-
-    with BucketReader(s3_settings) as reader:
-        markers = {o.key: o.is_folder_marker for o in reader.list("mall/")}
-
-    assert markers == {"mall/folder/": True, "mall/empty.jpg": False}
-
-
-@pytest.mark.parametrize(
-    ("pages", "problem"),
-    [
-        ([{"is_truncated": True}], "ends early"),
-        ([{"is_truncated": True, "token": "t"}] * 2, "ends early"),
-        ([{"keys": ["b/1"]}], "lists another key for the prefix 'a/'"),
-        ([{"keys": ["a/%FF"]}], "a key that is not UTF-8"),
-    ],
-)
-def test_an_unreliable_listing_is_an_error(scripted, reader, pages, problem):
-    rest = iter([scripted.build_listing(*page.pop("keys", ["a/1"]), **page) for page in pages])
-    scripted.respond = lambda _: next(rest)
-
-    with pytest.raises(StorageError, match=problem):
-        list(reader.list("a/"))
-
-
-@pytest.mark.parametrize(
-    "tokens",
-    [
-        ["a/2", "a/3", "a/4"],  # the first key of the next page
-        ["a/1", "a/2", "a/3"],  # the last key of this page
-        ["same", "same", "same"],
-        ["a/1", "a/1", "a/1"],
-    ],
-)
-@pytest.mark.parametrize("second", ["a/2", None])
-def test_a_continuation_token_may_be_any_text(scripted, reader, tokens, second):
-    pages = ["a/1", second, "a/3", "a/4"]
-    rest = iter(
-        scripted.build_listing(*[key] if key else [], is_truncated=bool(token), token=token)
-        for key, token in zip(pages, [*tokens, ""], strict=True)
-    )
-    scripted.respond = lambda _: next(rest)
-
-    assert [listed.key for listed in reader.list("a/")] == [key for key in pages if key]
-
-
-@pytest.mark.parametrize("keys", [["a/1"], []])
-def test_a_listing_that_goes_in_a_circle_is_an_error(scripted, reader, keys):
-    scripted.respond = lambda _: scripted.build_listing(*keys, is_truncated=True, token="t")
-
-    with pytest.raises(StorageError, match="repeats its pages"):
-        list(reader.list("a/"))
-
-
-@pytest.mark.parametrize(
-    ("after_the_last_page", "keys"),
-    [
-        (["a/1"], ["a/1", "a/15", "a/2"]),  # StartAfter is ignored: the listing starts over
-        (["a/2"], ["a/1", "a/15", "a/2"]),  # it includes the key itself
-        (["a/2", "a/3"], ["a/1", "a/15", "a/2", "a/2", "a/3"]),
-        (["a/3"], ["a/1", "a/15", "a/2", "a/3"]),
-    ],
-)
-def test_a_full_page_without_a_token_may_be_the_last_one(
-    scripted, reader, monkeypatch, after_the_last_page, keys
-):
-    monkeypatch.setattr("fer_batch.storage.reader.PAGE_KEYS", 2)
-    pages = [
-        scripted.build_listing("a/1", is_truncated=True, token="t"),
-        scripted.build_listing("a/15", "a/2"),
-        scripted.build_listing(*after_the_last_page),
-    ]
-    scripted.respond = lambda _: pages.pop(0) if pages else scripted.build_listing()
-
-    assert [listed.key for listed in reader.list("a/")] == keys
-
-
-@pytest.mark.parametrize(
-    ("was", "becomes"),
-    [
-        ("<Size>4</Size>", "<Size>four</Size>"),
-        ("<Size>4</Size>", "<Size>4"),
-        ("2026-03-09T12:00:00Z", "yesterday"),
-        ("</Contents>", "</Contents><Intruder/><Contents></Contents>"),
-    ],
-)
-def test_malformed_entries_are_an_error(scripted, reader, was, becomes):
-    _, page = scripted.build_listing("a/1")
-    scripted.respond = lambda _: (200, page.replace(was.encode(), becomes.encode()))
-
-    with pytest.raises(StorageError, match="does not answer as an S3 server does"):
-        list(reader.list("a/"))
-
-
-def test_entries_may_have_a_namespace_prefix_and_any_order(scripted, reader):
-    page = (
-        b'<s3:ListBucketResult xmlns:s3="http://s3.amazonaws.com/doc/2006-03-01/">'
-        b"<s3:Contents><s3:Size>4</s3:Size><s3:ETag>&quot;0&quot;</s3:ETag><s3:Key>a/1</s3:Key>"
-        b"<s3:LastModified>2026-03-09T12:00:00Z</s3:LastModified></s3:Contents>"
-        b"<s3:IsTruncated>false</s3:IsTruncated></s3:ListBucketResult>"
-    )
-    scripted.respond = lambda _: (200, page)
-
-    (listed,) = reader.list("a/")
-
-    noon = datetime(2026, 3, 9, 12, tzinfo=UTC)
-    assert listed == ListedObject("a/1", "0", 4, noon)
+# Existence
 
 
 def test_a_key_exists_or_not(s3_settings, s3):

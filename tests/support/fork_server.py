@@ -37,16 +37,26 @@ IMPORTED = (
     "fer_batch.cli",
     "fer_batch.cli.doctor",
     "fer_batch.database.results",
+    "fer_batch.digests.notify",
+    "fer_batch.export.publishing",
     "fer_batch.imaging.sandbox.decoders",
     "fer_batch.imaging.sandbox.server",
+    "fer_batch.model.model_registry",
     "fer_batch.pipeline.checks",
+    "fer_batch.pipeline.late_images",
     "fer_batch.pipeline.listing",
     "fer_batch.pipeline.nightly",
     "fer_batch.pipeline.planning",
     "fer_batch.pipeline.scoring",
+    "fer_batch.pipeline.supervisor",
     "fer_batch.pipeline.whole_run",
     "fer_batch.predict.prediction",
     "fer_batch.reporting.report",
+    "fer_batch.satisfaction.comparisons",
+    "fer_batch.settings_sources",
+    # which these modules import when they need them
+    "boto3.s3.transfer",
+    "scipy.special",
 )
 SCORING_COMMANDS = ("run", "score")
 DECODING_COMMANDS = ("audit", "check", "models", "predict", "worker")

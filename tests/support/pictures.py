@@ -6,7 +6,7 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
+
+from fer_batch.local.demo.drawing import Group, Room
+from fer_batch.local.demo.heads import Expression, Mouth
+from fer_batch.records import Box
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -26,6 +30,16 @@ def draw_scene(width: int = 64, height: int = 48, seed: int = 0) -> Pixels:
     pixels = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     pixels[: height // 4, : width // 4] = (0, 0, 255)
     return np.asarray(pixels, np.uint8)
+
+
+def draw_frame(rng: np.random.Generator, mouths: Sequence[Mouth]) -> tuple[Pixels, list[Box]]:
+    """Draw a camera frame with one face for each mouth (at most five).
+
+    Returns the frame, uint8 BGR 480 x 640 x 3, and the box of each face from hairline to chin, in
+    the order of the mouths. Raises ValueError for more mouths.
+    """
+    group = Group(rng, Room.draw_random(rng), len(mouths))
+    return group.photograph(rng, [Expression(mouth) for mouth in mouths]), group.boxes
 
 
 def read_photo(path: Path) -> Pixels:

@@ -72,7 +72,7 @@ def check_installed() -> None:
     except ImportError:
         raise ConfigurationError(
             "starlette and uvicorn are not installed, which serve the page",
-            "Install the extra `audit`: pip install 'fer-batch[audit]'",
+            "Install fer-batch with the extra `audit`; see docs/deploy.md",
         ) from None
 
 

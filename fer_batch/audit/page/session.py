@@ -15,6 +15,7 @@ from fer_batch.audit.crops import HiddenFace
 from fer_batch.audit.labeling import AuditFace, Label
 from fer_batch.errors import ConfigurationError
 from fer_batch.log import get_logger
+from fer_batch.phrases import format_count
 
 log = get_logger(__name__)
 
@@ -194,4 +195,4 @@ def describe_hidden(reasons: Mapping[str, int]) -> str:
     listed = "; ".join(
         reason if n == count else f"{reason} ({n})" for reason, n in sorted(reasons.items())
     )
-    return f"{count} {'face' if count == 1 else 'faces'} cannot be shown: {listed}"
+    return f"{format_count(count, 'face')} cannot be shown: {listed}"

@@ -14,12 +14,13 @@ import threading
 from collections.abc import Sequence
 
 from fer_batch.errors import SandboxError, ScoringProcessError
-from fer_batch.imaging.decoding import ImageLimits, Pixels, UndecodableImageError
+from fer_batch.imaging.decoding import ImageLimits, Pixels
 from fer_batch.imaging.faces import DecodedImage, ExtractedFaces, ImageKind
+from fer_batch.imaging.headers import UndecodableImageError
 from fer_batch.imaging.sandbox import control, handles
 from fer_batch.imaging.sandbox.confinement import describe_missing, protect_memory
 from fer_batch.imaging.sandbox.handles import DecoderFailedError, DecoderHandle, Server
-from fer_batch.imaging.sandbox.memory import MemoryBudget
+from fer_batch.imaging.sandbox.memory import MemoryBudget, compute_decode_memory
 from fer_batch.imaging.sandbox.messages import (
     InvalidAnswerError,
     Item,
@@ -53,7 +54,7 @@ class Decoders:
         self._limits = ImageLimits.from_settings(settings)
         self._min_face_px = settings.min_face_px
         self._is_required = settings.sandbox == "require"
-        self._budget = MemoryBudget(settings.compute_decode_memory())
+        self._budget = MemoryBudget(compute_decode_memory(settings))
         self._configuration = control.Configuration(
             settings.max_image_bytes,
             settings.max_image_pixels,

@@ -1,9 +1,23 @@
-"""The budget of memory for the pixels that several decoders hold at once."""
+"""The memory for the pixels that several decoders hold at once: how much, and who has it."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+
+from fer_batch.concurrency import count_cpus, measure_memory_limit
+from fer_batch.settings import Settings
+
+
+def compute_decode_memory(settings: Settings) -> int:
+    """The bytes of `decode_memory_mb`, or of its default on this machine.
+
+    Scoring processes run at the same time as far as there are CPUs for `threads` of each.
+    """
+    if settings.decode_memory_mb is not None:
+        return settings.decode_memory_mb * 1_000_000
+    processes = max(count_cpus() // settings.threads, 1)
+    return max(measure_memory_limit() // 2 // processes, 50_000_000)
 
 
 class MemoryBudget:

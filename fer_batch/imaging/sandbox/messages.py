@@ -16,9 +16,9 @@ from enum import IntEnum
 
 import numpy as np
 
-from fer_batch.imaging.decoding import ImageLimits, UndecodableImageError
+from fer_batch.imaging.decoding import ImageLimits
 from fer_batch.imaging.faces import CROP_PX, DecodedImage, DetectedFace
-from fer_batch.imaging.headers import REASON_LENGTH
+from fer_batch.imaging.headers import REASON_LENGTH, UndecodableImageError
 from fer_batch.records import Box, Outcome
 
 MAX_FACES = 20_000

@@ -19,26 +19,19 @@ import sqlalchemy as sa
 from fer_batch.audit import audits, finishing, sampling
 from fer_batch.audit.labeling import Label, open_labeling
 from fer_batch.console import print_table
-from fer_batch.database import connections
+from fer_batch.database import connections, schema
+from fer_batch.database.statements import load_statements
 from fer_batch.errors import PermanentError
 from fer_batch.local.stack import Stack
 from fer_batch.records import CalledClass
-from fer_batch.reporting import wording
+from fer_batch.reporting import formatting, wording
 
 AUDITED = "harbour-cafe"
 """The facility that has an audit."""
 FACES = 200
 RATER = "the true expressions"
 _SEED = 48
-
-_LIST_REVISIONS = sa.text("""
-    SELECT period, first_day, capture_day AS last_day, method, audit_labels,
-        happy_rate, happy_rate_low, happy_rate_high
-    FROM fer.satisfaction_summary
-    WHERE facility_id = :facility_id
-        AND capture_day BETWEEN :first_day AND :last_day
-        AND method IN ('benchmark', 'local')
-    ORDER BY period, capture_day, revision""")
+_STATEMENTS = load_statements(__file__)
 
 
 def audit_facility(
@@ -50,7 +43,7 @@ def audit_facility(
     cannot be re-estimated, and what the functions of the package `audit` raise.
     """
     settings = stack.build_settings(database_url=stack.build_env(as_admin=True)["FER_DATABASE_URL"])
-    with audits.connect(settings) as engine, connections.transaction(engine) as connection:
+    with schema.open_engine(settings) as engine, connections.transaction(engine) as connection:
         if audits.list_audits(connection, AUDITED):
             return False
     drawn = sampling.sample(settings, AUDITED, FACES, first_day, last_day, seed=_SEED)
@@ -66,15 +59,18 @@ def print_audit(engine: sa.Engine, name: str, first_day: date, last_day: date) -
     """Print what the audit changed: the newest day, week and four weeks before and after it."""
     params = {"facility_id": AUDITED, "first_day": first_day, "last_day": last_day}
     with connections.translate_errors(), engine.connect() as connection:
-        found = [dict(row) for row in connection.execute(_LIST_REVISIONS, params).mappings()]
+        found = [
+            dict(row)
+            for row in connection.execute(_STATEMENTS["list_revisions"], params).mappings()
+        ]
     rows = {}
     for period, of_period in groupby(found, lambda row: row["period"]):
         for _, revisions in groupby(of_period, lambda row: row["last_day"]):
             first, *_, last = [*revisions] * 2
             rows[period] = {  # the newest one stays
                 "period": wording.name_days(last),
-                "without": wording.format_rate(first, "happy_rate"),
-                "with the audit": wording.format_rate(last, "happy_rate"),
+                "without": formatting.format_rate(first, "happy_rate"),
+                "with the audit": formatting.format_rate(last, "happy_rate"),
                 "method": last["method"],
                 "labels": str(last["audit_labels"] or 0),
             }

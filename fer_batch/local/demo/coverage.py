@@ -18,7 +18,7 @@ from fer_batch.console import print_table
 from fer_batch.local.demo.day import DemoFacility, compute_rates
 from fer_batch.local.demo.visits import Mix
 from fer_batch.records import CalledClass
-from fer_batch.reporting import wording
+from fer_batch.reporting import formatting, wording
 
 MIN_COVERAGE = 0.91
 """The least share of the intervals of `happy_rate` that must contain the rate of the shop."""
@@ -136,9 +136,9 @@ def print_periods(cases: Sequence[Case]) -> None:
                 "until": summary["last_day"],
                 "facility": summary["facility_name"],
                 "faces": f"{summary['faces']:,}",
-                "true happy": f"{wording.format_percent(case.faces.happy)} %",
-                "happy": wording.format_rate(summary, "happy_rate"),
-                "target": None if target is None else f"{wording.format_percent(target)} %",
+                "true happy": f"{formatting.format_percent(case.faces.happy)} %",
+                "happy": formatting.format_rate(summary, "happy_rate"),
+                "target": None if target is None else f"{formatting.format_percent(target)} %",
                 "verdict": wording.name_verdict(summary),
             }
         )

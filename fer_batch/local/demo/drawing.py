@@ -137,16 +137,6 @@ def draw_face(rng: np.random.Generator, mouth: Mouth, size_px: int = CROP_PX) ->
     return Portrait(rng, size_px).photograph(rng, Expression(mouth))
 
 
-def draw_frame(rng: np.random.Generator, mouths: Sequence[Mouth]) -> tuple[Pixels, list[Box]]:
-    """Draw a camera frame with one face for each mouth (at most five).
-
-    Returns the frame, uint8 BGR 480 x 640 x 3, and the box of each face from hairline to chin, in
-    the order of the mouths. Raises ValueError for more mouths.
-    """
-    group = Group(rng, Room.draw_random(rng), len(mouths))
-    return group.photograph(rng, [Expression(mouth) for mouth in mouths]), group.boxes
-
-
 def _place_heads(rng: np.random.Generator, faces: int) -> list[tuple[float, float, float]]:
     """Return x and y of the middle and half the height of each head, in px; they do not overlap."""
     columns = max(faces, 2)

@@ -19,7 +19,7 @@ from fer_batch.imaging.faces import ImageKind
 from fer_batch.imaging.headers import UndecodableImageError, read_header
 from fer_batch.local.demo.day import DemoFacility, DemoImage
 
-CROP_PX = 100
+LARGEST_CROP_PX = 100
 """A folder whose first pictures have no longer side than this contains crops."""
 SAMPLED_IMAGES = 20
 MANIFEST = "manifest.json"
@@ -97,4 +97,4 @@ def _has_crops_only(images: list[DemoImage]) -> bool:
         with suppress(UndecodableImageError):
             header = read_header(image.data)
             sizes.append(max(header.width_px, header.height_px))
-    return bool(sizes) and max(sizes) <= CROP_PX
+    return bool(sizes) and max(sizes) <= LARGEST_CROP_PX

@@ -1,39 +1,27 @@
 """The whole demo: start its stack, upload images, run the DAG, compare the tables with the input.
 
 The demo has a stack of its own, so that it changes nothing in the user's stack, even one that runs.
-The capture day of a source of images is chosen on its first run and stored in the stack's
-directory, so that a second run has nothing left to do and prints the same table. Several days are
-one run of the DAG that looks back, as after a week in which no run was possible.
+Several days are one run of the DAG that looks back, as after a week in which no run was possible.
+Which images there are, and of which days, is left to sources.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
-from fer_batch.console import print_text
+from fer_batch.console import print_progress, print_text
 from fer_batch.database import connections
+from fer_batch.database.statements import load_statements
 from fer_batch.errors import EXIT_FINDINGS, PermanentError
-from fer_batch.local.demo import audit, coverage, fer2013_day, fer2013_shop, photographs
-from fer_batch.local.demo.day import (
-    DemoFacility,
-    compare_rates,
-    compare_summary,
-    format_registry,
-    list_objects,
-)
-from fer_batch.local.demo.shops import draw_days, list_facilities
+from fer_batch.local.demo import audit, coverage, fer2013_day, photographs
+from fer_batch.local.demo.day import compare_rates, compare_summary, format_registry, list_objects
+from fer_batch.local.demo.sources import DRAWN, Source, assign_days, choose_day, open_source
 from fer_batch.local.stack import Stack, get_demo_stack_dir
 from fer_batch.local.stack.airflow_api import AirflowApi, RunState, TaskState
 from fer_batch.log import get_logger
@@ -48,38 +36,10 @@ from fer_batch.storage.writer import upload_many
 log = get_logger(__name__)
 
 DAG_ID = "satisfaction_nightly"
-DRAWN = "drawn shops"
 PRINTED_FACILITIES = 10
 DEADLINE_S = 3600.0
 """Enough for the 60,000 images of the shops with faces of FER2013 on two cores."""
-
-_LIST_RESULTS = sa.text("""
-    SELECT image_key, outcome, emotion, called_class, face_count, run_id
-    FROM fer.image_result
-    WHERE facility_id = ANY (:facility_ids)
-        AND capture_day = ANY (:capture_days)
-        AND model_version = :model_version""")
-_LIST_PERIODS = sa.text("""
-    SELECT *
-    FROM fer.satisfaction_period
-    WHERE facility_id = ANY (:facility_ids)
-        AND first_day >= :first_day
-        AND last_day <= :last_day
-    ORDER BY period DESC, facility_name, last_day""")
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The input of a demo: facilities by day, the last day first, and labels by row of FER2013.
-
-    `facilities` are those of the registry. `load` waits for the images: faces are drawn while the
-    servers start.
-    """
-
-    name: str
-    facilities: Sequence[DemoFacility]
-    load: Callable[[], Sequence[Sequence[DemoFacility]]]
-    labels: Mapping[int, Emotion] = field(default_factory=dict)
+_STATEMENTS = load_statements(__file__)
 
 
 def run_demo(
@@ -97,7 +57,7 @@ def run_demo(
     """
     began = time.monotonic()
     stack = Stack(get_demo_stack_dir(settings.stack_dir))
-    with _open_source(images, fer2013, is_shop=shop, days=days) as source:
+    with open_source(images, fer2013, is_shop=shop, days=days) as source:
         stack.write_registry(format_registry(source.facilities))
         # A demo has no deadline; the triggerer would take a fifth of its CPU time.
         with stack.running(with_airflow=True, with_triggerer=False, on_progress=print_progress):
@@ -109,17 +69,17 @@ def run_demo(
 
 
 def _run(
-    stack: Stack, source: _Source, images: Path | None, *, is_judged_together: bool
+    stack: Stack, source: Source, images: Path | None, *, is_judged_together: bool
 ) -> list[str]:
     """Run the demo on a running stack; return each difference from the input.
 
     So many intervals that some must miss are judged together.
     """
-    demo = _Demo(stack, _assign_days(source.load(), _choose_day(stack, source.name)))
+    demo = _Demo(stack, assign_days(source.load(), choose_day(stack, source.name)))
     demo.upload()
     run_id = demo.run()
     if source.name == DRAWN:
-        demo.audit(run_id)
+        demo.audit()
     problems = demo.compare_summaries(run_id, is_judged_together=is_judged_together)
     if source.name == DRAWN:
         demo.print_audit()
@@ -132,57 +92,6 @@ def _run(
         demo.compare_manifest(photographs.read_manifest(images))
     demo.print_next_steps(run_id)
     return problems
-
-
-@contextmanager
-def _open_source(
-    images: Path | None, fer2013: Path | None, *, is_shop: bool, days: int
-) -> Iterator[_Source]:
-    if fer2013 is not None:
-        archive = fer2013 / "fer2013.tar.gz" if fer2013.is_dir() else fer2013
-        if is_shop:
-            print_progress(f"mixing the faces of FER2013 for {fer2013_shop.FACILITIES} shops")
-            shops = fer2013_shop.load_fer2013_shops(archive)
-            yield _Source(f"{archive.resolve()} as shops", shops, lambda: [shops])
-        else:
-            print_progress("reading FER2013")
-            facilities, labels = fer2013_day.load_fer2013_day(archive)
-            yield _Source(str(archive.resolve()), facilities, lambda: [facilities], labels)
-    elif images is not None:
-        shown = photographs.load_photographs_day(images)
-        yield _Source(str(images.resolve()), shown, lambda: [shown])
-    else:
-        print_progress(f"making {'a day' if days == 1 else f'{days} days'} of synthetic faces")
-        with draw_days(days) as collect:
-            yield _Source(DRAWN, list_facilities(), collect)
-
-
-def print_progress(text: str) -> None:
-    """Print a line of progress to stderr; stdout is for the result."""
-    print(f"  {text}", file=sys.stderr, flush=True)  # noqa: T201
-
-
-def _choose_day(stack: Stack, source: str) -> date:
-    """Return the last capture day of a source, which has ended in every time zone.
-
-    No two sources share one. Synthetic days end on a Sunday, so that 28 days are four ISO weeks.
-    """
-    file = stack.folder / "demo-days.json"
-    chosen: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-    if source not in chosen:
-        day = datetime.now(UTC).date() - timedelta(days=2)
-        while day.isoformat() in chosen.values() or (source == DRAWN and day.isoweekday() != 7):
-            day -= timedelta(days=1)
-        chosen[source] = day.isoformat()
-        file.write_text(json.dumps(chosen))
-    return date.fromisoformat(chosen[source])
-
-
-def _assign_days(
-    facilities: Sequence[Sequence[DemoFacility]], last_day: date
-) -> dict[date, Sequence[DemoFacility]]:
-    """The facilities of each day by date, of which the last day comes first."""
-    return {last_day - timedelta(days=age): of_day for age, of_day in enumerate(facilities)}
 
 
 class _Demo:
@@ -250,7 +159,7 @@ class _Demo:
         self._findings = api.get_result(DAG_ID, run_id, "check_data") or []
         return f"{DAG_ID}/{run_id}"
 
-    def audit(self, run_id: str) -> None:
+    def audit(self) -> None:
         """Audit one facility, if it has no audit yet, and write the report again."""
         true_classes = {
             f"{facility.facility_id}/{day}/{image.name}": image.face
@@ -261,7 +170,7 @@ class _Demo:
             if image.face is not None
         }
         if audit.audit_facility(self._stack, true_classes, self._first_day, self._last_day):
-            report.write_report(self._engine, self._settings, [], [], self._last_day, run_id)
+            report.write_report(self._engine, self._settings, self._last_day)
 
     def print_audit(self) -> None:
         """Print what the audit changed."""
@@ -319,7 +228,10 @@ class _Demo:
             "last_day": self._last_day,
         }
         with connections.translate_errors(), self._engine.connect() as connection:
-            periods = [dict(row) for row in connection.execute(_LIST_PERIODS, params).mappings()]
+            periods = [
+                dict(row)
+                for row in connection.execute(_STATEMENTS["list_periods"], params).mappings()
+            ]
         cases = coverage.match_periods(self._days, daily, periods)
         if cases:
             coverage.print_periods(cases)
@@ -369,7 +281,7 @@ class _Demo:
             "model_version": active_model.load_active_version(self._settings),
         }
         with connections.translate_errors(), self._engine.connect() as connection:
-            rows = connection.execute(_LIST_RESULTS, params).mappings()
+            rows = connection.execute(_STATEMENTS["list_results"], params).mappings()
             return [dict(row) for row in rows]
 
 

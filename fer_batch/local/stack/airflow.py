@@ -62,7 +62,7 @@ class Component:
 
 TRIGGERER = "triggerer"
 COMPONENTS = {
-    "api-server": Component(("api-server", "--workers", "1")),
+    "api-server": Component(("api-server",)),
     # All components share the log directory. The ports that would serve logs listen on every
     # address.
     "scheduler": Component(("scheduler", "--skip-serve-logs")),
@@ -159,7 +159,8 @@ class AirflowStack:
         component does not start.
         """
         if importlib.util.find_spec("airflow") is None:
-            raise StackError("Airflow is not installed", "Install fer-batch[airflow,local]")
+            hint = "Install fer-batch with the extras `airflow` and `local`; see docs/deploy.md"
+            raise StackError("Airflow is not installed", hint)
         began = datetime.now(UTC)
         ensure_private_directory(self.folder)
         env = self._build_environment(settings)
@@ -177,8 +178,6 @@ class AirflowStack:
                 server, component = self._servers[name], self._components[name]
                 command = ["nice", "-n", str(component.niceness)] if component.niceness else []
                 command += [sys.executable, "-m", "airflow", *component.command]
-                if name == "api-server":
-                    command += ["--host", "127.0.0.1", "--port", self._port_file.read_text()]
                 server.start(command, {**env, **component.env}, self.folder)
             self._wait_healthy(needed, on_progress, began)
             self.create_client().set_pool(POOL, POOL_SLOTS, "Concurrent scoring processes")

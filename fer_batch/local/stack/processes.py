@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from fer_batch.local.stack.files import PRIVATE_FILE, StackError, read_tail
+from fer_batch.local.stack.files import INSTALL, PRIVATE_FILE, StackError, read_tail
 
 try:
     import psutil
 except ImportError as error:
-    raise StackError("the local stack is not installed", "Install fer-batch[local]") from error
+    raise StackError("the local stack is not installed", INSTALL) from error
 
 MARK = "FER_STACK_SERVER"
 """Environment variable that passes the mark to every child of a server."""

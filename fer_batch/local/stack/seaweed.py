@@ -17,6 +17,7 @@ import urllib.request
 from pathlib import Path
 
 from fer_batch.local.stack.files import (
+    INSTALL,
     StackError,
     ensure_private_directory,
     load_or_create_secret,
@@ -105,7 +106,7 @@ class SeaweedServer:
     def _launch(self) -> None:
         weed = Path(sys.prefix) / "bin" / "weed"
         if not weed.exists():
-            raise StackError(f"{weed} does not exist", "Install fer-batch[local]")
+            raise StackError(f"{weed} does not exist", INSTALL)
         with defer_signals():
             self._remove_sockets()
             self._write_configuration()

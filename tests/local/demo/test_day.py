@@ -15,8 +15,9 @@ import pytest
 
 from fer_batch.errors import ConfigurationError
 from fer_batch.facilities.loading import load_registry
-from fer_batch.imaging.decoding import ImageLimits, UndecodableImageError
+from fer_batch.imaging.decoding import ImageLimits
 from fer_batch.imaging.faces import FaceDetector, extract_faces
+from fer_batch.imaging.headers import UndecodableImageError
 from fer_batch.local.demo import day as days
 from fer_batch.local.demo import fer2013_day, photographs, shops
 from fer_batch.local.demo.visits import Mix

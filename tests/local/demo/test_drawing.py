@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fer_batch.imaging.faces import DetectedFace, FaceDetector
-from fer_batch.local.demo.drawing import FRAME_HEIGHT_PX, FRAME_WIDTH_PX, draw_face, draw_frame
+from fer_batch.local.demo.drawing import FRAME_HEIGHT_PX, FRAME_WIDTH_PX, draw_face
 from fer_batch.local.demo.heads import Mouth
 from fer_batch.model.classifier import (
     Classifier,
@@ -19,6 +19,7 @@ from fer_batch.model.classifier import (
 )
 from fer_batch.records import Box, CalledClass, Emotion
 from fer_batch.settings import Settings
+from tests.support.pictures import draw_frame
 
 MOUTHS: tuple[Mouth, ...] = ("smile", "droop", "level")
 FACES = 60

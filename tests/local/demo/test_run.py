@@ -17,17 +17,16 @@ import sqlalchemy as sa
 
 from fer_batch.database import connections
 from fer_batch.local.demo import run as demo
-from fer_batch.local.demo import shops
+from fer_batch.local.demo import shops, sources
 from fer_batch.local.demo.day import DemoFacility
 from fer_batch.local.stack import Stack, get_demo_stack_dir
 from fer_batch.pipeline import nightly
 from fer_batch.pipeline.selection import Selection
-from fer_batch.pipeline.whole_run import run_night
 from fer_batch.records import Outcome
 from fer_batch.settings import Settings
 from fer_batch.storage.reader import BucketReader
 from tests.fixtures.command import Command
-from tests.fixtures.night import format_facility
+from tests.fixtures.night import format_facility, run_night
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_the_result_matches_the_drawn_day_and_a_second_run_scores_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     day = [shops.draw_facility(shop, 0) for shop in shops.SHOPS]
-    monkeypatch.setattr(demo, "draw_days", lambda _: nullcontext(lambda: [day]))
+    monkeypatch.setattr(sources, "draw_days", lambda _: nullcontext(lambda: [day]))
     count = sum(len(facility.images) for facility in day)
     assert demo.run_demo(settings) == 0
     printed = capsys.readouterr().out
@@ -113,7 +112,7 @@ def test_the_result_matches_the_drawn_day_and_a_second_run_scores_nothing(
         assert f" {verdict} " in rows[facility_id]
 
     other_day = with_another_outcome(day)
-    monkeypatch.setattr(demo, "draw_days", lambda _: nullcontext(lambda: [other_day]))
+    monkeypatch.setattr(sources, "draw_days", lambda _: nullcontext(lambda: [other_day]))
     assert demo.run_demo(settings) == 3
     again = capsys.readouterr()
     assert f"0 images scored; {count} had their result already" in again.out
@@ -124,7 +123,7 @@ def test_several_days_are_one_run_and_their_intervals_contain_the_truth(
     settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cafe = next(shop for shop in shops.SHOPS if shop.facility_id == "harbour-cafe")
-    monkeypatch.setattr(demo, "draw_days", draw_days_of(cafe))
+    monkeypatch.setattr(sources, "draw_days", draw_days_of(cafe))
     assert demo.run_demo(settings, days=7) == 0
     printed = capsys.readouterr().out
     assert "Intervals of days" in printed
@@ -136,7 +135,7 @@ def test_a_running_stack_of_the_user_is_left_alone(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, fer: Command
 ) -> None:
     cafe = next(shop for shop in shops.SHOPS if shop.facility_id == "harbour-cafe")
-    monkeypatch.setattr(demo, "draw_days", draw_days_of(cafe))
+    monkeypatch.setattr(sources, "draw_days", draw_days_of(cafe))
     assert settings.stack_dir is not None
     stack = Stack(settings.stack_dir)
 

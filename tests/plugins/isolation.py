@@ -23,6 +23,9 @@ from tests.support.processes import kill_all
 
 SERVERS = "FER_TEST_SERVERS"
 """Environment variable with the directory of the session's servers."""
+DISK, MEMORY = Path("/var/tmp"), Path("/dev/shm")
+FREE_BYTES = 4_000_000_000
+"""Free memory with which the servers of a session keep their files in memory."""
 LONG_RUNS = ("FER_FAULT_SEEDS", "FER_FUZZ_IMAGES", "FER_FUZZ_SECONDS", "FER_MANY_KEYS")
 """Environment variables by which `make test-faults` runs more than `make test`."""
 
@@ -36,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     sys.addaudithook(refuse_other_hosts)
     if not hasattr(config, "workerinput"):
         _remove_leftovers()
-        os.environ[SERVERS] = f"{_directory_prefix()}{os.getpid()}"
+        os.environ[SERVERS] = str(_choose_parent() / f"{_name_prefix()}{os.getpid()}")
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _interrupt)
 
@@ -93,13 +96,25 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _directory_prefix() -> str:
-    return f"/var/tmp/fer-batch-test-{os.getuid()}-"
+def _choose_parent() -> Path:
+    """In memory if there is room and programs may be started from there.
+
+    Each test has a database of 400 files of its own, and ext4 takes long to create files while
+    others were deleted recently.
+    """
+    if not os.access(MEMORY, os.W_OK) or os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+        return DISK
+    free = min(shutil.disk_usage(MEMORY).free, psutil.virtual_memory().available)
+    return MEMORY if free >= FREE_BYTES else DISK
+
+
+def _name_prefix() -> str:
+    return f"fer-batch-test-{os.getuid()}-"
 
 
 def _remove_leftovers() -> None:
     """Remove the directories of sessions that were killed, and end their servers."""
-    for folder in Path("/var/tmp").glob(f"{Path(_directory_prefix()).name}*"):
+    for folder in (each for p in (DISK, MEMORY) for each in p.glob(f"{_name_prefix()}*")):
         pid = folder.name.rpartition("-")[2]
         if pid.isdigit() and not Path(f"/proc/{pid}").exists():
             _remove(folder)

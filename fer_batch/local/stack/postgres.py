@@ -41,7 +41,13 @@ WRITER = "fer_nightly"
 """The login of the nightly job."""
 RETAINER = "fer_maintenance"
 """The login of the maintenance, which deletes what has expired."""
-NOT_DURABLE = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
+NOT_DURABLE = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "synchronous_commit": "off",
+    # In the directory of the cluster, so that nothing is left when a killed server's is removed.
+    "dynamic_shared_memory_type": "mmap",
+}
 START_S = 120.0
 """Start timeout: long, because after a crash the server first replays its log."""
 ENV = {"LC_ALL": "C", "TZ": "UTC", "PATH": "/usr/bin:/bin"}

@@ -71,6 +71,10 @@ class BatchListing:
     is_retryable: bool = False
 
 
+_MAX_SHIFT_DAYS = 2
+"""The correction of a clock moves an image by so many days at most: zones differ by 26 hours."""
+
+
 @dataclass(slots=True)
 class _DayTotals:
     """Totals of a day, computed while it is listed."""
@@ -230,9 +234,12 @@ class _LedgerWriter:
         owner = Owner(batch.facility_id, facility)
 
         def is_of_day(key: str) -> bool:
-            # A key of no day was listed with another template: its image stays.
-            is_own = keys.contains(key) and keys.is_of_day(key)
-            return is_own or owner.find_day(key) is None
+            if keys.contains(key) and keys.is_of_day(key):
+                return True
+            # A key of no day, or of a distant one, is read with another template than it was
+            # listed with, which may be wrong: its image stays.
+            day = owner.find_day(key)
+            return day is None or not 0 < abs((day - batch.capture_day).days) <= _MAX_SHIFT_DAYS
 
         with connections.transaction(self.engine) as connection:
             erased = erased_keys.load_erased_keys(connection, batch, self.secret)

@@ -51,7 +51,13 @@ def summarize(
             )
             failpoint("summary.commit.before")
         failpoint("summary.commit.after")
-    _summarize_periods(engine, batches, facilities, selection.run_id, due_until=due_until)
+    pending: list[Batch] = []
+    if selection.lookback_days:  # a backfill may not have come to the other days of the week yet
+        with connections.transaction(engine) as connection:
+            pending = periods.list_pending_weeks(connection, facilities, due_until)
+    _summarize_periods(
+        engine, [*batches, *pending], facilities, selection.run_id, due_until=due_until
+    )
     return summaries
 
 

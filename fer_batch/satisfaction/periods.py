@@ -87,6 +87,23 @@ def write_period_summaries(
             write_revision(connection, row, run_id, facility, confusion, audit)
 
 
+def list_pending_weeks(
+    connection: sa.Connection, facility_ids: Iterable[str], due_until: date
+) -> list[Batch]:
+    """The Sundays of weeks that are pending although they end by `due_until`, or shortly before.
+
+    No listing of a night may lead to such a week: its last day may have been erased, or the night
+    that would have published it did not happen.
+    """
+    params = {
+        "facility_ids": sorted(facility_ids),
+        "first_day": due_until - timedelta(days=_count_days("four weeks")),
+        "last_day": due_until,
+    }
+    rows = connection.execute(_STATEMENTS["list_pending_weeks"], params)
+    return [Batch(*row) for row in rows]
+
+
 def find_week_end(day: date) -> date:
     """The Sunday of the day's ISO week."""
     return day + timedelta(days=7 - day.isoweekday())

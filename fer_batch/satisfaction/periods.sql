@@ -39,3 +39,20 @@ WHERE part.period_end < (now() AT TIME ZONE facility.time_zone)::date
             AND later.period = 'day'
             AND later.capture_day >= part.period_end)
 ORDER BY part.facility_id, part.period_end, part.capture_day;
+
+-- name: list_pending_weeks
+-- The weeks of some facilities that publish by week, ended in a range of days, whose newest revision
+-- is pending.
+SELECT newest.facility_id, newest.capture_day
+FROM (
+    SELECT DISTINCT ON (s.facility_id, s.capture_day) s.facility_id, s.capture_day, s.verdict
+    FROM fer.satisfaction_summary AS s
+    JOIN fer.facility AS f USING (facility_id)
+    WHERE s.facility_id = ANY(CAST(:facility_ids AS text[]))
+        AND f.publish_period = 'week'
+        AND s.period = 'week'
+        AND s.capture_day BETWEEN :first_day AND :last_day
+    ORDER BY s.facility_id, s.capture_day, s.revision DESC
+) AS newest
+WHERE newest.verdict = 'pending'
+ORDER BY newest.facility_id, newest.capture_day;

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 
 import pytest
@@ -277,17 +277,45 @@ def test_a_night_goes_on_with_its_lookback_if_the_capture_day_was_erased(night: 
     night.run("sunday", capture_day=sunday)
     weeks = "select verdict, faces from fer.satisfaction_period where period = 'week'"
     night.put(f"a/{sunday}/late.png", encode_crop(is_happy=True, number=99))
-    assert night.settings.database_url is not None
-    eraser = connections.create_engine(
-        switch_login(night.settings.database_url.get_secret_value(), ERASER)
-    )
-    erasure.erase_unlisted(eraser, erasure.Target("a", wednesday), None, SECRET)
-    eraser.dispose()
+    erase_unlisted(night, wednesday)
     assert [row["verdict"] for row in night.query(weeks)] == ["pending"]
     night.run("wednesday", capture_day=wednesday, lookback_days=3)
     assert night.query(weeks) == [{"verdict": "inconclusive", "faces": 41}]
     listed = night.query("select distinct capture_day from fer.image")
     assert [row["capture_day"] for row in listed] == [sunday]
+
+
+def test_a_week_whose_sunday_was_erased_is_published_once_its_lookback_ends(night: Night) -> None:
+    """No night after it lists a day of this week."""
+    night.write_registry(format_facility("a", more='publish_period = "week"\n'))
+    saturday, sunday, monday = (DAY + timedelta(n) for n in (1, 2, 3))
+    night.fill("a", happy=20, sad=20, day=saturday)
+    night.run("saturday", capture_day=saturday)
+    erase_unlisted(night, sunday)
+    weeks = "select verdict, faces from fer.satisfaction_period where period = 'week'"
+    for days_later, lookback_days, verdict in (
+        (0, 3, "pending"),
+        (1, 3, "pending"),
+        (2, 0, "pending"),  # such as a backfill, which may not have come to the other days yet
+        (2, 3, "inconclusive"),
+    ):
+        night.run(
+            f"night-{days_later}-{lookback_days}",
+            capture_day=monday + timedelta(days_later),
+            lookback_days=lookback_days,
+        )
+        assert [row["verdict"] for row in night.query(weeks)] == [verdict]
+    assert night.query(weeks) == [{"verdict": "inconclusive", "faces": 40}]
+
+
+def erase_unlisted(night: Night, day: date) -> None:
+    """Erase a day of the facility `a` that no run has listed yet."""
+    assert night.settings.database_url is not None
+    eraser = connections.create_engine(
+        switch_login(night.settings.database_url.get_secret_value(), ERASER)
+    )
+    erasure.erase_unlisted(eraser, erasure.Target("a", day), None, SECRET)
+    eraser.dispose()
 
 
 def test_summaries_are_written_in_batches(night: Night, monkeypatch: pytest.MonkeyPatch) -> None:

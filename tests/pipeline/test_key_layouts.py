@@ -136,6 +136,15 @@ def test_images_of_a_former_layout_are_kept(lists: Any, put: Any) -> None:
     assert len(lists.query_images()) == 2
 
 
+def test_a_template_that_swaps_day_and_month_discards_nothing(lists: Any, put: Any) -> None:
+    put("swap/2026-03-09/120000.jpg")
+    for order in ("%Y-%m-%d", "%Y-%d-%m"):
+        template = f"swap/{{capture_day:{order}}}/"
+        (listed,) = lists(build_facility("swap", key_template=template))
+    assert (listed.images, listed.excluded) == (0, 0)
+    assert len(lists.query_images()) == 1
+
+
 # What lies near a prefix
 
 
